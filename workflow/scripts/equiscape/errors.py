@@ -1,0 +1,21 @@
+"""Errors a person can act on: one sentence that names the key or file and the remedy."""
+
+
+class EquiscapeError(Exception):
+    """Base of every error this project raises on purpose; its message is one sentence."""
+
+
+class ConfigError(EquiscapeError):
+    """A configuration key is missing, unknown or out of range."""
+
+
+class DataError(EquiscapeError):
+    """A data file is missing, damaged, or not what it says it is."""
+
+
+class CheckpointError(EquiscapeError):
+    """A checkpoint or resume file cannot be read, or belongs to something else."""
+
+
+class DeviceError(EquiscapeError):
+    """The requested device is absent, or has not enough memory."""

@@ -1,0 +1,49 @@
+"""Lazy registries: a name maps to ``"module:attribute"``, imported only when it is asked for.
+
+So adding an architecture, an optimizer or a data set is one new file and one registry line, and
+a job never imports what its task does not use.
+"""
+
+import inspect
+from collections.abc import Callable, Iterable, Mapping
+from difflib import get_close_matches
+from importlib import import_module
+from typing import Any
+
+from equiscape.errors import ConfigError
+
+
+def unknown(name: str, known: Iterable[str], key: str) -> ConfigError:
+    """The error for a ``name`` given under config ``key`` that is none of the ``known`` ones."""
+    known = sorted(known)
+    close = get_close_matches(name, known, n=1)
+    hint = f"did you mean {close[0]!r}" if close else f"known are: {', '.join(known)}"
+    return ConfigError(f"{key}: {name!r} is unknown; {hint}.")
+
+
+def lookup(registry: Mapping[str, str], name: str, key: str) -> Any:
+    """Import and return what ``registry[name]`` points to.
+
+    ``"package.module"`` gives the module, ``"package.module:attribute"`` the attribute.
+
+    Raises:
+        ConfigError: ``name`` is not registered; the message names ``key`` and the known names.
+    """
+    if name not in registry:
+        raise unknown(name, registry, key)
+    module, _, attribute = registry[name].partition(":")
+    loaded = import_module(module)
+    return getattr(loaded, attribute) if attribute else loaded
+
+
+def call(function: Callable, key: str, settings: Mapping[str, Any], **arguments: Any) -> Any:
+    """Call ``function(**arguments, **settings)``, where the settings come from config ``key``.
+
+    Raises:
+        ConfigError: a setting is not a parameter of ``function``, or repeats an argument.
+    """
+    accepted = set(inspect.signature(function).parameters) - set(arguments)
+    for name in settings:
+        if name not in accepted:
+            raise unknown(name, accepted, key)
+    return function(**arguments, **settings)

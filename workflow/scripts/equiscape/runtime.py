@@ -1,0 +1,87 @@
+"""What every rule's script needs around its one call: log, threads, device, clear errors."""
+
+import logging
+import os
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from equiscape.errors import DeviceError, EquiscapeError
+
+log = logging.getLogger("equiscape")
+
+
+@contextmanager
+def job(snakemake: Any) -> Iterator[float]:
+    """Run the body of a rule's script: log to the rule's log file, end errors in one sentence.
+
+    ``snakemake`` is the object that Snakemake hands to a ``script:``; the library itself never
+    imports Snakemake. Yields the start time (``time.monotonic``), for provenance.
+
+    An :class:`EquiscapeError` is printed as one sentence on the terminal and in the log and ends
+    the process with status 1; its ``status`` attribute, if it has one, overrides that. Any other
+    exception is a bug and keeps its traceback.
+    """
+    path = Path(str(snakemake.log[0])) if snakemake.log else None
+    handlers: list[logging.Handler] = []
+    if path is not None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handlers.append(logging.FileHandler(path, mode="w"))
+    logging.basicConfig(
+        level=logging.INFO,
+        format="%(asctime)s %(message)s",
+        datefmt="%H:%M:%S",
+        handlers=handlers or None,
+        force=True,
+    )
+    logging.captureWarnings(True)
+    set_threads(snakemake.threads)
+    try:
+        yield time.monotonic()
+    except EquiscapeError as error:
+        log.error("error: %s", error)
+        print(f"{snakemake.rule}: {error}", file=sys.stderr)
+        raise SystemExit(getattr(error, "status", 1)) from None
+    except Exception:
+        log.exception("unexpected error")
+        raise
+
+
+def set_threads(threads: int) -> None:
+    """Let this process use ``threads`` CPU threads, in numpy's libraries as in torch's.
+
+    Two training processes on one machine slow each other down several times over if each takes
+    every core, so the number comes from the rule's ``threads``.
+    """
+    for variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
+        os.environ[variable] = str(threads)
+    if "torch" in sys.modules:
+        sys.modules["torch"].set_num_threads(threads)
+
+
+def resolve_device(name: str) -> Any:
+    """``"auto"`` (CUDA where there is one), ``"cpu"``, ``"cuda"`` or ``"cuda:N"`` as a device.
+
+    Raises:
+        DeviceError: CUDA was asked for and does not work here; training never falls back to the
+            CPU in silence.
+    """
+    import torch
+
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    if name.startswith("cuda"):
+        try:
+            torch.zeros(1, device=name)
+        except (RuntimeError, AssertionError) as error:
+            reason = str(error).splitlines()[0]
+            raise DeviceError(
+                f"device: {name!r} does not work on {os.uname().nodename} ({reason}); "
+                "give the job a GPU or set `device: cpu` in the configuration."
+            ) from None
+    elif name != "cpu":
+        raise DeviceError(f"device: {name!r} is unknown; use auto, cpu, cuda or cuda:N.")
+    return torch.device(name)

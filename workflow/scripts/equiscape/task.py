@@ -1,0 +1,184 @@
+"""The hub: a task is a data set and an architecture with their loss and metric.
+
+Training and every analysis know a task only through this class, so each new architecture or data
+set gets all of them at once.
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from equiscape import models
+from equiscape.data import KINDS
+from equiscape.data.base import Batch, Dataset, Split
+from equiscape.errors import CheckpointError, ConfigError
+from equiscape.io import load_checkpoint
+from equiscape.objectives import Metric
+from equiscape.registry import lookup
+
+
+class Task:
+    """What training and the analyses know.
+
+    Args:
+        name: of the task in the configuration.
+        entry: its configuration: ``architecture``, ``model`` settings, ``training`` settings.
+        dataset: resident on ``device``.
+        device: where networks are built.
+    """
+
+    def __init__(self, name: str, entry: dict[str, Any], dataset: Dataset, device: torch.device):
+        self.name = name
+        self.architecture: str = entry["architecture"]
+        self.model_settings: dict[str, Any] = dict(entry.get("model") or {})
+        self.training: dict[str, Any] = dict(entry.get("training") or {})
+        self.dataset = dataset
+        self.device = torch.device(device)
+
+    @property
+    def metric(self) -> Metric:
+        """The score's name, direction and unit."""
+        return self.dataset.objective.metric
+
+    @property
+    def batch_size(self) -> int:
+        """Samples a batch, from the task's training settings."""
+        return int(self.training.get("batch_size", 32))
+
+    def build(self, seed: int) -> nn.Module:
+        """A freshly initialised network on the device; the global random state is left alone."""
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            model = models.build(
+                self.architecture, self.dataset.model_arguments(), self.model_settings
+            )
+        return model.to(self.device)
+
+    def restore(self, checkpoint: str | Path) -> nn.Module:
+        """The network of a ``checkpoint.pt``, in eval mode.
+
+        Raises:
+            CheckpointError: the file is damaged or belongs to another task or architecture.
+        """
+        state = load_checkpoint(checkpoint, map_location=self.device)
+        if not isinstance(state, dict) or "model" not in state:
+            raise CheckpointError(f"{checkpoint} holds no model; delete it and rerun its cell.")
+        if state.get("task") != self.name:
+            raise CheckpointError(
+                f"{checkpoint} belongs to task {state.get('task')!r}, not {self.name!r}; "
+                "delete it and rerun its cell."
+            )
+        model = self.build(seed=0)
+        try:
+            model.load_state_dict(state["model"])
+        except RuntimeError as error:
+            raise CheckpointError(
+                f"{checkpoint} does not fit tasks.{self.name}.model "
+                f"({str(error).splitlines()[-1].strip()}); delete it and rerun its cell."
+            ) from None
+        return model.eval()
+
+    def plan(
+        self,
+        split: Split,
+        batch_size: int | None = None,
+        generator: torch.Generator | None = None,
+    ) -> list[Tensor]:
+        """Index tensors, one a batch, that cover ``split``; shuffled if a generator is given."""
+        return self.dataset.plan(split, batch_size or self.batch_size, generator)
+
+    def subset(
+        self, split: Split, samples: int | None, seed: int, batch_size: int | None = None
+    ) -> list[Tensor]:
+        """A plan over a fixed random subset of ``split`` (all of it where ``samples`` is None).
+
+        The subset depends on ``seed`` alone, so every optimizer and every analysis of a task that
+        names the same seed sees the same samples.
+        """
+        n = self.dataset.size(split)
+        indices = torch.arange(n)
+        if samples is not None and samples < n:
+            generator = torch.Generator().manual_seed(seed)
+            indices = torch.randperm(n, generator=generator)[:samples].sort().values
+        return list(indices.split(batch_size or self.batch_size))
+
+    def batch(self, split: Split, indices: Tensor) -> Batch:
+        """The samples ``indices`` of ``split``, on the device, not augmented."""
+        return self.dataset.gather(split, indices)
+
+    def batches(self, split: Split, batch_size: int | None = None) -> Iterator[Batch]:
+        """All of ``split`` in order, not augmented."""
+        for indices in self.plan(split, batch_size):
+            yield self.batch(split, indices)
+
+    def augment(self, batch: Batch, generator: torch.Generator) -> Batch:
+        """``batch`` under the task's ``training.augmentation``."""
+        settings = self.training.get("augmentation")
+        return self.dataset.augment(batch, settings, generator) if settings else batch
+
+    def loss(self, model: nn.Module, batch: Batch, label_smoothing: float = 0.0) -> Tensor:
+        """Mean loss over the ``batch.size`` samples, a scalar with gradient."""
+        return self.dataset.objective.loss(model(*batch.inputs), batch.target, label_smoothing)
+
+    @torch.no_grad()
+    def evaluate(self, model: nn.Module, split: Split) -> dict[str, float]:
+        """Loss and score of ``split`` in eval mode; the mode is restored afterwards."""
+        return self.score(model, self.batches(split))
+
+    @torch.no_grad()
+    def score(self, model: nn.Module, batches: Iterator[Batch]) -> dict[str, float]:
+        """Loss and score over ``batches`` in eval mode; every sample weighs the same."""
+        training = model.training
+        model.eval()
+        try:
+            outputs, targets, losses, sizes = [], [], [], []
+            for batch in batches:
+                output = model(*batch.inputs)
+                losses.append(self.dataset.objective.loss(output, batch.target).double())
+                sizes.append(batch.size)
+                outputs.append(output)
+                targets.append(batch.target)
+            weights = torch.tensor(sizes, dtype=torch.float64, device=losses[0].device)
+            return {
+                "loss": ((torch.stack(losses) * weights).sum() / weights.sum()).item(),
+                "score": self.dataset.objective.score(torch.cat(outputs), torch.cat(targets)),
+            }
+        finally:
+            model.train(training)
+
+    def pool(self, representation: Tensor, batch: Batch) -> Tensor:
+        """``[size, C]``: the mean over points or nodes; what is pooled already is unchanged."""
+        if representation.dim() == 3:
+            return representation.mean(1)
+        if batch.graph is not None and representation.shape[0] == batch.graph.shape[0]:
+            total = representation.new_zeros(batch.size, representation.shape[1])
+            total.index_add_(0, batch.graph, representation)
+            return total / torch.bincount(batch.graph, minlength=batch.size).unsqueeze(1)
+        return representation
+
+
+def load_task(
+    name: str,
+    entry: dict[str, Any],
+    dataset_name: str,
+    dataset_entry: dict[str, Any],
+    prepared: str | Path,
+    device: torch.device,
+) -> Task:
+    """The task ``name`` of the configuration, its prepared data loaded onto ``device``.
+
+    ``entry`` may carry ``target`` (which of the data set's targets to learn) and ``data``
+    (settings of the loader that a task overrides, such as ``points``).
+    """
+    if "architecture" not in entry:
+        raise ConfigError(f"tasks.{name}.architecture is missing; name an architecture.")
+    kind = lookup(KINDS, dataset_entry["kind"], f"datasets.{dataset_name}.kind")
+    options = {**dataset_entry, **(entry.get("data") or {})}
+    if "target" in entry:
+        options["target"] = entry["target"]
+    dataset = kind.load(Path(prepared), device, options)
+    dataset.name = dataset_name
+    return Task(name, entry, dataset, device)
