@@ -1,0 +1,73 @@
+"""Nearest neighbours against all pairwise distances in float64 and a k-d tree."""
+
+import numpy as np
+import pytest
+import torch
+from equiscape.errors import ConfigError
+from equiscape.models import neighbours as module
+from equiscape.models.neighbours import gather, knn
+from scipy.spatial import cKDTree
+
+
+def cloud(*shape, dtype=torch.float64, seed=0):
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=dtype)
+
+
+@pytest.mark.parametrize("channels", [1, 2, 3, 5, 64])
+@pytest.mark.parametrize("include_self", [False, True])
+def test_equals_brute_force(channels, include_self):
+    x = cloud(3, 40, channels)
+    distance = (x.unsqueeze(2) - x.unsqueeze(1)).square().sum(-1)
+    order = distance.argsort(dim=2)  # every point is its own nearest
+    expected = order[:, :, :6] if include_self else order[:, :, 1:7]
+    assert torch.equal(knn(x, 6, include_self), expected)
+
+
+@pytest.mark.parametrize("scale", [1e-3, 1.0, 1e3])
+def test_float32_equals_a_tree_in_three_dimensions(scale):
+    x = cloud(2, 500, 3, dtype=torch.float32) * scale
+    found = knn(x, 8, include_self=False)
+    for points, indices in zip(x.numpy().astype(np.float64), found.numpy()):
+        expected = cKDTree(points).query(points, 9)[0][:, 1:]
+        chosen = np.linalg.norm(points[indices] - points[:, None], axis=-1)
+        np.testing.assert_allclose(chosen, expected, rtol=1e-5)
+
+
+def test_float32_features_err_only_within_the_documented_rounding():
+    x = cloud(2, 300, 64, dtype=torch.float32) + 5.0  # an offset that uncentred products would lose
+    found = knn(x, 10, include_self=True)
+    exact = (x.double().unsqueeze(2) - x.double().unsqueeze(1)).square().sum(-1)
+    chosen = exact.gather(2, found)
+    best = exact.topk(10, dim=2, largest=False).values
+    radius = (x - x.mean(1, keepdim=True)).double().square().sum(-1).max()
+    assert (chosen - best).abs().max() < 2e-6 * radius
+
+
+def test_chunks_change_nothing(monkeypatch):
+    x = cloud(5, 30, 3)
+    whole = knn(x, 4, include_self=True)
+    monkeypatch.setattr(module, "CHUNK", 2 * 30 * 30)
+    assert torch.equal(knn(x, 4, include_self=True), whole)
+
+
+def test_self_comes_first_or_never_even_among_duplicates():
+    x = cloud(1, 10, 3).repeat(1, 3, 1)  # every point three times
+    own = torch.arange(30).view(1, 30, 1)
+    with_self = knn(x, 5, include_self=True)
+    assert torch.equal(with_self[..., :1], own)
+    without = knn(x, 5, include_self=False)
+    assert not (without == own).any()
+    assert torch.equal(without[..., :2].sort(-1).values % 10, (own % 10).expand(-1, -1, 2))
+
+
+def test_too_few_points_is_one_clear_sentence():
+    x = cloud(1, 5, 3)
+    assert knn(x, 5, include_self=True).shape == (1, 5, 5)
+    with pytest.raises(ConfigError, match=r"model\.k: 5 neighbours .* offers 4"):
+        knn(x, 5, include_self=False)
+
+
+def test_gather_takes_each_cloud_from_itself():
+    x, index = cloud(2, 6, 3), knn(cloud(2, 6, 3), 2, include_self=False)
+    expected = torch.stack([x[b][index[b]] for b in range(2)])
+    assert torch.equal(gather(x, index), expected)

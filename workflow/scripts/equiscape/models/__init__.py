@@ -1,0 +1,44 @@
+"""Architectures: one file each, all with the same small interface.
+
+A network is built from keyword settings whose defaults are the published ones and has
+
+* ``forward(*batch.inputs) -> [size, num_outputs]``;
+* ``boundary``: names of the submodules that are its first or last layers;
+* ``representations()``: ordered names and modules; a module's output (its first element if it is a
+  tuple) is that layer's representation, ``[size, points, channels]``, ``[nodes, channels]`` or
+  ``[size, channels]``, and the last entry is the network's own pooling;
+* only 2-D ``nn.Linear`` weights as learned matrices, and second derivatives everywhere.
+"""
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from equiscape.registry import call, lookup
+
+if TYPE_CHECKING:  # every Snakemake process reads the registry, and torch takes seconds to import
+    from torch import nn
+
+ARCHITECTURES = {
+    "egnn": "equiscape.models.egnn:EGNN",
+    "pointnet": "equiscape.models.pointnet:PointNet",
+    "dgcnn": "equiscape.models.dgcnn:DGCNN",
+    "gotennet": "equiscape.models.gotennet:GotenNet",
+    "gine": "equiscape.models.gine:GINE",
+}
+
+
+def build(
+    architecture: str, arguments: Mapping[str, Any], settings: Mapping[str, Any]
+) -> "nn.Module":
+    """The network ``architecture``, freshly initialised on the CPU.
+
+    Args:
+        architecture: a name in :data:`ARCHITECTURES`.
+        arguments: what the data dictates, such as ``{"num_outputs": 40}``.
+        settings: the task's ``model`` map; every key is a keyword of the architecture.
+
+    Raises:
+        ConfigError: an unknown architecture or setting, or a setting out of range.
+    """
+    network = lookup(ARCHITECTURES, architecture, "architecture")
+    return call(network, f"model (architecture {architecture})", settings, **arguments)
