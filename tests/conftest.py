@@ -11,7 +11,7 @@ torch.set_num_threads(1)
 
 @pytest.fixture(scope="session")
 def real_data() -> Path:
-    """The folder of real data beside the project; a test that needs it says so where it is absent."""
+    """The folder of real data beside the project; without it a test is skipped in one line."""
     folder = ROOT.parent / "shared" / "data"
     if not folder.is_dir():
         pytest.skip("the real data beside the project (../shared/data) is absent")

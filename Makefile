@@ -1,0 +1,62 @@
+# make demo   set up, run the demo study, print its accuracy table and where the figures are
+# make test   set up, lint, unit tests, workflow tests
+# make help   the other targets
+#
+# Everything runs in .venv, made by python3's own venv and pip from requirements.txt.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+CORES ?= $(shell nproc 2>/dev/null || getconf _NPROCESSORS_ONLN)
+export PYTHONPATH := workflow/scripts
+export PYTHONDONTWRITEBYTECODE ?=
+
+.PHONY: help setup demo test lint format unit workflow-test test-slurm bench lock clean
+
+help: ## list the targets
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
+
+setup: $(VENV)/.complete ## make .venv with every pinned package
+
+$(VENV)/.complete: requirements.txt
+	@command -v git >/dev/null || { echo "git is missing: install it and run make again."; exit 1; }
+	@command -v $(PYTHON) >/dev/null || { echo "$(PYTHON) is missing: install Python 3.11 or later, or run make PYTHON=/path/to/python3."; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "$(PYTHON) is $$($(PYTHON) --version): Python 3.11 or later is needed; run make PYTHON=/path/to/python3."; exit 1; }
+	@$(PYTHON) -c 'import venv, ensurepip' 2>/dev/null || { echo "$(PYTHON) has no venv module: install it (on Debian: apt-get install python3-venv) and run make again."; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
+	touch $@
+
+demo: setup ## run the demo study (embedded data, some minutes on 2 cores)
+	$(BIN)/snakemake --profile profiles/demo --cores $(CORES)
+	@$(BIN)/python -m equiscape.report results/demo
+
+test: lint unit workflow-test ## lint, unit tests, workflow tests
+
+lint: setup ## ruff, snakefmt, snakemake --lint
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/snakefmt --check Snakefile workflow/rules
+	$(BIN)/snakemake --lint
+
+format: setup ## format everything
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+	$(BIN)/snakefmt Snakefile workflow/rules
+
+unit: setup ## unit tests
+	$(BIN)/python -m pytest tests/unit -n $(CORES)
+
+workflow-test: setup ## the workflow, end to end on a tiny study, and its bad inputs
+	$(BIN)/python -m pytest tests/workflow
+
+lock: ## write requirements.txt anew from requirements.in
+	rm -rf $(VENV)-lock
+	$(PYTHON) -m venv $(VENV)-lock
+	$(VENV)-lock/bin/python -m pip install --quiet -r requirements.in
+	{ sed -n '/^#/p' requirements.txt; $(VENV)-lock/bin/python -m pip freeze | sed 's/+cpu//' | sort -f; } > requirements.new
+	mv requirements.new requirements.txt
+	rm -rf $(VENV)-lock
+
+clean: ## remove the environment and everything the demo made
+	rm -rf $(VENV) results/demo resources/demo

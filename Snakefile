@@ -1,0 +1,54 @@
+# Equiscape: does the choice of optimizer change which solution a geometric network learns?
+#
+# needs: config.yaml, or another study given by --configfile (profiles/demo gives config/demo.yaml)
+# gives: `all`, everything under <results>; `grid`, `final`, `analyses` and `tables`, parts of it
+
+from snakemake.utils import min_version
+
+min_version("9.19")
+
+# A study given on the command line takes the place of the paper's; merged, it would train both.
+if "tasks" not in config:
+
+    configfile: "config.yaml"
+
+
+include: "workflow/rules/common.smk"
+include: "workflow/rules/data.smk"
+include: "workflow/rules/train.smk"
+include: "workflow/rules/select.smk"
+include: "workflow/rules/hessian.smk"
+include: "workflow/rules/slice.smk"
+include: "workflow/rules/rank.smk"
+include: "workflow/rules/robustness.smk"
+include: "workflow/rules/report.smk"
+
+
+localrules:
+    all,
+    grid,
+    final,
+    analyses,
+    tables,
+
+
+rule all:
+    default_target: True
+    input:
+        rules.tables.input,
+        NOTEBOOKS,
+
+
+rule grid:
+    input:
+        [cell for pair in STUDY.pairs for cell in grid_cells(*pair)],
+
+
+rule final:
+    input:
+        [cell for pair in STUDY.pairs for cell in final_cells(*pair)],
+
+
+rule analyses:
+    input:
+        ANALYSES,

@@ -1,0 +1,100 @@
+# needs: the configuration
+# gives: STUDY (the checked configuration), the names that wildcards may take, paths of cells
+
+import sys
+from pathlib import Path
+
+import yaml
+from snakemake.exceptions import WorkflowError
+from snakemake.utils import validate
+
+SCRIPTS = Path(workflow.basedir) / "workflow/scripts"
+sys.path.insert(0, str(SCRIPTS))
+
+from equiscape.errors import ConfigError
+from equiscape.study import Study, check_schema
+
+SCHEMA = Path(workflow.basedir) / "workflow/schemas/config.schema.yaml"
+try:
+    check_schema(config, yaml.safe_load(SCHEMA.read_text()))
+    validate(config, str(SCHEMA))  # fills in the defaults
+    STUDY = Study(config)
+except ConfigError as error:
+    raise WorkflowError(str(error)) from None
+
+
+def one_of(names):
+    """A wildcard constraint: exactly these names."""
+    return "|".join(map(re.escape, sorted(names)))
+
+
+wildcard_constraints:
+    task=one_of(STUDY.tasks),
+    optimizer=one_of(STUDY.optimizers),
+    dataset=one_of(STUDY.datasets),
+    lr="[0-9.eE+-]+",
+    wd="[0-9.eE+-]+",
+    seed="[0-9]+",
+
+
+GRID_CELL = "<results>/grid/{task}_{optimizer}/lr{lr}_wd{wd}_seed{seed}"
+FINAL_CELL = "<results>/final/{task}_{optimizer}/seed{seed}"
+PAIR = "{task}_{optimizer}"
+
+
+def grid_cells(task, optimizer):
+    """Metrics of every grid cell of a task and an optimizer."""
+    return [
+        GRID_CELL.format(task=task, optimizer=optimizer, lr=lr, wd=wd, seed=seed) + "/metrics.json"
+        for lr, wd, seed in STUDY.grid(optimizer)
+    ]
+
+
+def final_cells(task, optimizer, name="metrics.json"):
+    """One file of every final cell of a task and an optimizer."""
+    return expand(f"{FINAL_CELL}/{name}", task=task, optimizer=optimizer, seed=STUDY.seeds)
+
+
+def pairs(pattern, tasks=None):
+    """``pattern`` for every (task, optimizer) of the study, or of some of its tasks."""
+    return [
+        pattern.format(task=task, optimizer=optimizer)
+        for task, optimizer in STUDY.pairs
+        if tasks is None or task in tasks
+    ]
+
+
+def prepared(wildcards):
+    """The prepared data of a task."""
+    return f"<resources>/prepared/{STUDY.dataset_of(wildcards.task)}.h5"
+
+
+def task_params(wildcards):
+    """What a job needs to load its task."""
+    dataset = STUDY.dataset_of(wildcards.task)
+    return {
+        "name": wildcards.task,
+        "entry": STUDY.task_settings(wildcards.task),
+        "dataset": dataset,
+        "dataset_entry": STUDY.dataset_settings(dataset),
+    }
+
+
+def grid_task_params(wildcards):
+    """As task_params, with the training settings of grid cells."""
+    return {
+        **task_params(wildcards),
+        "entry": STUDY.task_settings(wildcards.task, grid=True),
+    }
+
+
+def task_resource(name, default):
+    """A resource that a task may set for its own jobs, as a function of the wildcards."""
+    return lambda wildcards: STUDY.resources(wildcards.task).get(name, default)
+
+
+def escalating(name, default):
+    """As task_resource, growing with each attempt: out of memory is retried with more."""
+    return lambda wildcards, attempt: int(
+        STUDY.resources(wildcards.task).get(name, default) * (1 + 0.5 * (attempt - 1))
+    )

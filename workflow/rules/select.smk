@@ -1,0 +1,46 @@
+# needs: the metrics of the grid cells; the metrics of the final cells
+# gives: <results>/selection/{task}_{optimizer}.json, the chosen lr and wd with the whole grid
+#        <results>/representative/{task}_{optimizer}.json, the seed nearest the mean score
+
+
+rule select:
+    input:
+        lambda wildcards: grid_cells(wildcards.task, wildcards.optimizer),
+    output:
+        "<results>/selection/{task}_{optimizer}.json",
+    log:
+        "<logs>/selection/{task}_{optimizer}.log",
+    benchmark:
+        "<benchmarks>/selection/{task}_{optimizer}.tsv"
+    conda:
+        "../../envs/torch.yaml"
+    resources:
+        mem_mb=1000,
+        runtime=10,
+    params:
+        protocol=1,
+    script:
+        "../scripts/select_cell.py"
+
+
+rule representative:
+    input:
+        metrics=lambda wildcards: final_cells(wildcards.task, wildcards.optimizer),
+        checkpoints=lambda wildcards: final_cells(
+            wildcards.task, wildcards.optimizer, "checkpoint.pt"
+        ),
+    output:
+        "<results>/representative/{task}_{optimizer}.json",
+    log:
+        "<logs>/representative/{task}_{optimizer}.log",
+    benchmark:
+        "<benchmarks>/representative/{task}_{optimizer}.tsv"
+    conda:
+        "../../envs/torch.yaml"
+    resources:
+        mem_mb=1000,
+        runtime=10,
+    params:
+        protocol=1,
+    script:
+        "../scripts/representative.py"

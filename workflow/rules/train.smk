@@ -1,0 +1,54 @@
+# needs: <resources>/prepared/{dataset}.h5; for a final cell, <results>/selection/{task}_{optimizer}.json
+# gives: <results>/grid/{task}_{optimizer}/lr{lr}_wd{wd}_seed{seed}/ metrics.json, history.csv
+#        <results>/final/{task}_{optimizer}/seed{seed}/ metrics.json, history.csv, checkpoint.pt
+
+
+rule train_grid_cell:
+    input:
+        data=prepared,
+    output:
+        metrics=f"{GRID_CELL}/metrics.json",
+        history=f"{GRID_CELL}/history.csv",
+    log:
+        "<logs>/grid/{task}_{optimizer}/lr{lr}_wd{wd}_seed{seed}.log",
+    benchmark:
+        "<benchmarks>/grid/{task}_{optimizer}/lr{lr}_wd{wd}_seed{seed}.tsv"
+    retries: 2
+    conda:
+        "../../envs/torch.yaml"
+    threads: config["threads"]
+    resources:
+        gpu=1,
+        mem_mb=escalating("mem_mb", 8000),
+        runtime=task_resource("runtime", 240),
+        device=config["device"],
+    params:
+        protocol=1,  # raise it where the meaning of a cell changes
+        task=grid_task_params,
+        optimizer=lambda wildcards: STUDY.optimizer_settings(wildcards.optimizer),
+        lr="{lr}",
+        wd="{wd}",
+        seed="{seed}",
+        resume=config["resume"],
+    script:
+        "../scripts/train.py"
+
+
+use rule train_grid_cell as train_final_cell with:
+    input:
+        data=prepared,
+        selection="<results>/selection/{task}_{optimizer}.json",
+    output:
+        metrics=f"{FINAL_CELL}/metrics.json",
+        history=f"{FINAL_CELL}/history.csv",
+        checkpoint=f"{FINAL_CELL}/checkpoint.pt",
+    log:
+        "<logs>/final/{task}_{optimizer}/seed{seed}.log",
+    benchmark:
+        "<benchmarks>/final/{task}_{optimizer}/seed{seed}.tsv"
+    params:
+        protocol=1,
+        task=task_params,
+        optimizer=lambda wildcards: STUDY.optimizer_settings(wildcards.optimizer),
+        seed="{seed}",
+        resume=config["resume"],

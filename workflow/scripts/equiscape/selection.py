@@ -1,0 +1,132 @@
+"""Which (lr, wd) is trained with every final seed, and which final cell is analysed."""
+
+import statistics
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from equiscape.errors import DataError
+from equiscape.objectives import Metric
+
+Cell = Mapping[str, Any]
+
+
+def select(cells: Sequence[Cell], paths: Sequence[str | Path]) -> dict[str, Any]:
+    """Choose (lr, wd) by the mean over grid seeds of the validation score at its best epoch.
+
+    A setting of which any seed diverged is passed over. Ties go to the lower validation loss, then
+    to the earlier place in the grid, so the choice does not depend on the order of finishing.
+
+    Args:
+        cells: contents of the grid cells' ``metrics.json``, in the order of the grid.
+        paths: where they were read from; kept in the result so that the choice can be audited.
+
+    Returns:
+        ``task``, ``optimizer``, ``lr`` and ``wd`` as spelled in the configuration, ``metric``,
+        ``rule``, the chosen ``score``, and the whole ``grid``.
+
+    Raises:
+        DataError: every setting diverged.
+    """
+    first = cells[0]
+    metric = Metric(**first["metric"])
+    settings: dict[tuple[str, str], list[Cell]] = {}
+    for cell in cells:
+        settings.setdefault((cell["lr"], cell["wd"]), []).append(cell)
+
+    best: tuple[float, float] | None = None
+    chosen: tuple[str, str] | None = None
+    for setting, runs in settings.items():
+        if any(_diverged(run) for run in runs):
+            continue
+        at = [run["at"]["best_validation"]["validation"] for run in runs]
+        score = statistics.fmean(a["score"] for a in at)
+        loss = statistics.fmean(_number(a["loss"]) for a in at)
+        if best is None or metric.better(score, best[0]) or (score == best[0] and loss < best[1]):
+            best, chosen = (score, loss), setting
+    if best is None or chosen is None:
+        raise DataError(
+            f"every grid cell of {first['task']} with {first['optimizer']} diverged; "
+            f"add smaller learning rates to optimizers.{first['optimizer']}.grid.lr."
+        )
+    return {
+        "task": first["task"],
+        "optimizer": first["optimizer"],
+        "lr": chosen[0],
+        "wd": chosen[1],
+        "metric": first["metric"],
+        "rule": "best mean validation score over the grid seeds, at the best validation epoch",
+        "score": best[0],
+        "grid": [_summary(cell, path) for cell, path in zip(cells, paths)],
+    }
+
+
+def representative(cells: Sequence[Cell], checkpoints: Sequence[str | Path]) -> dict[str, Any]:
+    """The final cell whose test score at the best validation epoch is nearest the seeds' mean.
+
+    Diverged cells are passed over; ties go to the earlier seed.
+
+    Returns:
+        ``task``, ``optimizer``, ``seed``, ``checkpoint``, ``metric``, the ``mean`` and sample
+        standard deviation ``std`` (None for one seed), and every seed's score.
+
+    Raises:
+        DataError: every final cell diverged.
+    """
+    first = cells[0]
+    runs = [
+        (cell["seed"], cell["at"]["best_validation"]["test"]["score"], checkpoint)
+        for cell, checkpoint in zip(cells, checkpoints)
+        if not _diverged(cell)
+    ]
+    if not runs:
+        raise DataError(
+            f"every final cell of {first['task']} with {first['optimizer']} diverged; "
+            f"narrow optimizers.{first['optimizer']}.grid."
+        )
+    scores = [score for _, score, _ in runs]
+    mean = statistics.fmean(scores)
+    seed, _, checkpoint = min(runs, key=lambda run: abs(run[1] - mean))
+    return {
+        "task": first["task"],
+        "optimizer": first["optimizer"],
+        "seed": seed,
+        "checkpoint": str(checkpoint),
+        "metric": first["metric"],
+        "at": "best_validation",
+        "mean": mean,
+        "std": statistics.stdev(scores) if len(scores) > 1 else None,
+        "scores": [
+            {
+                "seed": cell["seed"],
+                "score": (cell["at"]["best_validation"] or {}).get("test", {}).get("score"),
+                "status": cell["status"],
+            }
+            for cell in cells
+        ],
+    }
+
+
+def _diverged(cell: Cell) -> bool:
+    return cell["status"] != "finished"
+
+
+def _number(loss: float | None) -> float:
+    """JSON has no word for a non-finite loss and holds null for it."""
+    return float("inf") if loss is None else loss
+
+
+def _summary(cell: Cell, path: str | Path) -> dict[str, Any]:
+    """One line of the audited grid."""
+    best = cell["at"]["best_validation"] or {}
+    return {
+        "lr": cell["lr"],
+        "wd": cell["wd"],
+        "seed": cell["seed"],
+        "status": cell["status"],
+        "validation_score": best.get("validation", {}).get("score"),
+        "validation_loss": best.get("validation", {}).get("loss"),
+        "test_score": best.get("test", {}).get("score"),
+        "epoch": best.get("epoch"),
+        "path": str(path),
+    }

@@ -1,0 +1,186 @@
+"""A study is a configuration: this module checks it and answers what the rules ask of it.
+
+It is imported by every Snakemake process, so it imports neither torch nor numpy.
+"""
+
+import itertools
+from collections.abc import Iterator, Mapping
+from copy import deepcopy
+from pathlib import Path
+from typing import Any
+
+from equiscape.data import KINDS
+from equiscape.errors import ConfigError
+from equiscape.models import ARCHITECTURES
+from equiscape.optim import OPTIMIZERS
+from equiscape.registry import unknown
+
+EMBEDDED = ("procedural", "molecules-generated")
+POINT_CLOUDS = ("pointcloud", "procedural")
+
+
+def spell(value: str | float) -> str:
+    """A grid value as it stands in a path: a string stays as the configuration spells it."""
+    return value if isinstance(value, str) else repr(value)
+
+
+def check_schema(config: Mapping, schema: Mapping) -> None:
+    """Check ``config`` against a JSON ``schema``.
+
+    Raises:
+        ConfigError: one sentence about the most relevant fault, naming the key.
+    """
+    from jsonschema import Draft202012Validator
+    from jsonschema.exceptions import best_match
+
+    error = best_match(Draft202012Validator(schema).iter_errors(config))
+    if error is None:
+        return
+    key = ".".join(str(part) for part in error.absolute_path) or "the configuration"
+    if error.validator == "additionalProperties" and isinstance(error.instance, dict):
+        known = error.schema.get("properties", {})
+        extra = [name for name in error.instance if name not in known]
+        raise unknown(str(extra[0]), known, key)
+    if error.validator == "propertyNames" or (
+        error.parent and "propertyNames" in error.schema_path
+    ):
+        raise ConfigError(
+            f"{key}: the name {error.instance!r} must be lower-case letters, digits, dots and "
+            "hyphens, without underscores, since results/hessian/TASK_OPTIMIZER.json is read so."
+        )
+    remedy = error.schema.get("description", "")
+    remedy = f" ({remedy.rstrip('.')})" if remedy else ""
+    raise ConfigError(f"{key}: {error.message}{remedy}.")
+
+
+class Study:
+    """The checked configuration, and everything that the rules derive from it.
+
+    Args:
+        config: validated against ``workflow/schemas/config.schema.yaml``, defaults filled in.
+        root: the folder that relative local sources are relative to.
+
+    Raises:
+        ConfigError: a key refers to something that does not exist; the message names it.
+    """
+
+    def __init__(self, config: Mapping[str, Any], root: str | Path = "."):
+        self.config = config
+        self.root = Path(root)
+        self.tasks: dict[str, dict] = dict(config["tasks"])
+        self.optimizers: dict[str, dict] = dict(config["optimizers"])
+        self.datasets: dict[str, dict] = dict(config["datasets"])
+        self._check()
+
+    def _check(self) -> None:
+        for name, entry in self.datasets.items():
+            key = f"datasets.{name}"
+            if entry["kind"] not in KINDS:
+                raise unknown(entry["kind"], KINDS, f"{key}.kind")
+            if entry["kind"] not in EMBEDDED and not entry.get("source"):
+                raise ConfigError(
+                    f"{key}.source is missing; give a URL, an archive or a folder "
+                    f"for data of kind {entry['kind']!r}."
+                )
+            path = self.local_source(name)
+            if path is not None and not path.exists():
+                raise ConfigError(
+                    f"{key}.source: {path} does not exist; give a URL, an archive or a folder."
+                )
+        for name, entry in self.tasks.items():
+            if entry["architecture"] not in ARCHITECTURES:
+                raise unknown(entry["architecture"], ARCHITECTURES, f"tasks.{name}.architecture")
+            if entry["dataset"] not in self.datasets:
+                raise unknown(entry["dataset"], self.datasets, f"tasks.{name}.dataset")
+        for name, entry in self.optimizers.items():
+            if entry["class"] not in OPTIMIZERS:
+                raise unknown(entry["class"], OPTIMIZERS, f"optimizers.{name}.class")
+            for value in ("lr", "wd"):
+                key = f"optimizers.{name}.grid.{value}"
+                seen: dict[float, str] = {}
+                for spelled in map(spell, entry["grid"][value]):
+                    try:
+                        number = float(spelled)
+                    except ValueError:
+                        raise ConfigError(f"{key}: {spelled!r} is not a number.") from None
+                    if not 0 <= number < float("inf") or (value == "lr" and number == 0):
+                        sign = "positive" if value == "lr" else "zero or positive"
+                        raise ConfigError(f"{key}: {spelled} must be {sign}.")
+                    if number in seen:
+                        raise ConfigError(
+                            f"{key}: {seen[number]} and {spelled} are the same value; keep one."
+                        )
+                    seen[number] = spelled
+        baseline = self.config["report"]["baseline"]
+        if baseline is not None and baseline not in self.optimizers:
+            raise unknown(baseline, self.optimizers, "report.baseline")
+
+    def local_source(self, dataset: str) -> Path | None:
+        """The path of a local source; None for a URL and for embedded data."""
+        source = self.datasets[dataset].get("source")
+        if not source or "://" in source:
+            return None
+        return self.root / Path(source).expanduser()
+
+    def is_remote(self, dataset: str) -> bool:
+        """Whether the data set has to be downloaded."""
+        return "://" in (self.datasets[dataset].get("source") or "")
+
+    def grid(self, optimizer: str) -> Iterator[tuple[str, str, int]]:
+        """(lr, wd, seed) of every grid cell, spelled as in the configuration."""
+        grid = self.optimizers[optimizer]["grid"]
+        seeds = self.config["selection"]["seeds"]
+        return itertools.product(map(spell, grid["lr"]), map(spell, grid["wd"]), seeds)
+
+    @property
+    def seeds(self) -> list[int]:
+        """The seeds of the final cells."""
+        return list(self.config["final"]["seeds"])
+
+    @property
+    def pairs(self) -> list[tuple[str, str]]:
+        """Every (task, optimizer)."""
+        return list(itertools.product(self.tasks, self.optimizers))
+
+    def dataset_of(self, task: str) -> str:
+        """The name of the task's data set."""
+        return self.tasks[task]["dataset"]
+
+    def dataset_settings(self, dataset: str) -> dict:
+        """All that preparation depends on; where the bytes lie does not change what they are."""
+        skip = {"source", "mirrors", "corruptions"}
+        return {k: v for k, v in self.datasets[dataset].items() if k not in skip}
+
+    def task_settings(self, task: str, *, grid: bool = False) -> dict:
+        """The task's entry with the study's training settings merged under its own.
+
+        ``grid`` adds ``selection.training``, which lets grid cells be cheaper than final ones.
+        """
+        entry = deepcopy(self.tasks[task])
+        layers = [self.config["training"], entry.get("training") or {}]
+        if grid:
+            layers.append(self.config["selection"].get("training") or {})
+        merged: dict[str, Any] = {}
+        for layer in layers:
+            merged.update(deepcopy(layer))
+        entry["training"] = merged
+        entry.pop("resources", None)
+        return entry
+
+    def optimizer_settings(self, optimizer: str) -> dict:
+        """Class and settings of an optimizer, without its grid: a cell knows its own lr and wd."""
+        entry = self.optimizers[optimizer]
+        return {"class": entry["class"], "settings": dict(entry.get("settings") or {})}
+
+    def resources(self, task: str) -> dict:
+        """The task's ``resources`` (runtime in minutes, mem_mb)."""
+        return dict(self.tasks[task].get("resources") or {})
+
+    def analysis(self, name: str, task: str) -> dict:
+        """Settings of ``hessian``, ``slice`` or ``rank``, with the task's own on top."""
+        return {**self.config[name], **(self.tasks[task].get(name) or {})}
+
+    @property
+    def robust_tasks(self) -> list[str]:
+        """Tasks whose data set has corrupted test clouds."""
+        return [t for t in self.tasks if self.datasets[self.dataset_of(t)].get("corruptions")]

@@ -1,0 +1,55 @@
+"""Measure the Hessian of the training loss at a representative."""
+
+import sys
+import time
+from typing import TYPE_CHECKING
+
+from equiscape import io
+from equiscape.landscape.hessian import measure_hessian
+from equiscape.runtime import job, resolve_device
+from equiscape.task import load_task
+
+if TYPE_CHECKING:
+    from snakemake.iocontainers import snakemake
+
+
+def main(
+    data: str,
+    task: dict,
+    representative: str,
+    settings: dict,
+    device: str,
+    output: str,
+    started: float,
+) -> None:
+    """Restore the representative, measure its Hessian and write it as JSON."""
+    where = resolve_device(device)
+    loaded = load_task(prepared=data, device=where, **task)
+    chosen = io.read_json(representative)
+    model = loaded.restore(chosen["checkpoint"])
+    result = measure_hessian(loaded, model, settings, progress=sys.stderr.isatty())
+    seconds = time.monotonic() - started
+    io.write_json(
+        output,
+        {
+            "task": chosen["task"],
+            "optimizer": chosen["optimizer"],
+            "seed": chosen["seed"],
+            "checkpoint": chosen["checkpoint"],
+            **result,
+            "provenance": io.provenance([task, settings], where, seconds),
+        },
+    )
+
+
+if __name__ == "__main__":
+    with job(snakemake) as start:
+        main(
+            data=snakemake.input.data,
+            task=snakemake.params.task,
+            representative=snakemake.input.representative,
+            settings=snakemake.params.settings,
+            device=snakemake.resources.device,
+            output=snakemake.output[0],
+            started=start,
+        )

@@ -1,0 +1,82 @@
+"""Train one cell: a (task, optimizer, lr, wd, seed) of the grid, or a final one."""
+
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from equiscape import io
+from equiscape.runtime import job, resolve_device
+from equiscape.task import load_task
+from equiscape.training.cell import train_cell
+
+if TYPE_CHECKING:
+    from snakemake.iocontainers import snakemake
+
+
+def main(
+    data: str,
+    task: dict,
+    optimizer_name: str,
+    optimizer: dict,
+    lr: str,
+    wd: str,
+    seed: int,
+    device: str,
+    resume: str,
+    metrics: str,
+    history: str,
+    checkpoint: str | None,
+    started: float,
+) -> None:
+    """Train the cell and write its metrics and history, and its weights if ``checkpoint``."""
+    where = resolve_device(device)
+    loaded = load_task(prepared=data, device=where, **task)
+    settings = {
+        "task": task,
+        "optimizer": {"name": optimizer_name, **optimizer},
+        "lr": lr,
+        "wd": wd,
+        "seed": seed,
+        "data": io.sha256(data),
+    }
+    result = train_cell(
+        loaded,
+        settings["optimizer"],
+        lr,
+        wd,
+        seed,
+        task["entry"]["training"],
+        Path(resume) / io.settings_hash(settings),
+        keep_weights=checkpoint is not None,
+        progress=sys.stderr.isatty(),
+    )
+    io.write_csv(history, result.history)
+    if checkpoint is not None:
+        io.save_checkpoint(checkpoint, result.checkpoint)
+    seconds = time.monotonic() - started
+    io.write_json(
+        metrics, {**result.metrics, "provenance": io.provenance(settings, where, seconds)}
+    )
+    result.discard_resume()
+
+
+if __name__ == "__main__":
+    with job(snakemake) as start:
+        selection = snakemake.input.get("selection")
+        chosen = io.read_json(selection) if selection else snakemake.params
+        main(
+            data=snakemake.input.data,
+            task=snakemake.params.task,
+            optimizer_name=snakemake.wildcards.optimizer,
+            optimizer=snakemake.params.optimizer,
+            lr=chosen["lr"],
+            wd=chosen["wd"],
+            seed=int(snakemake.params.seed),
+            device=snakemake.resources.device,
+            resume=snakemake.params.resume,
+            metrics=snakemake.output.metrics,
+            history=snakemake.output.history,
+            checkpoint=snakemake.output.get("checkpoint"),
+            started=start,
+        )
