@@ -1,0 +1,69 @@
+"""Optimizers: a registered class and its settings, built for a network by one function.
+
+Importing this package imports no torch, so that the workflow can check names cheaply.
+"""
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from equiscape.errors import ConfigError
+from equiscape.registry import call, lookup
+
+if TYPE_CHECKING:
+    from torch import nn
+    from torch.optim import Optimizer
+
+OPTIMIZERS = {
+    "adamw": "equiscape.optim.adamw:AdamW",
+    "muon": "equiscape.optim.muon:Muon",
+    "sgd": "torch.optim:SGD",
+    "lion": "equiscape.optim.lion:Lion",
+}
+
+
+def build_optimizer(
+    model: "nn.Module", entry: Mapping[str, Any], lr: float | str, wd: float | str
+) -> tuple["Optimizer", dict[str, list[str]]]:
+    """The optimizer that a configuration entry describes, for all parameters of ``model``.
+
+    A class with a true attribute ``orthogonalises`` gets two parameter groups, split by the rule
+    of :func:`equiscape.optim.groups.split_parameters` (setting ``min_side``); every other class
+    gets one group. Weight decay applies to all parameters alike, as in ``torch.optim``; it is
+    decoupled for every class but ``sgd``, where it is an L2 penalty.
+
+    Args:
+        model: a network; its attribute ``boundary`` names its first and last layers.
+        entry: ``{"class": registered name, "settings": {...}}``.
+        lr, wd: learning rate and weight decay; strings are read as numbers.
+
+    Returns:
+        The optimizer, and the names of the parameters that each algorithm updates, such as
+        ``{"muon": [...], "adamw": [...]}``.
+
+    Raises:
+        ConfigError: the class or a setting is unknown, or a value is out of range.
+    """
+    from equiscape.optim.groups import parameter_groups, skip_compiler_import
+
+    skip_compiler_import()
+    key = f"optimizers.{entry.get('name', '*')}"
+    if "class" not in entry:
+        raise ConfigError(f"{key}.class is missing; give one of: {', '.join(sorted(OPTIMIZERS))}.")
+    cls = lookup(OPTIMIZERS, entry["class"], f"{key}.class")
+    settings = {k: number(v) for k, v in (entry.get("settings") or {}).items()}
+    groups, split = parameter_groups(model, cls, entry["class"], settings)
+    arguments = {"params": groups, "lr": float(lr), "weight_decay": float(wd)}
+    try:
+        return call(cls, f"{key}.settings", settings, **arguments), split
+    except (TypeError, ValueError) as error:
+        raise ConfigError(f"{key}.settings: {str(error).rstrip('.')}.") from error
+
+
+def number(value: Any) -> Any:
+    """``value`` as a float if it is a string that spells one: YAML 1.1 reads ``1e-8`` as text."""
+    if not isinstance(value, str):
+        return value
+    try:
+        return float(value)
+    except ValueError:
+        return value

@@ -1,0 +1,193 @@
+"""Muon: momentum, orthogonalised by Newton-Schulz; AdamW for what is no hidden matrix.
+
+After Jordan et al. 2024 (https://kellerjordan.github.io/posts/muon), with the scale of Liu et al.
+2025 (arXiv 2502.16982, section 2.2), under which one learning rate serves Muon and AdamW alike.
+"""
+
+from collections import defaultdict
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+from torch.optim import Optimizer
+
+from equiscape.optim.adamw import adamw_step, check
+
+COEFFICIENTS = (3.4445, -4.7750, 2.0315)
+ADJUST_LR = ("match_rms_adamw", "original")
+NS_DTYPES = ("auto", "float32", "bfloat16")
+
+
+def orthogonalise(
+    matrices: Tensor,
+    steps: int = 5,
+    coefficients: tuple[float, float, float] = COEFFICIENTS,
+    dtype: torch.dtype = torch.float32,
+    eps: float = 1e-7,
+) -> Tensor:
+    """Move the singular values of each matrix towards 1 and keep its singular vectors.
+
+    Each step maps a singular value s to ``a s + b s^3 + c s^5``. The coefficients are steep at
+    zero rather than convergent: after five steps values end between about 0.7 and 1.2.
+
+    Args:
+        matrices: ``[n, rows, columns]``; each is treated by itself.
+        steps: number of Newton-Schulz steps.
+        coefficients: ``(a, b, c)``.
+        dtype: of the products.
+        eps: the smallest Frobenius norm that a matrix is divided by.
+
+    Returns:
+        ``[n, rows, columns]`` in ``dtype``.
+    """
+    a, b, c = coefficients
+    tall = matrices.shape[1] > matrices.shape[2]
+    x = matrices.mT if tall else matrices
+    x = (x / x.norm(dim=(1, 2), keepdim=True).clamp(min=eps)).to(dtype)
+    for _ in range(steps):
+        gram = torch.bmm(x, x.mT)
+        polynomial = torch.baddbmm(gram, gram, gram, beta=b, alpha=c)
+        x = torch.baddbmm(x, polynomial, x, beta=a)
+    return x.mT if tall else x
+
+
+def scale(rows: int, columns: int, adjust_lr: str) -> float:
+    """The factor between the learning rate and the step of a ``rows x columns`` matrix.
+
+    ``original`` is ``sqrt(max(1, rows / columns))``. ``match_rms_adamw`` is
+    ``0.2 sqrt(max(rows, columns))``: the entries of the step then have the root mean square that
+    AdamW's steps are observed to have.
+    """
+    if adjust_lr == "original":
+        return max(1.0, rows / columns) ** 0.5
+    return 0.2 * max(rows, columns) ** 0.5
+
+
+class Muon(Optimizer):
+    """Muon for hidden matrices and AdamW for the rest, as one optimizer with one learning rate.
+
+    A parameter group carries ``algorithm``: ``"muon"`` (the default; 2-D parameters only) or
+    ``"adamw"``. Weight decay is decoupled in both: ``p -= lr * weight_decay * p``.
+
+    Matrices of one shape, or of its transpose, are orthogonalised as one batched product.
+
+    Args:
+        params: parameters or parameter groups.
+        lr: learning rate of both algorithms.
+        weight_decay: of both algorithms.
+        momentum: weight of the past in the exponential average of gradients.
+        nesterov: orthogonalise the average of gradient and momentum instead of the momentum.
+        ns_steps: Newton-Schulz steps.
+        ns_coefficients: of its polynomial.
+        ns_dtype: ``float32``, ``bfloat16``, or ``auto``: bfloat16 where the hardware multiplies
+            it natively, else float32.
+        adjust_lr: ``match_rms_adamw`` or ``original``, see :func:`scale`.
+        eps: the smallest norm that a momentum is divided by.
+        betas, adamw_eps: of AdamW.
+    """
+
+    orthogonalises = True
+
+    def __init__(
+        self,
+        params,
+        lr: float = 1e-3,
+        weight_decay: float = 0.0,
+        momentum: float = 0.95,
+        nesterov: bool = True,
+        ns_steps: int = 5,
+        ns_coefficients: tuple[float, float, float] = COEFFICIENTS,
+        ns_dtype: str = "auto",
+        adjust_lr: str = "match_rms_adamw",
+        eps: float = 1e-7,
+        betas: tuple[float, float] = (0.9, 0.999),
+        adamw_eps: float = 1e-8,
+    ):
+        check(lr, weight_decay, betas, adamw_eps)
+        if not 0 <= momentum < 1:
+            raise ValueError(f"momentum {momentum} must lie in [0, 1)")
+        if not (isinstance(ns_steps, int) and 1 <= ns_steps < 100):
+            raise ValueError(f"ns_steps {ns_steps} must be a whole number from 1 to 99")
+        if len(ns_coefficients) != 3:
+            raise ValueError(f"ns_coefficients {ns_coefficients} must be three numbers")
+        if adjust_lr not in ADJUST_LR:
+            raise ValueError(f"adjust_lr {adjust_lr!r} must be one of {', '.join(ADJUST_LR)}")
+        if ns_dtype not in NS_DTYPES:
+            raise ValueError(f"ns_dtype {ns_dtype!r} must be one of {', '.join(NS_DTYPES)}")
+        defaults = {
+            "lr": lr,
+            "weight_decay": weight_decay,
+            "momentum": momentum,
+            "nesterov": nesterov,
+            "ns_steps": ns_steps,
+            "ns_coefficients": tuple(ns_coefficients),
+            "ns_dtype": ns_dtype,
+            "adjust_lr": adjust_lr,
+            "eps": eps,
+            "betas": tuple(betas),
+            "adamw_eps": adamw_eps,
+            "algorithm": "muon",
+        }
+        super().__init__(params, defaults)
+        for group in self.param_groups:
+            for p in group["params"]:
+                if group["algorithm"] == "muon" and p.ndim != 2:
+                    raise ValueError(f"a parameter of shape {tuple(p.shape)} is no matrix")
+
+    @torch.no_grad()
+    def step(self, closure: Callable | None = None):
+        """Update every parameter that has a gradient; returns the ``closure``'s loss, if any."""
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        for group in self.param_groups:
+            params = [p for p in group["params"] if p.grad is not None]
+            if not params:
+                continue
+            if group["algorithm"] == "muon":
+                self._muon(group, params, [p.grad for p in params])
+            else:
+                adamw_step([self.state[p] for p in params], params, group, group["adamw_eps"])
+        return loss
+
+    def _muon(self, group: dict, params: list[Tensor], grads: list[Tensor]) -> None:
+        for p in params:
+            if "momentum_buffer" not in self.state[p]:
+                self.state[p]["momentum_buffer"] = torch.zeros_like(p)
+        momenta = [self.state[p]["momentum_buffer"] for p in params]
+        torch._foreach_lerp_(momenta, grads, 1 - group["momentum"])
+        updates = momenta
+        if group["nesterov"]:
+            updates = torch._foreach_lerp(grads, momenta, group["momentum"])
+        torch._foreach_mul_(params, 1 - group["lr"] * group["weight_decay"])
+        for members in _by_shape(params):
+            wide = [_wide(updates[i]) for i in members]
+            dtype = _ns_dtype(group["ns_dtype"], wide[0].device)
+            steps = orthogonalise(
+                torch.stack(wide), group["ns_steps"], group["ns_coefficients"], dtype, group["eps"]
+            )
+            factors = [-group["lr"] * scale(*params[i].shape, group["adjust_lr"]) for i in members]
+            steps = list(steps.to(params[members[0]].dtype).unbind())
+            torch._foreach_mul_(steps, factors)
+            torch._foreach_add_([_wide(params[i]) for i in members], steps)
+
+
+def _wide(matrix: Tensor) -> Tensor:
+    """``matrix`` or its transpose (a view), whichever has no more rows than columns."""
+    return matrix.mT if matrix.shape[0] > matrix.shape[1] else matrix
+
+
+def _by_shape(params: list[Tensor]) -> list[list[int]]:
+    """Positions of ``params``, grouped by the two sides' lengths, device and dtype."""
+    members = defaultdict(list)
+    for i, p in enumerate(params):
+        members[min(p.shape), max(p.shape), p.device, p.dtype].append(i)
+    return list(members.values())
+
+
+def _ns_dtype(name: str, device: torch.device) -> torch.dtype:
+    """The dtype of the products: ``auto`` is bfloat16 on CUDA, float32 on the CPU."""
+    if name == "auto":
+        name = "bfloat16" if device.type == "cuda" else "float32"
+    return getattr(torch, name)
