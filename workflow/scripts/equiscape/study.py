@@ -16,7 +16,7 @@ from equiscape.optim import OPTIMIZERS
 from equiscape.registry import unknown
 
 EMBEDDED = ("procedural", "molecules-generated")
-POINT_CLOUDS = ("pointcloud", "procedural")
+PYG = "pyg"  # a `source` that leaves the download to PyTorch Geometric
 
 
 def spell(value: str | float) -> str:
@@ -41,13 +41,6 @@ def check_schema(config: Mapping, schema: Mapping) -> None:
         known = error.schema.get("properties", {})
         extra = [name for name in error.instance if name not in known]
         raise unknown(str(extra[0]), known, key)
-    if error.validator == "propertyNames" or (
-        error.parent and "propertyNames" in error.schema_path
-    ):
-        raise ConfigError(
-            f"{key}: the name {error.instance!r} must be lower-case letters, digits, dots and "
-            "hyphens, without underscores, since results/hessian/TASK_OPTIMIZER.json is read so."
-        )
     remedy = error.schema.get("description", "")
     remedy = f" ({remedy.rstrip('.')})" if remedy else ""
     raise ConfigError(f"{key}: {error.message}{remedy}.")
@@ -118,13 +111,14 @@ class Study:
     def local_source(self, dataset: str) -> Path | None:
         """The path of a local source; None for a URL and for embedded data."""
         source = self.datasets[dataset].get("source")
-        if not source or "://" in source:
+        if not source or self.is_remote(dataset):
             return None
         return self.root / Path(source).expanduser()
 
     def is_remote(self, dataset: str) -> bool:
         """Whether the data set has to be downloaded."""
-        return "://" in (self.datasets[dataset].get("source") or "")
+        source = self.datasets[dataset].get("source") or ""
+        return "://" in source or source == PYG
 
     def grid(self, optimizer: str) -> Iterator[tuple[str, str, int]]:
         """(lr, wd, seed) of every grid cell, spelled as in the configuration."""

@@ -1,0 +1,80 @@
+"""Files are whole or absent, and damaged ones say so in one sentence."""
+
+import json
+import math
+import stat
+
+import pandas as pd
+import pytest
+import torch
+
+from equiscape import io
+from equiscape.errors import CheckpointError, DataError
+
+
+def test_a_failing_write_leaves_the_old_file_and_nothing_else(tmp_path):
+    path = tmp_path / "result.json"
+    io.write_json(path, {"a": 1})
+    with pytest.raises(RuntimeError, match="halfway"), io.atomic_path(path) as temporary:
+        temporary.write_text("half")
+        raise RuntimeError("halfway")
+    assert json.loads(path.read_text()) == {"a": 1}
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_results_are_readable_by_the_group(tmp_path):
+    path = tmp_path / "result.json"
+    io.write_json(path, {})
+    plain = tmp_path / "plain"
+    plain.touch()
+    assert stat.S_IMODE(path.stat().st_mode) == stat.S_IMODE(plain.stat().st_mode)
+
+
+def test_json_is_strict_and_holds_null_for_non_finite_numbers(tmp_path):
+    path = tmp_path / "result.json"
+    io.write_json(path, {"loss": math.inf, "x": [torch.tensor(1.5), float("nan")], 3: tmp_path})
+    text = path.read_text()
+    assert "Infinity" not in text
+    assert "NaN" not in text
+    assert io.read_json(path) == {"loss": None, "x": [1.5, None], "3": str(tmp_path)}
+
+
+def test_csv_keeps_every_digit(tmp_path):
+    value = 0.1 + 0.2
+    io.write_csv(tmp_path / "t.csv", pd.DataFrame({"x": [value]}))
+    assert pd.read_csv(tmp_path / "t.csv", float_precision="round_trip").x[0] == value
+
+
+def test_settings_hash_ignores_the_order_of_keys_only():
+    assert io.settings_hash({"a": 1, "b": [1, 2]}) == io.settings_hash({"b": [1, 2], "a": 1})
+    assert io.settings_hash({"a": [1, 2]}) != io.settings_hash({"a": [2, 1]})
+
+
+@pytest.mark.parametrize("damage", ["absent", "truncated", "text", "object"])
+def test_a_bad_checkpoint_is_named(tmp_path, damage):
+    path = tmp_path / "checkpoint.pt"
+    if damage == "truncated":
+        io.save_checkpoint(path, {"model": {"w": torch.ones(100)}})
+        path.write_bytes(path.read_bytes()[:200])
+    elif damage == "text":
+        path.write_text("no checkpoint")
+    elif damage == "object":
+        torch.save(CheckpointError("not a tensor"), path)
+    with pytest.raises(CheckpointError, match=r"checkpoint\.pt"):
+        io.load_checkpoint(path)
+
+
+def test_checkpoint_round_trip(tmp_path):
+    state = {"model": {"w": torch.randn(3, 4)}, "epoch": 3, "task": "t"}
+    io.save_checkpoint(tmp_path / "c.pt", state)
+    loaded = io.load_checkpoint(tmp_path / "c.pt")
+    assert torch.equal(loaded["model"]["w"], state["model"]["w"])
+    assert loaded["epoch"] == 3
+
+
+def test_read_json_names_the_file(tmp_path):
+    with pytest.raises(DataError, match=r"none\.json does not exist"):
+        io.read_json(tmp_path / "none.json")
+    (tmp_path / "half.json").write_text('{"a": ')
+    with pytest.raises(DataError, match=r"half\.json is not valid JSON"):
+        io.read_json(tmp_path / "half.json")

@@ -1,0 +1,114 @@
+"""The choice of (lr, wd) and of the representative, on cells made by hand."""
+
+import pytest
+
+from equiscape.errors import DataError
+from equiscape.objectives import Metric
+from equiscape.selection import representative, select
+
+ACCURACY = {"name": "accuracy", "direction": "max", "unit": "%"}
+MAE = {"name": "MAE", "direction": "min", "unit": "D"}
+
+
+def cell(lr="1e-3", wd="0", seed=0, score=50.0, loss=1.0, test=40.0, metric=ACCURACY, ok=True):
+    at = {
+        "epoch": 3,
+        "validation": {"score": score, "loss": loss},
+        "test": {"score": test, "loss": 1.0},
+    }
+    return {
+        "task": "egnn",
+        "optimizer": "muon",
+        "lr": lr,
+        "wd": wd,
+        "seed": seed,
+        "metric": metric,
+        "status": "finished" if ok else "diverged",
+        "at": {"best_validation": at if ok else None},
+    }
+
+
+def chosen(cells):
+    result = select(cells, [f"cell{i}" for i in range(len(cells))])
+    return result["lr"], result["wd"]
+
+
+def test_validation_decides_and_the_test_score_does_not():
+    cells = [cell("1e-3", score=60, test=10), cell("3e-3", score=59, test=99)]
+    assert chosen(cells) == ("1e-3", "0")
+
+
+def test_lower_is_better_where_the_metric_says_so():
+    cells = [cell("1e-3", score=0.3, metric=MAE), cell("3e-3", score=0.2, metric=MAE)]
+    assert chosen(cells) == ("3e-3", "0")
+
+
+def test_the_mean_over_grid_seeds_decides():
+    cells = [
+        cell("1e-3", seed=0, score=70),
+        cell("1e-3", seed=1, score=50),
+        cell("3e-3", seed=0, score=61),
+        cell("3e-3", seed=1, score=61),
+    ]
+    assert chosen(cells) == ("3e-3", "0")
+
+
+def test_a_setting_with_a_diverged_seed_is_passed_over():
+    cells = [
+        cell("1e-3", seed=0, score=99),
+        cell("1e-3", seed=1, ok=False),
+        cell("3e-3", seed=0, score=20),
+        cell("3e-3", seed=1, score=20),
+    ]
+    assert chosen(cells) == ("3e-3", "0")
+
+
+def test_ties_go_to_the_lower_loss_and_then_to_the_earlier_cell():
+    assert chosen([cell("1e-3", loss=1.0), cell("3e-3", loss=0.5)]) == ("3e-3", "0")
+    assert chosen([cell("1e-3", wd="0"), cell("1e-3", wd="1e-2")]) == ("1e-3", "0")
+
+
+def test_a_loss_that_json_could_not_hold_counts_as_infinite():
+    assert chosen([cell("1e-3", loss=None), cell("3e-3", loss=9.0)]) == ("3e-3", "0")
+
+
+def test_all_diverged_names_the_key_to_change():
+    with pytest.raises(DataError, match=r"optimizers\.muon\.grid\.lr"):
+        select([cell(ok=False), cell("3e-3", ok=False)], ["a", "b"])
+
+
+def test_the_whole_grid_is_kept_for_the_audit():
+    cells = [cell("1e-3"), cell("3e-3", ok=False)]
+    grid = select(cells, ["a", "b"])["grid"]
+    assert [line["status"] for line in grid] == ["finished", "diverged"]
+    assert grid[1]["validation_score"] is None
+    assert [line["path"] for line in grid] == ["a", "b"]
+
+
+def test_representative_is_nearest_the_mean():
+    runs = [cell(seed=s, test=t) for s, t in [(1, 80.0), (2, 84.0), (3, 90.0), (4, 83.0)]]
+    result = representative(runs, ["c1", "c2", "c3", "c4"])
+    assert result["mean"] == pytest.approx(84.25)
+    assert (result["seed"], result["checkpoint"]) == (2, "c2")
+    assert result["std"] == pytest.approx(4.193248)  # sample standard deviation
+
+
+def test_representative_passes_over_diverged_cells_and_takes_the_earlier_of_a_tie():
+    runs = [cell(seed=1, ok=False), cell(seed=2, test=80.0), cell(seed=3, test=90.0)]
+    result = representative(runs, ["c1", "c2", "c3"])
+    assert result["seed"] == 2
+    assert result["scores"][0] == {"seed": 1, "score": None, "status": "diverged"}
+    with pytest.raises(DataError, match="every final cell"):
+        representative([cell(ok=False)], ["c"])
+
+
+def test_better_never_prefers_a_score_that_is_no_number():
+    nan = float("nan")
+    for direction in ("max", "min"):
+        metric = Metric("m", direction)
+        assert not metric.better(nan, 1.0)
+        assert metric.better(1.0, nan)
+        assert not metric.better(nan, nan)
+        assert not metric.better(1.0, 1.0)
+    assert Metric("m", "max").better(2, 1)
+    assert Metric("m", "min").better(1, 2)

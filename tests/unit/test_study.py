@@ -1,0 +1,138 @@
+"""A bad configuration ends in one sentence that names the key."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+from snakemake.utils import validate
+
+from equiscape.errors import ConfigError
+from equiscape.study import Study, check_schema, spell
+
+ROOT = Path(__file__).resolve().parents[2]
+SCHEMA_PATH = ROOT / "workflow/schemas/config.schema.yaml"
+SCHEMA = yaml.safe_load(SCHEMA_PATH.read_text())
+STUDIES = [ROOT / "config.yaml", *sorted((ROOT / "config").glob("*.yaml"))]
+
+
+def demo() -> dict:
+    return yaml.safe_load((ROOT / "config/demo.yaml").read_text())
+
+
+def study(config: dict) -> Study:
+    check_schema(config, SCHEMA)
+    validate(config, str(SCHEMA_PATH))
+    return Study(config, ROOT)
+
+
+def change(config: dict, path: str, value: object) -> dict:
+    *parents, last = path.split("/")
+    at = config
+    for key in parents:
+        at = at[key]
+    if value is None:
+        del at[last]
+    else:
+        at[last] = value
+    return config
+
+
+@pytest.mark.parametrize("path", STUDIES, ids=lambda p: p.stem)
+def test_every_study_of_the_project_is_valid(path):
+    config = yaml.safe_load(path.read_text())
+    for entry in config["datasets"].values():
+        if "../shared" in (entry.get("source") or ""):
+            entry["source"] = "https://example.org/data.zip"  # real data that may be absent
+    assert study(config).tasks
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "message"),
+    [
+        ("optimisers", {}, r"optimisers.*did you mean 'optimizers'"),
+        ("training/epoch", 3, r"training: 'epoch' is unknown; did you mean 'epochs'"),
+        ("training/epochs", 0, r"training\.epochs: 0 is less than the minimum"),
+        ("tasks/egnn/dataset", "shape", r"tasks\.egnn\.dataset: 'shape'.*'shapes'"),
+        ("tasks/egnn/architecture", "egn", r"tasks\.egnn\.architecture: 'egn'.*'egnn'"),
+        ("optimizers/muon/class", "moun", r"optimizers\.muon\.class: 'moun'.*'muon'"),
+        ("optimizers/muon/grid/lr", ["-1e-3"], r"optimizers\.muon\.grid\.lr: -1e-3 must be pos"),
+        ("optimizers/muon/grid/lr", [-0.001], r"optimizers\.muon\.grid\.lr\.0: -0\.001 is less"),
+        ("optimizers/muon/grid/lr", ["0"], r"grid\.lr: 0 must be positive"),
+        ("optimizers/muon/grid/lr", ["fast"], r"grid\.lr: 'fast' is not a number"),
+        ("optimizers/muon/grid/lr", ["nan"], r"grid\.lr: nan must be positive"),
+        ("optimizers/muon/grid/lr", ["1e-3", 0.001], r"1e-3 and 0\.001 are the same"),
+        ("optimizers/muon/grid/wd", [], r"optimizers\.muon\.grid\.wd"),
+        ("optimizers/my_muon", {"class": "muon"}, r"my_muon.*without underscores"),
+        ("datasets/shapes/kind", "meshes", r"datasets\.shapes\.kind: 'meshes'"),
+        ("datasets/shapes/kind", "pointcloud", r"datasets\.shapes\.source is missing"),
+        ("report/baseline", "sgd", r"report\.baseline: 'sgd'"),
+        ("slice/resolution", 10, r"slice\.resolution.*odd"),
+        ("selection/seeds", [0, 0], r"selection\.seeds"),
+        ("final", None, r"'final' is a required property"),
+    ],
+)
+def test_a_fault_is_named(path, value, message):
+    with pytest.raises(ConfigError, match=message) as caught:
+        study(change(demo(), path, value))
+    assert "\n" not in str(caught.value)
+
+
+def test_a_missing_local_source_is_named(tmp_path):
+    config = demo()
+    config["datasets"]["shapes"] = {"kind": "pointcloud", "source": str(tmp_path / "gone.zip")}
+    with pytest.raises(ConfigError, match=r"datasets\.shapes\.source: .*gone\.zip does not exist"):
+        study(config)
+
+
+def test_paths_keep_the_spelling_of_the_configuration():
+    assert [spell(v) for v in ("1e-3", "0.0010", 0, 0.001)] == ["1e-3", "0.0010", "0", "0.001"]
+
+
+def test_training_settings_merge_from_study_to_task_to_grid():
+    config = demo()
+    config["tasks"]["egnn"]["training"] = {"batch_size": 7}
+    merged = study(config)
+    assert merged.task_settings("egnn")["training"]["batch_size"] == 7
+    assert merged.task_settings("egnn")["training"]["epochs"] == config["training"]["epochs"]
+    assert (
+        merged.task_settings("egnn", grid=True)["training"]["epochs"]
+        == config["selection"]["training"]["epochs"]
+    )
+    assert merged.task_settings("pointnet")["training"]["batch_size"] == 32
+
+
+def test_a_grid_change_leaves_the_other_optimizers_alone():
+    before, config = study(demo()), demo()
+    config["optimizers"]["muon"]["grid"]["lr"] = ["7e-3"]
+    after = study(config)
+    assert list(after.grid("adam")) == list(before.grid("adam"))
+    assert list(after.grid("muon")) == [("7e-3", "1e-2", 0)]
+    assert after.optimizer_settings("muon") == before.optimizer_settings("muon")
+
+
+def test_where_the_data_lies_does_not_change_what_it_is():
+    config = demo()
+    config["datasets"]["a"] = {"kind": "pointcloud", "source": "https://one.example/a.zip"}
+    config["datasets"]["b"] = {"kind": "pointcloud", "source": "https://two.example/a.zip"}
+    both = study(config)
+    assert both.dataset_settings("a") == both.dataset_settings("b")
+
+
+def test_every_key_of_the_schema_is_described():
+    missing = []
+
+    def walk(node, path):
+        if not isinstance(node, dict):
+            return
+        for name, child in node.get("properties", {}).items():
+            target = child
+            if "$ref" in child and "description" not in child:
+                target = SCHEMA["$defs"][child["$ref"].rsplit("/", 1)[1]]
+            if "description" not in target:
+                missing.append("/".join([*path, name]))
+            walk(child, [*path, name])
+        for name, child in node.get("$defs", {}).items():
+            walk(child, [*path, name])
+
+    walk(SCHEMA, [])
+    assert missing == []
