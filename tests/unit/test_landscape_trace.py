@@ -1,0 +1,88 @@
+"""Trace estimates: exact cases, and standard errors that mean what they say."""
+
+import numpy as np
+import pytest
+import torch
+from test_landscape_lanczos import generator, hessian_like, operator_of
+
+from equiscape.landscape.lanczos import lanczos
+from equiscape.landscape.objective import SymmetricOperator
+from equiscape.landscape.trace import hutchinson, rademacher
+
+
+def test_a_diagonal_is_exact_with_one_kind_of_probe():
+    diagonal = torch.linspace(-3, 8, 50, dtype=torch.float64)
+    operator = SymmetricOperator(50, lambda v: v * diagonal)
+    estimate = hutchinson(operator, 5, generator=generator())
+    assert estimate.value == pytest.approx(diagonal.sum().item(), rel=1e-14)
+    assert estimate.standard_error < 1e-12
+    assert operator.products == estimate.probes == 5
+
+
+def test_probes_are_signs():
+    z = rademacher(SymmetricOperator(10_000, None), 3, generator())
+    assert z.shape == (3, 10_000)
+    assert (z.abs() == 1).all()
+    assert z.mean().abs() < 0.02
+
+
+def test_deflating_the_whole_space_is_exact():
+    values = np.linspace(-1, 2, 30)
+    operator, _ = operator_of(values)
+    krylov = lanczos(operator, leading=30, tolerance=0, max_iterations=30, generator=generator())
+    estimate = hutchinson(operator, 4, generator=generator(1), krylov=krylov)
+    assert estimate.deflated == 30
+    assert estimate.value == pytest.approx(values.sum(), rel=1e-12)
+    assert estimate.standard_error < 1e-12
+
+
+@pytest.mark.parametrize("deflate", [False, True], ids=["plain", "deflated"])
+def test_standard_errors_are_calibrated(deflate):
+    """Over many seeds, (estimate - trace) / error has mean 0 and the spread of Student's t.
+
+    No eigenvalue dominates here: a sample would be chi-squared with one degree of freedom
+    otherwise, and its t statistic skewed at any affordable number of probes.
+    """
+    values = np.linspace(-1, 3, 150)
+    operator, _ = operator_of(values)
+    krylov = lanczos(operator, leading=3, generator=generator()) if deflate else None
+    scores = []
+    for seed in range(400):
+        estimate = hutchinson(operator, 20, generator=generator(seed + 10), krylov=krylov)
+        scores.append((estimate.value - values.sum()) / estimate.standard_error)
+    scores = np.array(scores)
+    # Student's t with 19 degrees of freedom: standard deviation sqrt(19/17) = 1.06.
+    assert abs(scores.mean()) < 0.2
+    assert scores.std() == pytest.approx(1.06, abs=0.15)
+    assert np.mean(np.abs(scores) < 2.093) == pytest.approx(0.95, abs=0.035)
+
+
+def test_the_plain_error_is_what_theory_says():
+    """Variance of a sample: 2 (|A|_F^2 - sum A_ii^2)."""
+    operator, matrix = operator_of(hessian_like(120))
+    variance = 2 * (matrix.square().sum() - matrix.diag().square().sum()).item()
+    estimate = hutchinson(operator, 4000, generator=generator(), block=500)
+    assert estimate.standard_error == pytest.approx((variance / 4000) ** 0.5, rel=0.05)
+
+
+def test_deflation_takes_the_outliers_out_of_the_error():
+    values = hessian_like(300)
+    operator, _ = operator_of(values)
+    krylov = lanczos(operator, leading=10, generator=generator())
+    plain = hutchinson(operator, 64, generator=generator(1))
+    deflated = hutchinson(operator, 64, generator=generator(1), krylov=krylov)
+    assert deflated.standard_error < 0.01 * plain.standard_error
+    assert deflated.value == pytest.approx(values.sum(), abs=5 * deflated.standard_error)
+
+
+def test_probes_stop_at_the_asked_precision():
+    values = hessian_like(300)
+    operator, _ = operator_of(values)
+    krylov = lanczos(operator, leading=10, generator=generator())
+    estimate = hutchinson(
+        operator, 500, generator=generator(1), krylov=krylov, tolerance=0.02, block=4
+    )
+    assert 8 <= estimate.probes < 20
+    assert estimate.standard_error <= 0.02 * abs(estimate.value)
+    capped = hutchinson(operator, 10, generator=generator(1), tolerance=1e-9)
+    assert capped.probes == 10

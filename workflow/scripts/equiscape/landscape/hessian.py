@@ -1,0 +1,261 @@
+"""The Hessian of the training loss at a checkpoint: extreme eigenvalues and trace."""
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from equiscape.errors import ConfigError
+from equiscape.landscape.lanczos import Eigenpairs, LanczosResult, lanczos, power_iteration
+from equiscape.landscape.objective import SymmetricOperator, TrainingLoss
+from equiscape.landscape.trace import TraceEstimate, hutchinson
+from equiscape.registry import call
+from equiscape.task import Task
+
+
+@dataclass(frozen=True)
+class HessianSettings:
+    """The ``hessian`` settings of the configuration.
+
+    Attributes:
+        samples: training samples of the fixed random subset; None for all.
+        batch_size: samples a chunk: bounds the memory, does not change the result.
+        seed: of the subset, the start vectors and the probes.
+        method: ``"lanczos"``, or ``"power"`` for the published method alone: power iteration and
+            plain Hutchinson.
+        eigenvalues: how many leading ones (Lanczos).
+        tolerance: on residuals, relative to the largest ``|eigenvalue|``.
+        max_iterations: of Lanczos, and of each power iteration.
+        probes: random vectors for the trace.
+        trace_tolerance: stop the probes early at this relative standard error; None: use all.
+        dtype: ``"float32"`` or ``"float64"``.
+        parameters: glob patterns of the parameters to include; None for all.
+        adaptive: whether to measure the scale-aware sharpness too (Lanczos).
+        graph_memory_mb: megabytes that kept graphs may take; None: decided from the device.
+    """
+
+    samples: int | None = 1024
+    batch_size: int = 32
+    seed: int = 0
+    method: str = "lanczos"
+    eigenvalues: int = 10
+    tolerance: float = 1e-3
+    max_iterations: int = 100
+    probes: int = 64
+    trace_tolerance: float | None = None
+    dtype: str = "float32"
+    parameters: list[str] | None = None
+    adaptive: bool = True
+    graph_memory_mb: float | None = None
+
+    def __post_init__(self):
+        if self.method not in ("lanczos", "power"):
+            raise ConfigError(f"hessian.method: {self.method!r} is unknown; use lanczos or power.")
+        for key, least in (("eigenvalues", 1), ("max_iterations", 1), ("probes", 2)):
+            if getattr(self, key) < least:
+                raise ConfigError(f"hessian.{key} must be at least {least}.")
+
+
+def measure_hessian(
+    task: Task,
+    model: nn.Module,
+    settings: Mapping[str, Any],
+    progress: Callable[[str], None] | None = None,
+) -> dict[str, Any]:
+    """Eigenvalues and trace of the Hessian of the mean training loss at ``model``.
+
+    Args:
+        task: gives training samples and loss.
+        model: the network at the checkpoint; it is not changed.
+        settings: see :class:`HessianSettings`; the defaults stand for what is missing.
+        progress: called with one line of text after each stage.
+
+    Returns:
+        A JSON-like dict. ``eigenvalues`` are the leading ones by value, descending, each with the
+        residual ``|H y - theta y|`` within which an eigenvalue lies; what has not converged says
+        so. ``power_iteration`` is the published way to the eigenvalue of largest magnitude.
+        ``adaptive.largest`` is the largest eigenvalue of ``T H T`` with ``T = diag |theta|``, which
+        unlike that of H does not change when a network is rescaled without changing its function
+        (Dinh et al. 2017; Kwon et al. 2021). ``products`` count Hessian-vector products over the
+        whole subset.
+
+    Raises:
+        ConfigError: an unknown setting or value.
+        EquiscapeError: a product is not finite.
+    """
+    s: HessianSettings = call(HessianSettings, "hessian", settings)
+    report = progress or (lambda line: None)
+    start = time.monotonic()
+    memory = None if s.graph_memory_mb is None else int(s.graph_memory_mb * 1e6)
+    objective = TrainingLoss(
+        task,
+        model,
+        samples=s.samples,
+        batch_size=s.batch_size,
+        seed=s.seed,
+        dtype=s.dtype,
+        parameters=s.parameters,
+        graph_memory=memory,
+    )
+    loss, gradient = objective.value_and_gradient()
+    report(f"loss {loss:.6g} on {objective.samples} samples, {objective.size} parameters")
+    measure = _by_lanczos if s.method == "lanczos" else _by_power_iteration
+    spectrum = measure(objective, s, report)
+    return {
+        "task": task.name,
+        "method": s.method,
+        "data": _describe_data(objective, s),
+        "batch_norm": "eval",
+        "dropout": "off",
+        "loss": f"mean {task.dataset.objective.loss_name} without label smoothing",
+        "dtype": s.dtype,
+        "tolerance": s.tolerance,
+        "parameters": objective.size,
+        "parameters_without_gradient": objective.without_gradient,
+        "loss_value": loss,
+        "gradient_norm": gradient.double().norm().item(),
+        **spectrum,
+        "products_total": objective.operator.products,
+        "seconds": time.monotonic() - start,
+    }
+
+
+def _by_lanczos(
+    objective: TrainingLoss, s: HessianSettings, report: Callable[[str], None]
+) -> dict[str, Any]:
+    operator = objective.operator
+    krylov = lanczos(
+        operator,
+        leading=s.eigenvalues,
+        tolerance=s.tolerance,
+        max_iterations=s.max_iterations,
+        generator=_generator(s.seed, "start"),
+    )
+    leading, smallest = _pairs(krylov.leading), _pairs(krylov.trailing)[-1]
+    missing = sum(not pair["converged"] for pair in leading) + (not smallest["converged"])
+    report(
+        f"largest eigenvalue {leading[0]['value']:.6g}, smallest {smallest['value']:.6g}, "
+        f"{krylov.iterations} Lanczos steps" + (f", {missing} not converged" if missing else "")
+    )
+    power = _dominant(operator, s)
+    report(f"power iteration {power['value']:.6g} in {power['iterations']} iterations")
+    estimate = hutchinson(
+        operator,
+        s.probes,
+        generator=_generator(s.seed, "probes"),
+        krylov=krylov,
+        tolerance=s.trace_tolerance,
+    )
+    report(f"trace {estimate.value:.6g} +- {estimate.standard_error:.2g}")
+    result = {
+        "eigenvalues": leading,
+        "largest": leading[0],
+        "smallest": smallest,
+        "lanczos": {"iterations": krylov.iterations, "converged": not missing},
+        "power_iteration": power,
+        "trace": _describe_trace(estimate, krylov),
+    }
+    if s.adaptive:
+        result["adaptive"] = _adaptive(objective, s)
+        report(f"adaptive largest eigenvalue {result['adaptive']['largest']['value']:.6g}")
+    return result
+
+
+def _by_power_iteration(
+    objective: TrainingLoss, s: HessianSettings, report: Callable[[str], None]
+) -> dict[str, Any]:
+    operator = objective.operator
+    dominant = _dominant(operator, s)
+    # The other end dominates once the spectrum is shifted by this one.
+    opposite = _dominant(operator, s, shift=dominant["value"])
+    ends = sorted([dominant, opposite], key=lambda end: -end["value"])
+    largest, smallest = ({k: end[k] for k in ("value", "residual", "converged")} for end in ends)
+    report(f"power iteration {dominant['value']:.6g} in {dominant['iterations']} iterations")
+    estimate = hutchinson(operator, s.probes, generator=_generator(s.seed, "probes"))
+    report(f"trace {estimate.value:.6g} +- {estimate.standard_error:.2g}")
+    return {
+        "eigenvalues": [largest],
+        "largest": largest,
+        "smallest": smallest,
+        "power_iteration": dominant,
+        "trace": _describe_trace(estimate),
+    }
+
+
+def _dominant(
+    operator: SymmetricOperator, s: HessianSettings, shift: float = 0.0
+) -> dict[str, Any]:
+    result = power_iteration(
+        operator,
+        tolerance=s.tolerance,
+        max_iterations=s.max_iterations,
+        shift=shift,
+        generator=_generator(s.seed, "power"),
+    )
+    return {
+        "value": result.value,
+        "residual": result.residual,
+        "iterations": result.iterations,
+        "converged": result.converged,
+    }
+
+
+def _adaptive(objective: TrainingLoss, s: HessianSettings) -> dict[str, Any]:
+    before = objective.operator.products
+    krylov = lanczos(
+        objective.operator.scaled(objective.vector().abs()),
+        leading=1,
+        trailing=0,
+        tolerance=s.tolerance,
+        max_iterations=s.max_iterations,
+        generator=_generator(s.seed, "start"),
+    )
+    return {
+        "definition": "largest eigenvalue of T H T, T = diag |theta| (elementwise)",
+        "largest": _pairs(krylov.leading)[0],
+        "products": objective.operator.products - before,
+    }
+
+
+def _pairs(pairs: Eigenpairs) -> list[dict[str, Any]]:
+    return [
+        {"value": float(value), "residual": float(residual), "converged": bool(converged)}
+        for value, residual, converged in zip(
+            pairs.values, pairs.residuals, pairs.converged, strict=True
+        )
+    ]
+
+
+def _describe_trace(estimate: TraceEstimate, krylov: LanczosResult | None = None) -> dict[str, Any]:
+    return {
+        "value": estimate.value,
+        "standard_error": estimate.standard_error,
+        "method": "hutchinson" if krylov is None else "hutchinson, Krylov space deflated",
+        "probes": estimate.probes,
+        "deflated": estimate.deflated,
+        "products": estimate.probes,
+        "products_shared_with_lanczos": 0 if krylov is None else krylov.iterations,
+    }
+
+
+def _describe_data(objective: TrainingLoss, s: HessianSettings) -> dict[str, Any]:
+    data = {
+        "split": objective.split,
+        "samples": objective.samples,
+        "batch_size": s.batch_size,
+        "seed": s.seed,
+    }
+    targets = [batch.target for batch in objective.batches()]
+    if all(t.dim() == 1 and not t.is_floating_point() for t in targets):
+        data["classes"] = len(torch.cat(targets).unique())
+    return data
+
+
+def _generator(seed: int, purpose: str) -> torch.Generator:
+    """A stream of its own for each purpose, so that one setting does not shift another's draws."""
+    key = [seed, *purpose.encode()]
+    return torch.Generator().manual_seed(int(np.random.SeedSequence(key).generate_state(1)[0]))

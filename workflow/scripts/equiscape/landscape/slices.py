@@ -1,0 +1,227 @@
+"""The training loss on a plane through a checkpoint (Li et al. 2018, section 4).
+
+The plane is ``theta + x d_x + y d_y`` with two random *filter-normalised* directions: Gaussian,
+each row of a weight matrix rescaled to the norm of that row of the weights, and zero for biases
+and norm parameters. So one unit of distance means the same relative change in every network, and
+planes of two optimizers can be compared at the same range.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor, nn
+
+from equiscape.errors import ConfigError, DataError
+from equiscape.io import atomic_path
+from equiscape.registry import call
+from equiscape.task import Task
+
+FORMAT = "equiscape-slice-1"
+NORMALISATION = "filter: rows of matrices to the weights' row norms; biases and norms zero"
+
+
+@dataclass(frozen=True)
+class SliceSettings:
+    """The ``slice`` settings of the configuration.
+
+    Attributes:
+        samples: training samples of the fixed random subset; None for all.
+        batch_size: samples a batch.
+        resolution: grid points a side, odd so that the checkpoint is one of them.
+        range: half-width of the plane, in units of the directions.
+        seed: of the subset and the directions.
+    """
+
+    samples: int | None = 1024
+    batch_size: int = 32
+    resolution: int = 21
+    range: float = 1.0
+    seed: int = 0
+
+    def __post_init__(self):
+        if self.resolution < 3 or self.resolution % 2 == 0:
+            raise ConfigError(
+                f"slice.resolution must be odd and at least 3, not {self.resolution}, "
+                "so that the checkpoint is a grid point."
+            )
+        if not self.range > 0:
+            raise ConfigError(f"slice.range must be positive, not {self.range}.")
+
+
+@dataclass(frozen=True)
+class SliceResult:
+    """Loss and score on a plane.
+
+    Attributes:
+        axis_x, axis_y: ``[r]`` distances along the directions; 0 is the checkpoint.
+        loss: ``[r, r]`` float64, ``loss[j, i]`` at ``axis_x[i], axis_y[j]`` (as contour plots take
+            it); infinite or NaN where the network's loss is.
+        score: ``[r, r]`` float64, the task's metric on the same samples.
+        attributes: ``checkpoint_loss``, ``center_loss`` (equal to the last bit), ``cosine`` of the
+            directions, ``seed_x``, ``seed_y``, ``normalisation``, data and metric.
+    """
+
+    axis_x: np.ndarray
+    axis_y: np.ndarray
+    loss: np.ndarray
+    score: np.ndarray
+    attributes: dict[str, Any]
+
+    @property
+    def error(self) -> np.ndarray | None:
+        """``[r, r]`` classification error in percent; None for tasks without accuracy."""
+        return 100.0 - self.score if self.attributes["metric"] == "accuracy" else None
+
+
+def measure_slice(task: Task, model: nn.Module, settings: Mapping[str, Any]) -> SliceResult:
+    """Loss and score of ``model`` on a filter-normalised plane, in eval mode.
+
+    Training samples without augmentation, loss without label smoothing, batch norm with the
+    checkpoint's running statistics throughout. The model's parameters are restored afterwards.
+
+    Args:
+        task: gives training samples, loss and score.
+        model: the network at the checkpoint.
+        settings: see :class:`SliceSettings`.
+
+    Raises:
+        ConfigError: an unknown setting, or an even resolution.
+    """
+    s: SliceSettings = call(SliceSettings, "slice", settings)
+    plan = task.subset("train", s.samples, s.seed, s.batch_size)
+    parameters = list(model.parameters())
+    center = [p.detach().clone() for p in parameters]
+    seeds = {"seed_x": 2 * s.seed, "seed_y": 2 * s.seed + 1}
+    along_x, along_y = (filter_normalised(model, seed) for seed in seeds.values())
+    half = s.resolution // 2
+    axis = np.arange(-half, half + 1) / half * s.range
+    checkpoint = task.score(model, _batches(task, plan))
+    loss = np.empty((s.resolution, s.resolution))
+    score = np.empty_like(loss)
+    try:
+        for j, y in enumerate(axis):
+            for i, x in enumerate(axis):
+                _move(parameters, center, along_x, along_y, float(x), float(y))
+                point = task.score(model, _batches(task, plan))
+                loss[j, i], score[j, i] = point["loss"], point["score"]
+    finally:
+        with torch.no_grad():
+            for parameter, value in zip(parameters, center, strict=True):
+                parameter.copy_(value)
+    attributes = {
+        "format": FORMAT,
+        "task": task.name,
+        "metric": task.metric.name,
+        "unit": task.metric.unit,
+        "direction": task.metric.direction,
+        "split": "train",
+        "samples": sum(len(indices) for indices in plan),
+        "seed": s.seed,
+        **seeds,
+        "range": s.range,
+        "normalisation": NORMALISATION,
+        "batch_norm": "eval",
+        "cosine": cosine(along_x, along_y),
+        "checkpoint_loss": checkpoint["loss"],
+        "checkpoint_score": checkpoint["score"],
+        "center_loss": loss[half, half],
+    }
+    return SliceResult(axis, axis.copy(), loss, score, attributes)
+
+
+def filter_normalised(model: nn.Module, seed: int) -> list[Tensor]:
+    """A random direction in parameter space, one tensor a parameter.
+
+    Rows of matrices get the norm of the parameter's row; vectors and scalars (biases, norm
+    parameters) are zero. Drawn on the CPU, so one seed gives one direction on every device.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    direction = []
+    for parameter in model.parameters():
+        value = parameter.detach()
+        if value.dim() < 2:
+            direction.append(torch.zeros_like(value))
+            continue
+        d = torch.randn(value.shape, generator=generator).to(value)
+        rows, weights = d.flatten(1), value.flatten(1)
+        scale = weights.norm(dim=1, keepdim=True) / rows.norm(dim=1, keepdim=True)
+        direction.append((rows * scale).view_as(value))
+    return direction
+
+
+def cosine(a: list[Tensor], b: list[Tensor]) -> float:
+    """Cosine of the angle between two directions."""
+    x, y = (torch.cat([t.double().flatten() for t in d]) for d in (a, b))
+    return (x @ y / (x.norm() * y.norm())).item()
+
+
+def cuts(result: SliceResult) -> pd.DataFrame:
+    """The two one-dimensional cuts through the checkpoint.
+
+    Returns:
+        A tidy table: ``direction`` ("x" or "y"), ``distance``, ``loss``, ``score``.
+    """
+    half = len(result.axis_x) // 2
+    tables = []
+    for name, axis, index in (
+        ("x", result.axis_x, np.s_[half, :]),
+        ("y", result.axis_y, np.s_[:, half]),
+    ):
+        columns = {"distance": axis, "loss": result.loss[index], "score": result.score[index]}
+        tables.append(pd.DataFrame({"direction": name, **columns}))
+    return pd.concat(tables, ignore_index=True)
+
+
+def write_slice(path: str | Path, result: SliceResult, **attributes: Any) -> None:
+    """Write a slice as HDF5; ``attributes`` (the optimizer, say) join the result's own."""
+    with atomic_path(path) as temporary, h5py.File(temporary, "w") as file:
+        for name in ("axis_x", "axis_y", "loss", "score"):
+            file[name] = getattr(result, name)
+        if result.error is not None:
+            file["error"] = result.error
+        file.attrs.update({**result.attributes, **attributes})
+
+
+def read_slice(path: str | Path) -> SliceResult:
+    """Read what :func:`write_slice` wrote.
+
+    Raises:
+        DataError: the file is absent, damaged, or not a slice.
+    """
+    arrays = [field.name for field in fields(SliceResult) if field.name != "attributes"]
+    try:
+        with h5py.File(path, "r") as file:
+            attributes = {
+                key: value.item() if isinstance(value, np.generic) else value
+                for key, value in file.attrs.items()
+            }
+            return SliceResult(**{name: file[name][()] for name in arrays}, attributes=attributes)
+    except (OSError, KeyError) as error:
+        raise DataError(
+            f"{path} cannot be read as a slice ({error}); delete it and rerun its rule."
+        ) from None
+
+
+def _batches(task: Task, plan: list[Tensor]) -> Iterator:
+    for indices in plan:
+        yield task.batch("train", indices)
+
+
+@torch.no_grad()
+def _move(
+    parameters: list[nn.Parameter],
+    center: list[Tensor],
+    along_x: list[Tensor],
+    along_y: list[Tensor],
+    x: float,
+    y: float,
+) -> None:
+    """Set the parameters to ``center + x along_x + y along_y``."""
+    for p, c, dx, dy in zip(parameters, center, along_x, along_y, strict=True):
+        p.copy_(c).add_(dx, alpha=x).add_(dy, alpha=y)

@@ -1,0 +1,1 @@
+"""How spread the singular values of weights and representations are."""

@@ -1,0 +1,41 @@
+"""What each layer of a network puts out, as one matrix with a row for every sample."""
+
+from functools import partial
+
+import torch
+from torch import Tensor, nn
+
+from equiscape.task import Task
+
+
+@torch.no_grad()
+def collect_representations(
+    task: Task, model: nn.Module, samples: int | None, batch_size: int, seed: int
+) -> dict[str, Tensor]:
+    """The representation matrix ``[samples, C]`` of every layer, on the CPU.
+
+    Layers are those that ``model.representations()`` names, observed by forward hooks in eval mode
+    (the mode is restored), on a fixed random subset of the training samples without augmentation.
+    A layer that is called several times counts with its last call.
+    """
+    layers: dict[str, nn.Module] = model.representations()
+    seen: dict[str, Tensor] = {}
+
+    def observe(name: str, module: nn.Module, inputs: tuple, output: Tensor | tuple) -> None:
+        seen[name] = output[0] if isinstance(output, tuple) else output
+
+    rows: dict[str, list[Tensor]] = {name: [] for name in layers}
+    handles = [m.register_forward_hook(partial(observe, name)) for name, m in layers.items()]
+    training = model.training
+    model.eval()
+    try:
+        for indices in task.subset("train", samples, seed, batch_size):
+            batch = task.batch("train", indices)
+            model(*batch.inputs)
+            for name in layers:
+                rows[name].append(task.pool(seen[name], batch).cpu())
+    finally:
+        model.train(training)
+        for handle in handles:
+            handle.remove()
+    return {name: torch.cat(parts) for name, parts in rows.items()}
