@@ -1,0 +1,208 @@
+"""A small study's products without the study: what tables, figures and notebooks read.
+
+The numbers are drawn from a seed and look like results; only their form is that of the pipeline.
+Run as a script to get a folder to look at: ``python tests/unit/fake_results.py FOLDER``.
+"""
+
+import sys
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pandas as pd
+
+from equiscape.io import write_csv, write_json
+from equiscape.report.manifest import Manifest
+
+REFERENCE = Path(__file__).resolve().parents[2] / "workflow" / "reference"
+CLASSES = {"adam": "adamw", "muon": "muon", "sgd": "sgd"}
+CLOUDS = {
+    name: {"architecture": name, "dataset": "shapes", "kind": "procedural",
+           "target": None, "corruptions": "generated"}
+    for name in ("egnn", "pointnet", "dgcnn")
+}  # fmt: skip
+MOLECULES = {
+    f"gotennet-{target}": {"architecture": "gotennet", "dataset": "qm9", "kind": "qm9",
+                           "target": target, "corruptions": None}
+    for target in ("mu", "alpha", "r2")
+} | {
+    "gine-peptides-func": {"architecture": "gine", "dataset": "peptides-func",
+                           "kind": "peptides-func", "target": None, "corruptions": None}
+}  # fmt: skip
+UNITS = {"mu": "D", "alpha": "a0^3", "r2": "a0^2"}
+LAYERS = {
+    "egnn": [f"layers.{i}.{part}" for i in range(4) for part in ("edge.0", "edge.2", "node.0")],
+    "pointnet": [f"point.{i}" for i in range(5)] + ["head.0", "head.1", "head.2"],
+}
+CORRUPTIONS = ("uniform", "gaussian", "background", "impulse", "upsampling", "rotation", "shear",
+               "distortion", "distortion_rbf", "distortion_rbf_inv", "cutout", "density",
+               "density_inc")  # fmt: skip
+
+
+def write_study(
+    root: Path,
+    tasks: dict | None = None,
+    optimizers: tuple[str, ...] = ("adam", "muon"),
+    seeds: int = 3,
+    diverged: tuple[tuple[str, str, int], ...] = (),
+    epochs: int = 12,
+) -> Manifest:
+    """Write every product of a study into ``root`` and its manifest into ``root/report.json``.
+
+    ``diverged`` lists the (task, optimizer, seed) whose final cell diverged.
+    """
+    manifest = Manifest(
+        results=root,
+        tasks=dict(CLOUDS if tasks is None else tasks),
+        optimizers={name: {"class": CLASSES.get(name.split("-")[0], name)} for name in optimizers},
+        seeds=list(range(seeds)),
+        baseline=optimizers[0],
+        reference=REFERENCE,
+    )
+    for index, (task, optimizer) in enumerate(manifest.pairs):
+        rng = np.random.default_rng(index)
+        gain = list(optimizers).index(optimizer)
+        for seed in manifest.seeds:
+            _final(manifest, task, optimizer, seed, gain, (task, optimizer, seed) in diverged, rng,
+                   epochs)  # fmt: skip
+        _selection(manifest, task, optimizer, gain, rng)
+        _hessian(manifest, task, optimizer, gain, rng)
+        _slice(manifest, task, optimizer, gain)
+        _rank(manifest, task, optimizer, gain)
+        if task in manifest.robust_tasks:
+            _robustness(manifest, task, optimizer, gain, rng)
+    manifest.write(root / "report.json")
+    return manifest
+
+
+def metric_of(entry: dict) -> dict:
+    """The metric block of a task's ``metrics.json``."""
+    if entry["kind"] == "peptides-func":
+        return {"name": "AP", "direction": "max", "unit": ""}
+    if entry["kind"] in ("qm9", "zinc"):
+        return {"name": "MAE", "direction": "min", "unit": UNITS.get(entry["target"], "")}
+    return {"name": "accuracy", "direction": "max", "unit": "%"}
+
+
+def _final(manifest, task, optimizer, seed, gain, diverged, rng, epochs) -> None:
+    metric = metric_of(manifest.tasks[task])
+    progress = 1 - np.exp(-np.arange(1, epochs + 1) / 4) * (1 - 0.1 * gain)
+    noise = rng.normal(0, 0.01, epochs)
+    if metric["name"] == "accuracy":
+        score = 100 * np.clip(progress * (0.7 + 0.04 * gain) + noise, 0, 1)
+    elif metric["name"] == "AP":
+        score = progress * 0.6 + noise / 2
+    else:
+        score = 0.05 * (1.5 - progress - 0.05 * gain) + noise / 40
+    loss = 3.0 - 2.2 * progress - 0.1 * gain + np.abs(noise)
+    rows = epochs // 2 if diverged else epochs
+    history = pd.DataFrame(
+        {
+            "epoch": np.arange(1, epochs + 1),
+            "lr": 1e-3 * (1 + np.cos(np.pi * np.arange(epochs) / epochs)) / 2,
+            "train_loss": loss - 0.2 * progress,
+            "validation_loss": loss,
+            "validation_score": score,
+            "test_loss": loss + 0.05,
+            "test_score": score * 0.98,
+            "seconds": 1.5,
+        }
+    ).head(rows)
+    write_csv(manifest.final(task, optimizer, seed, "history.csv"), history)
+    best = score.argmax() if metric["direction"] == "max" else score.argmin()
+
+    def at(epoch: int) -> dict:
+        return {
+            "epoch": int(epoch) + 1,
+            "validation": {"loss": loss[epoch], "score": score[epoch]},
+            "test": {"loss": loss[epoch] + 0.05, "score": score[epoch] * 0.98},
+        }
+
+    write_json(
+        manifest.final(task, optimizer, seed),
+        {
+            "task": task, "optimizer": optimizer, "lr": "1e-3", "wd": "1e-2", "seed": seed,
+            "status": "diverged" if diverged else "finished",
+            "diverged_at": {"epoch": rows, "step": 100} if diverged else None,
+            "metric": metric,
+            "at": None if diverged else
+            {"best_validation": at(best), "last": at(epochs - 1), "best_test": at(best)},
+            "epochs": rows, "steps": 10 * rows, "parameters": 12345, "samples_per_second": 100.0,
+        },
+    )  # fmt: skip
+
+
+def _selection(manifest, task, optimizer, gain, rng) -> None:
+    sign = 1 if metric_of(manifest.tasks[task])["direction"] == "max" else -1
+    cells = [
+        {
+            "lr": lr, "wd": wd, "seed": 0,
+            "status": "diverged" if lr == "1e-2" and gain == 0 else "finished",
+            "validation_score": None if lr == "1e-2" and gain == 0
+            else 60 - 4 * sign * (np.log10(float(lr)) + 3) ** 2 + gain + rng.normal(0, 0.5),
+            "path": "grid/...",
+        }
+        for lr in ("1e-4", "1e-3", "1e-2") for wd in ("0", "1e-2")
+    ]  # fmt: skip
+    choice = {"task": task, "optimizer": optimizer, "lr": "1e-3", "wd": "1e-2", "grid": cells}
+    write_json(manifest.selection(task, optimizer), choice)
+
+
+def _hessian(manifest, task, optimizer, gain, rng) -> None:
+    values = (25 * 4.0**gain * rng.uniform(0.7, 1.4)) * 0.7 ** np.arange(10)
+    pairs = [{"value": v, "residual": 1e-3 * v, "converged": True} for v in values]
+    smallest = -0.08 * values[0] if gain == 0 or task != "dgcnn" else 0.02
+    data = {
+        "task": task, "optimizer": optimizer, "seed": 1, "method": "lanczos",
+        "data": {"split": "train", "samples": 512}, "batch_norm": "eval", "parameters": 12345,
+        "loss_value": 0.5, "eigenvalues": pairs, "largest": pairs[0],
+        "smallest": {"value": smallest, "residual": 0.01, "converged": True},
+        "power_iteration": {"value": values[0], "residual": 0.1, "converged": True},
+        "trace": {"value": values.sum() * 4, "standard_error": values.sum() * 0.2, "probes": 20},
+    }  # fmt: skip
+    write_json(manifest.hessian(task, optimizer), data)
+
+
+def _slice(manifest, task, optimizer, gain) -> None:
+    axis = np.linspace(-1, 1, 21)
+    x, y = np.meshgrid(axis, axis)
+    loss = 0.1 + 3 * x**2 + (2 - 0.3 * gain) * y**2 + 0.5 * x * y
+    loss += (0.3 - 0.1 * gain) * np.sin(9 * x) * np.sin(7 * y)
+    path = manifest.slice(task, optimizer)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with h5py.File(path, "w") as file:
+        file["axis_x"], file["axis_y"], file["loss"] = axis, axis, loss
+        file.attrs.update(
+            task=task, optimizer=optimizer, cosine=0.003, split="train", samples=512,
+            center_loss=loss[10, 10], checkpoint_loss=loss[10, 10], seed=1,
+        )  # fmt: skip
+
+
+def _rank(manifest, task, optimizer, gain) -> None:
+    layers = LAYERS.get(task, [f"blocks.{i}.a_rather_long_name.linear{i % 2}" for i in range(10)])
+    rows = []
+    for kind in ("weight", "representation"):
+        for i, layer in enumerate(layers):
+            base = 4 + 2.5 * i if kind == "weight" else 3 + i
+            scale = 1 + gain * (0.8 - 0.09 * i)
+            size = (64, 64) if kind == "weight" else (512, 64)
+            rows.append((task, optimizer, layer, kind, *size, base * scale, 2.5 * base * scale))
+    columns = ["task", "optimizer", "layer", "kind", "rows", "columns"]
+    frame = pd.DataFrame(rows, columns=[*columns, "stable_rank", "effective_rank"])
+    write_csv(manifest.rank(task, optimizer), frame)
+
+
+def _robustness(manifest, task, optimizer, gain, rng) -> None:
+    rows = [
+        (task, optimizer, seed, corruption, severity,
+         68 + 3 * gain - (1 + i % 5) * severity + rng.normal(0, 1))
+        for seed in manifest.seeds
+        for i, corruption in enumerate(CORRUPTIONS)
+        for severity in range(1, 6)
+    ]  # fmt: skip
+    columns = ["task", "optimizer", "seed", "corruption", "severity", "accuracy"]
+    write_csv(manifest.robustness(task, optimizer), pd.DataFrame(rows, columns=columns))
+
+
+if __name__ == "__main__":
+    write_study(Path(sys.argv[1]))
