@@ -1,0 +1,1 @@
+"""Training one cell: the loop, its resume points, augmentation and arithmetic."""

@@ -1,0 +1,46 @@
+"""The arithmetic of a training step; evaluation and the analyses stay in float32."""
+
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+
+import torch
+
+from equiscape.registry import unknown
+
+PRECISIONS = ("float32", "tf32", "bf16")
+
+
+def check_precision(name: str) -> str:
+    """``name`` if it is a known precision.
+
+    Raises:
+        ConfigError: it is not.
+    """
+    if name not in PRECISIONS:
+        raise unknown(name, PRECISIONS, "training.precision")
+    return name
+
+
+@contextmanager
+def matrix_products(name: str, device: torch.device) -> Iterator[None]:
+    """Let float32 matrix products on CUDA use TF32 units where ``name`` is ``tf32``."""
+    if name != "tf32" or device.type != "cuda":
+        yield
+        return
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("high")
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(before)
+
+
+def autocast(name: str, device: torch.device) -> AbstractContextManager:
+    """Around one forward pass: bfloat16 products on CUDA where ``name`` is ``bf16``.
+
+    To be left before the weights change, since it keeps converted copies of them. On the CPU
+    every precision is float32.
+    """
+    if name != "bf16" or device.type != "cuda":
+        return nullcontext()
+    return torch.autocast("cuda", torch.bfloat16)

@@ -1,0 +1,49 @@
+"""A job that is told its end is near stops between two steps."""
+
+import signal
+import threading
+
+from equiscape.errors import EquiscapeError
+
+ANNOUNCEMENTS = ("SIGTERM", "SIGUSR1")
+
+
+class Interrupted(EquiscapeError):
+    """Training stopped on a signal; the same command goes on from the resume point.
+
+    The process ends with ``status`` 75, the system's code for "try again" (EX_TEMPFAIL).
+    """
+
+    status = 75
+
+
+class Announcement:
+    """Within its ``with`` block, SIGTERM and SIGUSR1 are remembered instead of ending the process.
+
+    SLURM sends SIGTERM ahead of the end of a job, or the signal that ``--signal`` asks for. Python
+    allows handlers in the main thread only; in any other the block changes nothing.
+    """
+
+    def __init__(self) -> None:
+        self.received: str | None = None
+        self._before: dict[int, object] = {}
+
+    def __enter__(self) -> "Announcement":
+        if threading.current_thread() is threading.main_thread():
+            for name in ANNOUNCEMENTS:
+                number = getattr(signal, name)
+                self._before[number] = signal.signal(number, self._remember)
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+        self._before.clear()
+
+    def _remember(self, number: int, frame: object) -> None:
+        self.received = signal.Signals(number).name
+
+    def check(self) -> None:
+        """Raise :class:`Interrupted` if a signal has come."""
+        if self.received is not None:
+            raise Interrupted(f"training stopped on {self.received}.")
