@@ -7,6 +7,12 @@ from snakemake.utils import min_version
 
 min_version("9.19")
 
+# One root a study: its logs and benchmarks lie beside its results.
+pathvars:
+    logs="<results>/logs",
+    benchmarks="<results>/benchmarks",
+
+
 # A study given on the command line takes the place of the paper's; merged, it would train both.
 if "tasks" not in config:
 

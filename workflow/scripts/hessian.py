@@ -1,6 +1,6 @@
 """Measure the Hessian of the training loss at a representative."""
 
-import sys
+import logging
 import time
 from typing import TYPE_CHECKING
 
@@ -27,7 +27,7 @@ def main(
     loaded = load_task(prepared=data, device=where, **task)
     chosen = io.read_json(representative)
     model = loaded.restore(chosen["checkpoint"])
-    result = measure_hessian(loaded, model, settings, progress=sys.stderr.isatty())
+    result = measure_hessian(loaded, model, settings, progress=logging.getLogger("equiscape").info)
     seconds = time.monotonic() - started
     io.write_json(
         output,

@@ -120,6 +120,18 @@ class Study:
         source = self.datasets[dataset].get("source") or ""
         return "://" in source or source == PYG
 
+    def local_files(self, dataset: str) -> list[Path]:
+        """The files of a local source: the archive itself, or those in the folder."""
+        path = self.local_source(dataset)
+        if path is None or path.is_file():
+            return [] if path is None else [path]
+        return sorted(file for file in path.iterdir() if file.is_file())
+
+    def download_settings(self, dataset: str) -> dict:
+        """What a download depends on."""
+        entry = self.datasets[dataset]
+        return {k: entry[k] for k in ("kind", "source", "mirrors", "sha256") if entry.get(k)}
+
     def grid(self, optimizer: str) -> Iterator[tuple[str, str, int]]:
         """(lr, wd, seed) of every grid cell, spelled as in the configuration."""
         grid = self.optimizers[optimizer]["grid"]

@@ -1,0 +1,116 @@
+"""Every rule, end to end: the tiny study is whole, valid and up to date."""
+
+import csv
+import json
+import shutil
+
+import h5py
+import pytest
+import yaml
+from jsonschema import Draft202012Validator
+
+from workspace import ROOT, TINY, Workspace
+
+PAIRS = [f"{task}_{optimizer}" for task in TINY["tasks"] for optimizer in TINY["optimizers"]]
+
+
+def test_every_json_fits_its_schema(finished):
+    patterns = {
+        "metrics": "results/*/*/*/metrics.json",
+        "selection": "results/selection/*.json",
+        "representative": "results/representative/*.json",
+        "hessian": "results/hessian/*.json",
+        "report": "results/report.json",
+        "download": "resources/raw/*.json",
+    }
+    for name, pattern in patterns.items():
+        schema = yaml.safe_load((ROOT / f"workflow/schemas/{name}.schema.yaml").read_text())
+        Draft202012Validator.check_schema(schema)
+        files = list(finished.folder.glob(pattern))
+        assert files or name == "download", name
+        for file in files:
+            Draft202012Validator(schema).validate(json.loads(file.read_text()))
+    known = {p for pattern in patterns.values() for p in finished.folder.glob(pattern)}
+    assert set((finished / "results").rglob("*.json")) <= known, "a JSON without a schema"
+
+
+def test_analyses_run_on_the_representative(finished):
+    for pair in PAIRS:
+        chosen = json.loads((finished / f"results/representative/{pair}.json").read_text())
+        hessian = json.loads((finished / f"results/hessian/{pair}.json").read_text())
+        assert (finished / chosen["checkpoint"]).is_file()
+        assert hessian["checkpoint"] == chosen["checkpoint"]
+        with h5py.File(finished / f"results/slice/{pair}.h5") as plane:
+            assert plane.attrs["center_loss"] == plane.attrs["checkpoint_loss"]
+
+
+def test_selection_carries_the_whole_grid_and_final_cells_use_its_choice(finished):
+    for pair in PAIRS:
+        selection = json.loads((finished / f"results/selection/{pair}.json").read_text())
+        grid = TINY["optimizers"][pair.split("_")[1]]["grid"]
+        assert len(selection["grid"]) == len(grid["lr"]) * len(grid["wd"])
+        for seed in TINY["final"]["seeds"]:
+            cell = finished / f"results/final/{pair}/seed{seed}"
+            metrics = json.loads((cell / "metrics.json").read_text())
+            assert (metrics["lr"], metrics["wd"]) == (selection["lr"], selection["wd"])
+            assert metrics["seed"] == seed
+            with open(cell / "history.csv") as file:
+                assert len(list(csv.DictReader(file))) == TINY["training"]["epochs"]
+
+
+def test_every_job_left_a_log_and_a_benchmark(finished):
+    for folder in ("logs", "benchmarks"):
+        root = finished / "results" / folder
+        left = {path.relative_to(root).parts[0] for path in root.rglob("*.*")}
+        assert {"prepare", "grid", "final", "selection", "hessian", "slice", "rank"} <= left
+
+
+def test_resume_points_are_deleted_on_success(finished):
+    assert not [p for p in (finished / "resources/resume").rglob("*") if p.is_file()]
+
+
+def test_a_second_run_does_nothing(finished):
+    assert "Nothing to be done" in finished.run(options=["--dry-run"])
+
+
+def test_one_target_reruns_one_job(finished, tmp_path):
+    copy = Workspace(shutil.copytree(finished.folder, tmp_path / "copy", symlinks=True), TINY)
+    target = "results/hessian/egnn_muon.json"
+    (copy / target).unlink()
+    assert copy.planned(target) == {"hessian": 1}
+
+
+def test_a_grid_change_reruns_that_optimizer_only(finished, tmp_path):
+    copy = Workspace(shutil.copytree(finished.folder, tmp_path / "copy", symlinks=True), TINY)
+    copy.config["optimizers"]["muon"]["grid"]["lr"] = ["1e-3", "7e-3"]
+    jobs = copy.planned()
+    tasks = len(TINY["tasks"])
+    assert jobs["train_grid_cell"] == tasks  # one new learning rate, the old cells stand
+    assert jobs["select"] == tasks
+    assert jobs["train_final_cell"] == tasks * len(TINY["final"]["seeds"])
+    assert jobs["hessian"] == tasks
+    output = copy.run(options=["--dry-run", "--quiet", "progress"])
+    assert "_adam" not in "\n".join(
+        line for line in output.splitlines() if "output:" in line and "table" not in line
+    )
+
+
+def test_an_analysis_setting_reruns_that_analysis_only(finished, tmp_path):
+    copy = Workspace(shutil.copytree(finished.folder, tmp_path / "copy", symlinks=True), TINY)
+    copy.config["slice"]["range"] = 0.25
+    jobs = copy.planned("analyses")
+    assert jobs == {"slice": len(PAIRS), "analyses": 1}
+
+
+@pytest.mark.parametrize("notebook", ["accuracy", "hessian", "slice", "rank", "learning"])
+def test_notebooks_are_executed_and_rendered(finished, notebook):
+    executed = json.loads((finished / f"results/notebooks/{notebook}.ipynb").read_text())
+    code = [cell for cell in executed["cells"] if cell["cell_type"] == "code"]
+    assert all(cell["execution_count"] for cell in code if "".join(cell["source"]).strip())
+    assert (finished / f"results/notebooks/{notebook}.html").stat().st_size > 10_000
+
+
+def test_the_report_holds_every_figure(finished):
+    finished.run(options=["--report", "report.html"])
+    html = (finished / "report.html").read_text()
+    assert "results/figures/accuracy" in html
