@@ -54,6 +54,8 @@ def test_every_study_of_the_project_is_valid(path):
         ("training/epochs", 0, r"training\.epochs: 0 is less than the minimum"),
         ("tasks/egnn/dataset", "shape", r"tasks\.egnn\.dataset: 'shape'.*'shapes'"),
         ("tasks/egnn/architecture", "egn", r"tasks\.egnn\.architecture: 'egn'.*'egnn'"),
+        ("tasks/egnn/model", {"hiden": 8}, r"tasks\.egnn\.model: 'hiden'.*'hidden'"),
+        ("optimizers/muon/settings", {"ns_step": 3}, r"muon\.settings: 'ns_step'.*'ns_steps'"),
         ("optimizers/muon/class", "moun", r"optimizers\.muon\.class: 'moun'.*'muon'"),
         ("optimizers/muon/grid/lr", ["-1e-3"], r"optimizers\.muon\.grid\.lr: -1e-3 must be pos"),
         ("optimizers/muon/grid/lr", [-0.001], r"optimizers\.muon\.grid\.lr\.0: -0\.001 is less"),

@@ -8,7 +8,6 @@ import h5py
 import pytest
 import yaml
 from jsonschema import Draft202012Validator
-
 from workspace import ROOT, TINY, Workspace
 
 PAIRS = [f"{task}_{optimizer}" for task in TINY["tasks"] for optimizer in TINY["optimizers"]]

@@ -4,10 +4,13 @@ So adding an architecture, an optimizer or a data set is one new file and one re
 a job never imports what its task does not use.
 """
 
+import ast
 import inspect
 from collections.abc import Callable, Iterable, Mapping
 from difflib import get_close_matches
+from functools import lru_cache
 from importlib import import_module
+from pathlib import Path
 from typing import Any
 
 from equiscape.errors import ConfigError
@@ -47,3 +50,24 @@ def call(function: Callable, key: str, settings: Mapping[str, Any], **arguments:
         if name not in accepted:
             raise unknown(name, accepted, key)
     return function(**arguments, **settings)
+
+
+@lru_cache
+def declared_settings(target: str) -> frozenset[str] | None:
+    """Parameters of the ``__init__`` of ``"equiscape.module:Class"``, read without importing it.
+
+    So the workflow can refuse a misspelt setting before any job starts, in a process that never
+    imports torch. None for a class of another package, which is checked when it is built.
+    """
+    module, _, name = target.partition(":")
+    package, _, inside = module.partition(".")
+    if package != "equiscape":
+        return None
+    source = Path(__file__).parent.joinpath(*inside.split(".")).with_suffix(".py")
+    for node in ast.parse(source.read_text()).body:
+        if isinstance(node, ast.ClassDef) and node.name == name:
+            for method in node.body:
+                if isinstance(method, ast.FunctionDef) and method.name == "__init__":
+                    arguments = method.args.args[1:] + method.args.kwonlyargs
+                    return frozenset(argument.arg for argument in arguments)
+    return None

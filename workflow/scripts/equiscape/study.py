@@ -12,8 +12,8 @@ from typing import Any
 from equiscape.data import KINDS
 from equiscape.errors import ConfigError
 from equiscape.models import ARCHITECTURES
-from equiscape.optim import OPTIMIZERS
-from equiscape.registry import unknown
+from equiscape.optim import OPTIMIZERS, SPLIT_SETTINGS
+from equiscape.registry import declared_settings, unknown
 
 EMBEDDED = ("procedural", "molecules-generated")
 PYG = "pyg"  # a `source` that leaves the download to PyTorch Geometric
@@ -44,6 +44,13 @@ def check_schema(config: Mapping, schema: Mapping) -> None:
     remedy = error.schema.get("description", "")
     remedy = f" ({remedy.rstrip('.')})" if remedy else ""
     raise ConfigError(f"{key}: {error.message}{remedy}.")
+
+
+def check_settings(settings: Mapping | None, known: frozenset[str] | None, key: str) -> None:
+    """Refuse a setting under ``key`` that is not ``known`` (None: not known before it is built)."""
+    for name in settings or {}:
+        if known is not None and name not in known:
+            raise unknown(name, known, key)
 
 
 class Study:
@@ -85,9 +92,14 @@ class Study:
                 raise unknown(entry["architecture"], ARCHITECTURES, f"tasks.{name}.architecture")
             if entry["dataset"] not in self.datasets:
                 raise unknown(entry["dataset"], self.datasets, f"tasks.{name}.dataset")
+            known = declared_settings(ARCHITECTURES[entry["architecture"]])
+            check_settings(entry.get("model"), known, f"tasks.{name}.model")
         for name, entry in self.optimizers.items():
             if entry["class"] not in OPTIMIZERS:
                 raise unknown(entry["class"], OPTIMIZERS, f"optimizers.{name}.class")
+            known = declared_settings(OPTIMIZERS[entry["class"]])
+            known = known and known | SPLIT_SETTINGS
+            check_settings(entry.get("settings"), known, f"optimizers.{name}.settings")
             for value in ("lr", "wd"):
                 key = f"optimizers.{name}.grid.{value}"
                 seen: dict[float, str] = {}

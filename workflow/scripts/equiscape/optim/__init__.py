@@ -19,6 +19,7 @@ OPTIMIZERS = {
     "sgd": "torch.optim:SGD",
     "lion": "equiscape.optim.lion:Lion",
 }
+SPLIT_SETTINGS = frozenset({"min_side"})  # settings of the parameter split, not of a class
 
 
 def build_optimizer(
