@@ -10,10 +10,12 @@ from pathlib import Path
 
 import matplotlib as mpl
 import matplotlib.pyplot as plt
+import numpy as np
 import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.ticker import FixedLocator, FuncFormatter, NullFormatter
 
 from equiscape.io import atomic_path
 from equiscape.report.manifest import Manifest
@@ -42,7 +44,6 @@ def use() -> None:
             "ytick.labelsize": 7.5,
             "legend.fontsize": 8,
             "legend.frameon": False,
-            "axes.titleweight": "medium",
             "axes.spines.top": False,
             "axes.spines.right": False,
             "axes.linewidth": 0.7,
@@ -94,12 +95,15 @@ def optimizer_handles(
     ]  # fmt: skip
 
 
-def legend(figure: Figure, handles: list, columns: int | None = None) -> None:
-    """One legend above all panels."""
+def legend(
+    figure: Figure, handles: list, columns: int | None = None, title: str | None = None
+) -> None:
+    """One legend above all panels, with the figure's title over it if there is one."""
     figure.legend(
         handles=handles,
         loc="outside upper center",
-        ncols=columns or min(len(handles), 5),
+        ncols=columns or (len(handles) if len(handles) <= 5 else -(-len(handles) // 2)),
+        title=title,
         handlelength=2.2,
         columnspacing=1.6,
     )
@@ -127,6 +131,27 @@ def panels(
 def leftmost(axes: list[Axes], columns: int = 3) -> Iterator[Axes]:
     """The first axes of every row of :func:`panels`."""
     return iter(axes[:: min(columns, len(axes))])
+
+
+def plain_log(axis: Axes, which: str = "y") -> None:
+    """A log axis with labels such as 0.5, 1, 2 where there is room, at the limits it has now.
+
+    Call it last, when the data are drawn. Beyond six decades the labels are powers of ten.
+    """
+    set_scale, limits = getattr(axis, f"set_{which}scale"), getattr(axis, f"get_{which}lim")
+    set_scale("log")
+    low, high = limits()
+    decades = np.log10(high / low)
+    if not 0 < decades <= 6:
+        return
+    mantissas = (1,) if decades > 2.2 else (1, 2, 5) if decades > 0.8 else (1, 1.5, 2, 3, 4, 5, 7)
+    powers = 10.0 ** np.arange(np.floor(np.log10(low)), np.ceil(np.log10(high)) + 1)
+    ticks = np.outer(powers, mantissas).ravel()
+    scale = getattr(axis, f"{which}axis")
+    scale.set_major_locator(FixedLocator(ticks[(ticks >= low) & (ticks <= high)]))
+    scale.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}".replace("-", "−")))
+    scale.set_minor_formatter(NullFormatter())
+    getattr(axis, f"set_{which}lim")(low, high)
 
 
 def save(figure: Figure, folder: str | Path, name: str) -> list[Path]:

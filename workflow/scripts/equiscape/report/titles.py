@@ -41,6 +41,19 @@ TARGETS = {
 }
 
 
+UNITS = {"a0^3": "a₀³", "a0^2": "a₀²", "cal/mol K": "cal/(mol K)"}
+
+
+def unit_title(unit: str) -> str:
+    """``a0^3`` -> a₀³; an unknown unit stays as it is."""
+    return UNITS.get(unit, unit)
+
+
+def metric_title(name: str, unit: str) -> str:
+    """``MAE (D)``, or the bare name where the metric has no unit."""
+    return f"{name} ({unit_title(unit)})" if isinstance(unit, str) and unit else name
+
+
 def optimizer_title(name: str) -> str:
     """``muon`` -> Muon, ``muon-ns3`` -> Muon ns3; an unknown name stays as it is."""
     if name in OPTIMIZERS:

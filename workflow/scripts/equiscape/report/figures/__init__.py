@@ -1,0 +1,1 @@
+"""Figures of the study, one module a notebook; each function takes tidy data, gives a Figure."""

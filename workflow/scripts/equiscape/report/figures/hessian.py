@@ -1,0 +1,189 @@
+"""Curvature of the training loss at the representatives."""
+
+from typing import Any
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
+
+from equiscape.report import style
+from equiscape.report.manifest import Manifest
+from equiscape.report.numbers import significant
+from equiscape.report.titles import task_titles
+
+QUANTITIES = {
+    "largest": ("largest eigenvalue $\\lambda_1$", "largest_residual"),
+    "trace": ("trace", "trace_se"),
+    "smallest": ("|smallest eigenvalue|", "smallest_residual"),
+}
+
+
+def bars(manifest: Manifest, table: pd.DataFrame) -> Figure:
+    """Largest eigenvalue, trace and size of the smallest eigenvalue, on log axes.
+
+    A logarithm has no room for a sign: bars of negative quantities are hatched. Error bars are the
+    residual of an eigenvalue and the standard error of the trace.
+
+    Args:
+        table: from :func:`equiscape.report.tables.hessian`.
+    """
+    count = len(manifest.tasks)
+    stacked = count > 4
+    shape = (3, 1) if stacked else (1, 3)
+    size = (style.WIDTH, 6.6) if stacked else (style.WIDTH, 2.7)
+    figure, axes = plt.subplots(*shape, figsize=size, sharex=True)
+    hatched = published = False
+    for axis, (quantity, (label, error)) in zip(axes, QUANTITIES.items()):
+        signs = _bars(manifest, axis, table, quantity, error)
+        hatched |= signs
+        column = f"published_{quantity}"
+        if column in table and table[column].notna().any():
+            _published(manifest, axis, table, column)
+            published = True
+        axis.set_title(label, loc="left")
+    handles = _patches(manifest)
+    if hatched:
+        handles.append(
+            Patch(facecolor="white", edgecolor=style.GREY, hatch="/////", label="negative")
+        )
+    if published:
+        handles.append(
+            Line2D([], [], color="black", marker="D", markerfacecolor="white", markersize=4,
+                   linestyle="none", label="published")
+        )  # fmt: skip
+    style.legend(figure, handles)
+    return figure
+
+
+def _bars(manifest: Manifest, axis: Axes, table: pd.DataFrame, quantity: str, error: str) -> bool:
+    """Draw one quantity; returns whether any value is negative."""
+    colour = style.colours(manifest)
+    titles = task_titles(manifest)
+    values = table[quantity].abs()
+    positive = values[values > 0]
+    axis.set_yscale("log")
+    if positive.empty:
+        axis.text(0.5, 0.5, "no finite value", ha="center", transform=axis.transAxes)
+        return False
+    low, high = positive.min(), positive.max()
+    floor = 10 ** np.floor(np.log10(low) - 0.15)
+    for x, row in _places(manifest, table):
+        value = row[quantity]
+        if not np.isfinite(value) or value == 0:
+            axis.text(x, floor * 1.1, "n/a", ha="center", va="bottom", fontsize=6, rotation=90)
+            continue
+        spread = row[error] if np.isfinite(row[error]) else 0.0
+        # A lower bar that reaches zero has no end on a log axis.
+        below = min(spread, abs(value) - floor * 0.5) if abs(value) > floor * 0.5 else 0.0
+        axis.bar(
+            x, abs(value) - floor, bottom=floor, width=_step(manifest) * 0.92,
+            color=colour[row["optimizer"]], edgecolor="white", linewidth=0.4,
+            hatch="/////" if value < 0 else None,
+        )  # fmt: skip
+        crowded = len(table) > 8
+        axis.annotate(
+            significant(value, 3), (x, abs(value) + spread), (0, 2), textcoords="offset points",
+            ha="center", va="bottom", fontsize=5.5 if crowded else 6,
+            rotation=90 if crowded else 0,
+        )  # fmt: skip
+        axis.errorbar(
+            x, abs(value), yerr=[[below], [spread]], color="black", capsize=1.8, elinewidth=0.8,
+            capthick=0.8,
+        )  # fmt: skip
+    axis.set_ylim(floor, high * (high / floor) ** 0.18)
+    style.plain_log(axis)
+    axis.set_xticks(range(len(titles)), _short(list(titles.values())))
+    if len(titles) > 2 and max(map(len, titles.values())) > 9:
+        axis.tick_params(axis="x", rotation=30)
+        plt.setp(axis.get_xticklabels(), ha="right", rotation_mode="anchor")
+    axis.tick_params(axis="x", length=0)
+    axis.set_xlim(-0.55, len(titles) - 0.45)
+    axis.grid(axis="y")
+    axis.set_axisbelow(True)
+    return bool((table[quantity] < 0).any())
+
+
+def _published(manifest: Manifest, axis: Axes, table: pd.DataFrame, column: str) -> None:
+    for x, row in _places(manifest, table):
+        if np.isfinite(row[column]):
+            axis.plot(x, row[column], "D", color="black", markerfacecolor="white", markersize=4)
+    bottom, top = axis.get_ylim()
+    finite = table[column].dropna()
+    axis.set_ylim(min(bottom, finite.min() / 2), max(top, finite.max() * 2.2))
+
+
+def spectrum(manifest: Manifest, measured: dict[tuple[str, str], dict[str, Any]]) -> Figure:
+    """The leading eigenvalues in descending order, on a log axis; hollow where negative.
+
+    Args:
+        measured: from :func:`equiscape.report.load.hessians`.
+    """
+    colour, marker = style.colours(manifest), style.markers(manifest)
+    titles = task_titles(manifest)
+    figure, axes = style.panels(len(manifest.tasks))
+    negative = False
+    for axis, task in zip(axes, manifest.tasks):
+        for optimizer in manifest.optimizers:
+            pairs = measured[task, optimizer]["eigenvalues"]
+            values = np.array([pair["value"] for pair in pairs])
+            residuals = np.nan_to_num([pair["residual"] for pair in pairs])
+            index = np.arange(1, len(values) + 1)
+            size = np.abs(values)
+            below = np.minimum(residuals, 0.9 * size)
+            axis.errorbar(
+                index, size, yerr=[below, residuals], color=colour[optimizer], linewidth=1.1,
+                elinewidth=0.8, capsize=1.5,
+            )  # fmt: skip
+            for sign, face in ((values >= 0, colour[optimizer]), (values < 0, "white")):
+                axis.plot(
+                    index[sign], size[sign], marker[optimizer], color=colour[optimizer],
+                    markerfacecolor=face, markersize=4,
+                )  # fmt: skip
+            negative |= bool((values < 0).any())
+        axis.set_yscale("log")
+        axis.set_title(titles[task], loc="left")
+        axis.set_xlabel("eigenvalue, largest first")
+        axis.set_xticks(range(1, len(index) + 1, 1 if len(index) <= 10 else 5))
+        axis.grid(axis="y")
+        style.plain_log(axis)
+    for axis in style.leftmost(axes):
+        axis.set_ylabel("eigenvalue")
+    handles = style.optimizer_handles(manifest)
+    if negative:
+        handles.append(
+            Line2D([], [], color=style.GREY, marker="o", markerfacecolor="white",
+                   linestyle="none", label="negative, absolute value")
+        )  # fmt: skip
+    style.legend(figure, handles)
+    return figure
+
+
+def _step(manifest: Manifest) -> float:
+    return 0.78 / len(manifest.optimizers)
+
+
+def _places(manifest: Manifest, table: pd.DataFrame):
+    """(x, row) of every bar: tasks at the integers, optimizers dodged around them."""
+    tasks, names = list(manifest.tasks), list(manifest.optimizers)
+    for _, row in table.iterrows():
+        offset = (names.index(row["optimizer"]) - (len(names) - 1) / 2) * _step(manifest)
+        yield tasks.index(row["task"]) + offset, row
+
+
+def _patches(manifest: Manifest) -> list[Patch]:
+    return [
+        Patch(color=colour, label=style.optimizer_title(name))
+        for name, colour in style.colours(manifest).items()
+    ]
+
+
+def _short(titles: list[str]) -> list[str]:
+    """Drop what all titles begin with (``GotenNet``), where they share a first word."""
+    first = {title.split(" ")[0] for title in titles}
+    if len(titles) > 3 and len(first) == 1 and all(" " in title for title in titles):
+        return [title.split(" ", 1)[1] for title in titles]
+    return titles

@@ -1,0 +1,72 @@
+"""Learning curves of the final seeds."""
+
+import pandas as pd
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import MaxNLocator
+
+from equiscape.report import style
+from equiscape.report.manifest import Manifest
+from equiscape.report.titles import metric_title, task_titles
+
+
+def score(manifest: Manifest, histories: pd.DataFrame, finals: pd.DataFrame) -> Figure:
+    """Validation score over epochs, mean and range of the seeds.
+
+    Args:
+        histories: from :func:`equiscape.report.load.histories`.
+        finals: from :func:`equiscape.report.load.finals`; gives the metrics' names and units.
+    """
+    figure, axes = _curves(manifest, histories, {"validation_score": "-"})
+    metrics = finals.drop_duplicates("task").set_index("task")
+    for axis, task in zip(axes, manifest.tasks):
+        name, unit = metrics.loc[task, ["metric", "unit"]]
+        axis.set_ylabel(f"validation {metric_title(name, unit)}")
+    if len(metrics[["metric", "unit"]].drop_duplicates()) == 1:
+        for axis in set(axes) - set(style.leftmost(axes)):
+            axis.set_ylabel("")
+    style.legend(figure, style.optimizer_handles(manifest))
+    return figure
+
+
+def loss(manifest: Manifest, histories: pd.DataFrame) -> Figure:
+    """Training loss (drawn through) and validation loss (dashed) over epochs."""
+    styles = {"train_loss": "-", "validation_loss": style.DASHES[1]}
+    figure, axes = _curves(manifest, histories, styles)
+    for axis in style.leftmost(axes):
+        axis.set_ylabel("loss")
+    handles = style.optimizer_handles(manifest)
+    handles += [
+        Line2D([], [], color=style.GREY, linestyle=dash, label=name.split("_")[0])
+        for name, dash in styles.items()
+    ]
+    style.legend(figure, handles)
+    return figure
+
+
+def _curves(
+    manifest: Manifest, histories: pd.DataFrame, columns: dict[str, object]
+) -> tuple[Figure, list]:
+    colour, marker = style.colours(manifest), style.markers(manifest)
+    titles = task_titles(manifest)
+    figure, axes = style.panels(len(manifest.tasks))
+    for axis, task in zip(axes, manifest.tasks):
+        for optimizer in manifest.optimizers:
+            cells = histories[(histories["task"] == task) & (histories["optimizer"] == optimizer)]
+            for column, dash in columns.items():
+                seeds = cells.dropna(subset=column).groupby("epoch")[column]
+                mean = seeds.mean()
+                axis.fill_between(
+                    mean.index, seeds.min(), seeds.max(), color=colour[optimizer], alpha=0.18,
+                    linewidth=0,
+                )  # fmt: skip
+                axis.plot(
+                    mean.index, mean, color=colour[optimizer], linestyle=dash,
+                    marker=marker[optimizer], markersize=3.2, markevery=max(1, len(mean) // 8),
+                )  # fmt: skip
+        axis.set_title(titles[task], loc="left")
+        axis.set_xlabel("epoch")
+        axis.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=True))
+        axis.grid(axis="y")
+        axis.margins(x=0.02)
+    return figure, axes

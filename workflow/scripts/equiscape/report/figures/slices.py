@@ -1,0 +1,119 @@
+"""The loss on filter-normalised planes and lines through the representatives."""
+
+import matplotlib.pyplot as plt
+import numpy as np
+from matplotlib.colors import BoundaryNorm
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter
+
+from equiscape.report import style
+from equiscape.report.load import Slice
+from equiscape.report.manifest import Manifest
+from equiscape.report.numbers import significant
+from equiscape.report.titles import optimizer_title, task_titles
+
+LEVELS = 14
+
+
+def levels(planes: list[Slice], count: int = LEVELS) -> np.ndarray:
+    """Contour levels shared by all planes: geometric where the losses span a decade, else linear.
+
+    They run from the smallest loss of any plane to the 98th percentile of all, so that one
+    explosion in a corner does not take all the levels.
+    """
+    values = np.concatenate([plane.loss[np.isfinite(plane.loss)] for plane in planes])
+    low, high = values.min(), np.quantile(values, 0.98)
+    if high <= low:
+        high = low + max(abs(low), 1e-6) * 1e-3
+    if low > 0 and high / low > 10:
+        return np.geomspace(low, high, count)
+    return np.linspace(low, high, count)
+
+
+def contours(manifest: Manifest, task: str, measured: dict[tuple[str, str], Slice]) -> Figure:
+    """The planes of a task's optimizers side by side: same range, same levels, one colour bar.
+
+    The checkpoint is the cross at the centre. Non-finite losses are white.
+
+    Args:
+        measured: from :func:`equiscape.report.load.slices`.
+    """
+    names = list(manifest.optimizers)
+    planes = [measured[task, name] for name in names]
+    shared = levels(planes)
+    norm = BoundaryNorm(shared, ncolors=256, extend="max")
+    columns = 2 if len(names) == 4 else min(len(names), 3)
+    rows = -(-len(names) // columns)
+    size = 2.35
+    figure, axes = plt.subplots(
+        rows, columns, figsize=(columns * size + 1.0, rows * (size - 0.02) + 0.35),
+        sharex=True, sharey=True, squeeze=False,
+    )  # fmt: skip
+    flat = list(axes.flat)
+    for axis, name, plane in zip(flat, names, planes):
+        loss = np.ma.masked_invalid(plane.loss)
+        filled = axis.contourf(
+            plane.x, plane.y, loss, levels=shared, norm=norm, cmap="viridis", extend="max"
+        )
+        axis.contour(plane.x, plane.y, loss, levels=shared, colors="white", linewidths=0.35)
+        filled.set_rasterized(True)
+        axis.plot(0, 0, "+", color="white", markersize=9, markeredgewidth=2.6)
+        axis.plot(0, 0, "+", color="black", markersize=8, markeredgewidth=1.1)
+        axis.set_title(
+            f"{optimizer_title(name)}, loss {significant(plane.center, 3)} at +",
+            color=style.colours(manifest)[name],
+        )
+        axis.set_aspect("equal")
+        axis.set_xlabel("direction 1")
+        axis.label_outer()
+        axis.xaxis.set_major_locator(MaxNLocator(nbins=5, symmetric=True))
+        axis.yaxis.set_major_locator(MaxNLocator(nbins=5, symmetric=True))
+    for axis in flat[len(names) :]:
+        axis.remove()
+    for row in axes:
+        row[0].set_ylabel("direction 2")
+    bar = figure.colorbar(filled, ax=flat[: len(names)], ticks=shared[::2], shrink=0.9, pad=0.02)
+    bar.ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: significant(value, 3)))
+    bar.ax.yaxis.set_minor_formatter(NullFormatter())
+    bar.ax.minorticks_off()
+    bar.set_label("training loss")
+    figure.suptitle(task_titles(manifest)[task], fontsize=9)
+    return figure
+
+
+def cuts(manifest: Manifest, measured: dict[tuple[str, str], Slice]) -> Figure:
+    """The loss along each of the two directions through the checkpoint."""
+    colour, marker = style.colours(manifest), style.markers(manifest)
+    titles = task_titles(manifest)
+    figure, axes = style.panels(len(manifest.tasks))
+    directions = {"direction 1": "-", "direction 2": style.DASHES[1]}
+    for axis, task in zip(axes, manifest.tasks):
+        extremes = []
+        for optimizer in manifest.optimizers:
+            plane = measured[task, optimizer]
+            middle = len(plane.x) // 2
+            lines = (plane.x, plane.loss[middle]), (plane.y, plane.loss[:, middle])
+            for (distance, loss), dash in zip(lines, directions.values()):
+                loss = np.where(np.isfinite(loss), loss, np.nan)
+                axis.plot(
+                    distance, loss, color=colour[optimizer], linestyle=dash,
+                    marker=marker[optimizer], markersize=3.2, markevery=(0, max(1, middle // 2)),
+                )  # fmt: skip
+                extremes += [np.nanmin(loss), np.nanmax(loss)]
+        axis.axvline(0, color="#BBBBBB", linewidth=0.7, zorder=0)
+        axis.set_title(titles[task], loc="left")
+        axis.set_xlabel("distance, filter-normalised")
+        axis.grid(axis="y")
+        axis.margins(x=0.02)
+        if min(extremes) > 0 and max(extremes) / min(extremes) > 10:
+            style.plain_log(axis)
+    for axis in style.leftmost(axes):
+        axis.set_ylabel("training loss")
+    handles = style.optimizer_handles(manifest)
+    handles += [
+        Line2D([], [], color=style.GREY, linestyle=dash, label=name)
+        for name, dash in directions.items()
+    ]
+    style.legend(figure, handles)
+    return figure
