@@ -14,7 +14,14 @@ from torch import Tensor
 
 from equiscape.io import settings_hash
 from equiscape.task import Task
-from equiscape.training.loop import Diverged, Trainer, interruptible
+from equiscape.training.loop import (
+    Diverged,
+    OutOfMemory,
+    Trainer,
+    first_line,
+    interruptible,
+    out_of_memory,
+)
 from equiscape.training.progress import Progress
 from equiscape.training.resume import ResumePoints
 from equiscape.training.settings import Settings
@@ -118,6 +125,13 @@ def train_cell(
             where = f"epoch {cell.trainer.epoch + 1}, step {cell.trainer.step}"
             kept = f"run the same again to go on from {where}" if folder_resume else f"at {where}"
             raise Interrupted(f"{str(interruption).rstrip('.')}; {kept}.") from None
+        except (RuntimeError, MemoryError) as error:
+            if not out_of_memory(error):
+                raise
+            raise OutOfMemory(
+                f"out of memory ({first_line(error)}); request more memory or lower "
+                f"training.batch_size ({checked.batch_size})."
+            ) from error
         finally:
             reporter.close()
     return CellResult(cell.metrics(), cell.checkpoint(), cell.rows, points)

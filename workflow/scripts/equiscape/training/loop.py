@@ -71,6 +71,8 @@ class Trainer:
                 f"({self.statistics[0]}), so pieces of a batch have another gradient; set it to "
                 f"null, and training.batch_size to {self.micro_batch} if memory is short."
             )
+        if self.statistics:
+            self.micro_batch = None  # it is no smaller than a batch, and a joined batch is larger
         self.optimizer, self.split = build_optimizer(self.model, optimizer, lr, wd)
         self.order = torch.Generator().manual_seed(subseed(seed, "order"))
         self.augmentation = torch.Generator(task.device)
@@ -155,7 +157,7 @@ class Trainer:
             except (RuntimeError, MemoryError) as error:
                 if not out_of_memory(error):
                     raise
-                reason = str(error).splitlines()[0]
+                reason = first_line(error)
             # outside the except block, whose traceback would keep the step's tensors alive
             self._split_further(batch.size, reason)
         if self.settings.clip_norm is not None:
@@ -280,6 +282,11 @@ def out_of_memory(error: BaseException) -> bool:
     if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
         return True
     return "can't allocate memory" in str(error) or "out of memory" in str(error)
+
+
+def first_line(error: BaseException) -> str:
+    """What ``error`` says, in one line."""
+    return (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
 
 
 def interruptible(batches: Iterator[Batch], check: Callable[[], None]) -> Iterator[Batch]:

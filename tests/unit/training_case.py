@@ -1,0 +1,141 @@
+"""A cell of seconds, for the tests of training; as a program, it trains it and dies on request.
+
+    python training_case.py RESULT RESUME SIGNAL AT SPLIT
+
+trains the cell with resume points in RESUME, sends itself SIGNAL as the batch number AT of SPLIT
+(counted from 1 over the whole run) is gathered, and saves metrics, history and weights to RESULT.
+"""
+
+import os
+import signal
+import sys
+
+import torch
+from torch import nn
+
+from equiscape.data.base import Batch, Dataset
+from equiscape.objectives import Classification
+from equiscape.task import Task
+from equiscape.training.augment import augment_points
+
+TRAINING = {
+    "epochs": 4,
+    "batch_size": 8,
+    "schedule": {"name": "cosine", "warmup_epochs": 1, "final_fraction": 0.1},
+    "label_smoothing": 0.1,
+    "clip_norm": 1.0,
+    "augmentation": {"scale": [0.8, 1.25], "shift": 0.1, "jitter": {"std": 0.01, "clip": 0.05}},
+    "resume_seconds": 0,
+}
+MUON = {"name": "muon", "class": "muon", "settings": {}}
+TIMES = ("seconds", "samples_per_second", "peak_memory_mb")
+
+
+class Blobs(Dataset):
+    """Gaussian clouds whose label is which axis they are stretched along."""
+
+    name = "blobs"
+    objective = Classification()
+
+    def __init__(self, train: int = 41, points: int = 12):
+        generator = torch.Generator().manual_seed(0)
+        self.points, self.labels = {}, {}
+        for split, n in (("train", train), ("validation", 15), ("test", 16)):
+            labels = torch.randint(3, (n,), generator=generator)
+            clouds = torch.randn(n, points, 3, generator=generator)
+            stretch = 1 + 1.5 * nn.functional.one_hot(labels, 3)
+            self.points[split], self.labels[split] = clouds * stretch.unsqueeze(1), labels
+        self.gathered = {"train": 0, "validation": 0, "test": 0}
+        self.on_gather = lambda split, count: None
+
+    def model_arguments(self):
+        return {"num_outputs": 3}
+
+    def size(self, split):
+        return len(self.labels[split])
+
+    def gather(self, split, indices):
+        self.gathered[split] += 1
+        self.on_gather(split, self.gathered[split])
+        return Batch((self.points[split][indices],), self.labels[split][indices], len(indices))
+
+    def augment(self, batch, settings, generator):
+        points = augment_points(batch.inputs[0], settings, generator)
+        return Batch((points,), batch.target, batch.size)
+
+
+class Plain(nn.Module):
+    """Squares of features, pooled: no batch statistics; dropout on request."""
+
+    boundary = ("head",)
+
+    def __init__(self, dropout: float = 0.0):
+        super().__init__()
+        self.first = nn.Linear(3, 16)
+        self.hidden = nn.Linear(16, 16)
+        self.drop = nn.Dropout(dropout)
+        self.head = nn.Linear(16, 3)
+
+    def forward(self, points):
+        h = torch.tanh(self.hidden(self.first(points).square())).mean(1)
+        return self.head(self.drop(h))
+
+
+class CaseTask(Task):
+    """A task whose network may be any module, built by ``network()``."""
+
+    network = None
+
+    def build(self, seed):
+        if self.network is None:
+            return super().build(seed)
+        with torch.random.fork_rng():
+            torch.manual_seed(seed)
+            return self.network()
+
+
+def case(network=None, train=41, **training) -> CaseTask:
+    """A small PointNet with batch norm and dropout, or ``network()``, on :class:`Blobs`."""
+    entry = {
+        "architecture": "pointnet",
+        "dataset": "blobs",
+        "model": {"channels": [8, 8, 16], "head": [16]},
+        "training": {**TRAINING, **training},
+    }
+    task = CaseTask("case", entry, Blobs(train), torch.device("cpu"))
+    task.network = network
+    return task
+
+
+def comparable(result) -> dict:
+    """All of a cell's result that has to be the same in a second run."""
+    metrics = {k: v for k, v in result.metrics.items() if k not in TIMES}
+    history = result.history.drop(columns="seconds").to_dict("list")
+    return {"metrics": metrics, "history": history, "weights": result.checkpoint["model"]}
+
+
+def main(result: str, resume: str, name: str, at: str, split: str) -> None:
+    """The program."""
+    from equiscape.training import resume as resume_module
+    from equiscape.training.cell import train_cell
+    from equiscape.training.signals import Interrupted
+
+    torch.set_num_threads(1)
+    resume_module.SHARE = float("inf")  # a point after every step, however long it takes
+    task = case()
+
+    def on_gather(current: str, count: int) -> None:
+        if current == split and count == int(at):
+            os.kill(os.getpid(), getattr(signal, name))
+
+    task.dataset.on_gather = on_gather
+    try:
+        found = train_cell(task, MUON, "1e-2", "1e-2", 5, task.training, resume, True)
+    except Interrupted as interruption:
+        print(interruption)
+        raise SystemExit(interruption.status) from None
+    torch.save(comparable(found), result)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
