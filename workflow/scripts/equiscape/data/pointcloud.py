@@ -1,0 +1,275 @@
+"""Labelled point clouds: any data set in ModelNet40's HDF5 layout, prepared and loaded.
+
+Preparation reads a folder or an archive, checks all of it, holds out a validation split and
+writes one HDF5 file: ``points [n, P, 3]`` float32, ``labels [n]``, ``class_names``, ``group [n]``
+and ``split/{train,validation,test}`` (indices), with the source's checksum and the version of this
+preparation as attributes.
+"""
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import torch
+from torch import Tensor
+
+from equiscape import io
+from equiscape.data import modelnet_layout
+from equiscape.data.archives import Source, open_source
+from equiscape.data.augment_clouds import augment_points, random_subsets
+from equiscape.data.base import Batch, Dataset, Split
+from equiscape.data.splits import hold_out
+from equiscape.errors import ConfigError, DataError
+from equiscape.objectives import Classification
+
+FORMAT = "equiscape-pointcloud-1"
+PREPARATION_VERSION = 1  # raise it when the meaning of a prepared file changes
+SPLITS = ("train", "validation", "test")
+WRITTEN_AT_ONCE = 32  # clouds in a chunk of the file
+
+
+def prepare(entry: dict[str, Any], source: Path | None, output: Path) -> None:
+    """Read, check and write a point-cloud data set.
+
+    Args:
+        entry: of ``datasets`` in the configuration. Used here: ``expect`` (numbers of ``train``
+            and ``test`` clouds and of ``classes``), ``sha256`` (of an archive), ``normalise``,
+            ``validation`` (default 0.1) and ``seed`` (default 0).
+        source: a folder, zip or tar archive in ModelNet40's layout.
+        output: the prepared file; written atomically.
+
+    Raises:
+        DataError: the source is missing, damaged, or not what ``expect`` and ``sha256`` say.
+        ConfigError: ``validation`` cannot be held out of this data set.
+    """
+    if source is None:
+        raise ConfigError(f"datasets.{Path(output).stem}.source is missing; name an archive.")
+    source = Path(source)
+    with open_source(source) as opened, io.atomic_path(output) as temporary:
+        checksum = source_sha256(opened)
+        wanted = (entry.get("sha256") or "").removeprefix("sha256:")
+        if source.is_file() and wanted and ":" not in wanted and checksum != wanted.lower():
+            raise DataError(f"{source} has SHA-256 {checksum} instead of {wanted}; get it again.")
+        names = modelnet_layout.class_names(opened)
+        with h5py.File(temporary, "w") as file:
+            labels, groups, test = _copy(opened, file, len(names), entry.get("normalise", False))
+            _check_expected(source, entry.get("expect") or {}, len(names), test)
+            train, validation = hold_out(
+                labels[~test],
+                groups[~test] if groups is not None else None,
+                entry.get("validation", 0.1),
+                entry.get("seed", 0),
+            )
+            file["labels"] = labels
+            file["group"] = np.arange(len(labels)) if groups is None else groups
+            file["class_names"] = np.array(names, dtype=h5py.string_dtype())
+            training = np.flatnonzero(~test)
+            file["split/train"] = training[train]
+            file["split/validation"] = training[validation]
+            file["split/test"] = np.flatnonzero(test)
+            file.attrs["format"] = FORMAT
+            file.attrs["name"] = Path(output).stem
+            file.attrs["source_sha256"] = checksum
+            file.attrs["preparation_version"] = PREPARATION_VERSION
+
+
+def source_sha256(source: Source) -> str:
+    """SHA-256 of an archive; of a folder, over the names and bytes of the files it is read from."""
+    if source.path.is_file():
+        return io.sha256(source.path)
+    names = [file for side in modelnet_layout.SIDES for file in modelnet_layout.files(source, side)]
+    digest = hashlib.sha256()
+    for name in ["shape_names.txt", *names]:
+        with source.open(name) as file:
+            digest.update(f"{name} {hashlib.file_digest(file, 'sha256').hexdigest()}\n".encode())
+    return digest.hexdigest()
+
+
+def _copy(
+    source: Source, file: h5py.File, classes: int, normalise: bool
+) -> tuple[np.ndarray, np.ndarray | None, np.ndarray]:
+    """Copy the points, file by file; return labels, groups (or None) and which are test clouds."""
+    points, labels, groups, test = None, [], [], []
+    for part in modelnet_layout.parts(source, classes):
+        clouds = unit_sphere(part.points) if normalise else part.points
+        if points is None:
+            shape = clouds.shape[1:]
+            points = file.create_dataset(
+                "points",
+                (0, *shape),
+                np.float32,
+                maxshape=(None, *shape),
+                chunks=(WRITTEN_AT_ONCE, *shape),
+            )
+        if clouds.shape[1:] != points.shape[1:]:
+            raise DataError(
+                f"{part.file} in {source.path} has {clouds.shape[1]} points a cloud and the files "
+                f"before it {points.shape[1]}; get the complete data set."
+            )
+        start = len(points)
+        points.resize(start + len(clouds), axis=0)
+        points[start:] = clouds
+        labels.append(part.labels)
+        groups.append(part.groups)
+        test.append(np.full(len(clouds), part.side == "test"))
+    is_test = np.concatenate(test)
+    if any(group is None for group in groups):
+        return np.concatenate(labels), None, is_test
+    # The two sides may count their groups anew, so equal ids of train and test mean nothing.
+    pairs = np.stack([is_test.astype(np.int64), np.concatenate(groups)], axis=1)
+    _, renumbered = np.unique(pairs, axis=0, return_inverse=True)
+    return np.concatenate(labels), renumbered.reshape(-1).astype(np.int64), is_test
+
+
+def _check_expected(source: Path, expect: dict, classes: int, test: np.ndarray) -> None:
+    found = {"train": int(np.sum(~test)), "test": int(np.sum(test)), "classes": classes}
+    for what, count in expect.items():
+        if what not in found:
+            raise ConfigError(f"expect: {what!r} is unknown; known are: {', '.join(found)}.")
+        if found[what] != count:
+            raise DataError(
+                f"{source} holds {found[what]} {what}{'' if what == 'classes' else ' clouds'} "
+                f"instead of {count}; get the complete data set."
+            )
+
+
+def unit_sphere(points: np.ndarray) -> np.ndarray:
+    """``[n, P, 3]`` clouds, each centred on its mean and scaled so that its radius is 1."""
+    centred = points - points.mean(axis=1, keepdims=True)
+    radius = np.sqrt((centred**2).sum(-1)).max(axis=1)[:, None, None]
+    return centred / np.maximum(radius, np.finfo(points.dtype).tiny)
+
+
+@dataclass(frozen=True)
+class CloudBatch(Batch):
+    """A batch of clouds that also knows all their points, for drawing other ones.
+
+    ``inputs`` is ``(points [B, N, 3],)``; ``every_point`` is ``[B, P, 3]``, or None where the
+    points of a cloud are always its first N.
+    """
+
+    every_point: Tensor | None = None
+
+
+class PointClouds(Dataset):
+    """Point clouds with one label each, resident on a device.
+
+    Args:
+        points: of each split, ``[n, P, 3]``.
+        labels: of each split, ``[n]`` int64.
+        class_names: one a class.
+        number: N, how many points of a cloud a network sees: the first N, or, if
+            ``sample_points``, N others for each training batch.
+    """
+
+    def __init__(
+        self,
+        points: dict[str, Tensor],
+        labels: dict[str, Tensor],
+        class_names: list[str],
+        number: int | None = None,
+        sample_points: bool = False,
+    ):
+        self.points, self.labels, self.class_names = points, labels, class_names
+        self.number = points["train"].shape[1] if number is None else number
+        self.sample_points = sample_points
+        self.objective = Classification()
+
+    def model_arguments(self) -> dict[str, Any]:
+        """``num_outputs``, the number of classes."""
+        return {"num_outputs": len(self.class_names)}
+
+    def size(self, split: Split) -> int:
+        """The number of clouds in ``split``."""
+        return len(self.labels[split])
+
+    def gather(self, split: Split, indices: Tensor) -> Batch:
+        """Clouds ``[B, N, 3]`` and labels ``[B]``."""
+        labels = self.labels[split]
+        indices = indices.to(labels.device)
+        every = self.points[split][indices]
+        return CloudBatch(
+            inputs=(every[:, : self.number],),
+            target=labels[indices],
+            size=len(indices),
+            every_point=every if self.sample_points and split == "train" else None,
+        )
+
+    def augment(self, batch: Batch, settings: dict[str, Any], generator: torch.Generator) -> Batch:
+        """Draw the points anew where ``sample_points``, then transform them."""
+        (points,) = batch.inputs
+        every = getattr(batch, "every_point", None)
+        if every is not None:
+            points = random_subsets(every, self.number, generator)
+        return Batch((augment_points(points, settings, generator),), batch.target, batch.size)
+
+
+def load(path: Path, device: torch.device | str, entry: dict[str, Any]) -> PointClouds:
+    """Load a prepared file onto ``device``.
+
+    Args:
+        path: what :func:`prepare` wrote.
+        device: where the clouds stay.
+        entry: of the data set, a task's ``data`` on top. Used here: ``points`` (default all) and
+            ``sample_points``.
+
+    Raises:
+        DataError: the file is missing, damaged or of another format.
+        ConfigError: ``points`` is more than a cloud has.
+    """
+    sample = bool(entry.get("sample_points", False))
+    with open_prepared(path) as file:
+        available = file["points"].shape[1]
+        number = int(entry.get("points") or available)
+        if not 0 < number <= available:
+            raise ConfigError(
+                f"points: {number} were asked for, but a cloud of {path} has {available}; "
+                "lower the number."
+            )
+        points, labels = {}, {}
+        every_label = torch.from_numpy(file["labels"][()])
+        for split in SPLITS:
+            indices = file[f"split/{split}"][()]
+            kept = available if sample and split == "train" else number
+            points[split] = torch.from_numpy(_rows(file["points"], indices, kept)).to(device)
+            labels[split] = every_label[torch.from_numpy(indices)].to(device)
+        names = [name.decode() for name in file["class_names"][()]]
+    return PointClouds(points, labels, names, number, sample)
+
+
+def open_prepared(path: Path) -> h5py.File:
+    """Open a prepared file for reading.
+
+    Raises:
+        DataError: it is missing, damaged or of another format.
+    """
+    path = Path(path)
+    if not path.exists():
+        raise DataError(f"{path} does not exist; run the rule that prepares it first.")
+    try:
+        file = h5py.File(path, "r")
+    except OSError as error:
+        raise DataError(
+            f"{path} is damaged ({str(error).splitlines()[0]}); delete it and prepare it again."
+        ) from None
+    found = file.attrs.get("format")
+    if found != FORMAT:
+        file.close()
+        raise DataError(
+            f"{path} is of format {found!r} instead of {FORMAT!r}; delete it and prepare it again."
+        )
+    return file
+
+
+def _rows(points: h5py.Dataset, indices: np.ndarray, number: int) -> np.ndarray:
+    """The first ``number`` points of the clouds ``indices``, read in blocks of whole chunks."""
+    chosen = np.empty((len(indices), number, 3), np.float32)
+    block = 16 * WRITTEN_AT_ONCE
+    for start in range(0, len(points), block):
+        inside = np.flatnonzero((indices >= start) & (indices < start + block))
+        if len(inside):
+            chosen[inside] = points[start : start + block, :number][indices[inside] - start]
+    return chosen
