@@ -1,0 +1,152 @@
+"""From the features of atoms to one property of the molecule, on the scale of the training loss.
+
+Every head takes ``h [N, d]``, ``X [N, M, d]``, ``z [N]``, ``positions [N, 3]``, ``graph [N]`` and
+the number of molecules, returns ``[size, 1]``, and has
+
+* ``output``: its last layer (for :attr:`boundary`);
+* ``representations()``: the last features before it.
+"""
+
+import torch
+from torch import Tensor, nn
+
+from equiscape.errors import ConfigError
+from equiscape.registry import unknown
+
+STABLE = 1e-8  # inside square roots, whose slope at zero is infinite
+
+
+class SumPool(nn.Module):
+    """The sum over the atoms of each molecule."""
+
+    def forward(self, x: Tensor, graph: Tensor, size: int) -> Tensor:
+        """``[N, ...]`` to ``[size, ...]``."""
+        return x.new_zeros(size, *x.shape[1:]).index_add(0, graph, x)
+
+
+class ScalarHead(nn.Module):
+    """A sum of atomic contributions, ``w sum_i SiLU(V h_i + b) + c``.
+
+    The sum comes before the last layer, which is linear, so that the pooled features are a
+    representation of the molecule. Atom references are part of the data: they are subtracted from
+    the targets (see :mod:`equiscape.data.qm9`).
+    """
+
+    def __init__(self, hidden: int):
+        super().__init__()
+        self.hidden = nn.Sequential(nn.Linear(hidden, hidden), nn.SiLU())
+        self.pool = SumPool()
+        self.output = nn.Linear(hidden, 1)
+
+    def representations(self) -> dict[str, nn.Module]:
+        """The sum over atoms, ``[size, d]``."""
+        return {"pool": self.pool}
+
+    def forward(
+        self, h: Tensor, X: Tensor, z: Tensor, positions: Tensor, graph: Tensor, size: int
+    ) -> Tensor:
+        """``[size, 1]``."""
+        return self.output(self.pool(self.hidden(h), graph, size))
+
+
+def centred(z: Tensor, positions: Tensor, graph: Tensor, size: int) -> Tensor:
+    """Positions relative to the molecule's centre of nuclear charge, ``[N, 3]``."""
+    charge = z.to(positions.dtype).unsqueeze(1)
+    pool = SumPool()
+    centre = pool(charge * positions, graph, size) / pool(charge, graph, size)
+    return positions - centre[graph]
+
+
+class SpatialExtentHead(nn.Module):
+    """The electronic spatial extent, ``sum_i q_i |r_i - c|^2`` with ``q_i = w SiLU(V h_i + b)``.
+
+    c is the centre of nuclear charge, where the reference calculations have their origin.
+    """
+
+    def __init__(self, hidden: int):
+        super().__init__()
+        self.hidden = nn.Sequential(nn.Linear(hidden, hidden), nn.SiLU())
+        self.pool = SumPool()
+        self.output = nn.Linear(hidden, 1, bias=False)
+
+    def representations(self) -> dict[str, nn.Module]:
+        """The sum over atoms, weighted by the squared radius, ``[size, d]``."""
+        return {"pool": self.pool}
+
+    def forward(
+        self, h: Tensor, X: Tensor, z: Tensor, positions: Tensor, graph: Tensor, size: int
+    ) -> Tensor:
+        """``[size, 1]``."""
+        squared = centred(z, positions, graph, size).square().sum(1, keepdim=True)
+        return self.output(self.pool(squared * self.hidden(h), graph, size))
+
+
+class GatedBlock(nn.Module):
+    """Gated equivariant block (Schuett, Unke & Gastegger 2021) of scalars and vectors::
+
+    (V, W) = v U,   (s', g) = MLP [s | |V|],   v' = g * W
+    """
+
+    def __init__(self, inputs: int, hidden: int, outputs: int):
+        super().__init__()
+        self.vectors = nn.Linear(inputs, 2 * outputs, bias=False)
+        self.scalars = nn.Sequential(
+            nn.Linear(inputs + outputs, hidden), nn.SiLU(), nn.Linear(hidden, 2 * outputs)
+        )
+
+    def forward(self, s: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+        """``s [N, C]`` and ``v [N, 3, C]`` to the same with the block's outputs as channels."""
+        first, second = self.vectors(v).chunk(2, dim=-1)
+        norm = (first.square().sum(1) + STABLE).sqrt()
+        s, gate = self.scalars(torch.cat([s, norm], dim=-1)).chunk(2, dim=-1)
+        return s, gate.unsqueeze(1) * second
+
+
+class DipoleHead(nn.Module):
+    """The norm of the dipole moment, ``|sum_i (mu_i + q_i (r_i - c))|``.
+
+    Atomic dipoles and charges come from two gated equivariant blocks. The norm is rounded off
+    within 1e-4 of zero, where it would have no second derivative.
+    """
+
+    def __init__(self, hidden: int):
+        super().__init__()
+        self.hidden = GatedBlock(hidden, hidden, hidden)
+        self.activation = nn.SiLU()
+        self.output = GatedBlock(hidden, hidden, 1)
+
+    def representations(self) -> dict[str, nn.Module]:
+        """The scalars of the first block, ``[N, d]``: what is pooled after it is one vector."""
+        return {"head.hidden": self.hidden}
+
+    def vector(
+        self, h: Tensor, X: Tensor, z: Tensor, positions: Tensor, graph: Tensor, size: int
+    ) -> Tensor:
+        """The dipole moment itself, ``[size, 3]``."""
+        s, v = self.hidden(h, X[:, :3])
+        charge, dipole = self.output(self.activation(s), v)
+        total = dipole.squeeze(-1) + charge * centred(z, positions, graph, size)
+        return SumPool()(total, graph, size)
+
+    def forward(
+        self, h: Tensor, X: Tensor, z: Tensor, positions: Tensor, graph: Tensor, size: int
+    ) -> Tensor:
+        """``[size, 1]``, never negative."""
+        squared = self.vector(h, X, z, positions, graph, size).square().sum(1, keepdim=True)
+        return (squared + STABLE).sqrt() - STABLE**0.5
+
+
+HEADS = {"scalar": ScalarHead, "dipole": DipoleHead, "spatial-extent": SpatialExtentHead}
+
+
+def build_head(name: str, hidden: int, num_outputs: int) -> nn.Module:
+    """The head ``name`` over ``hidden`` channels.
+
+    Raises:
+        ConfigError: it is not in :data:`HEADS`, or more than one output is asked of it.
+    """
+    if name not in HEADS:
+        raise unknown(name, HEADS, "model.head")
+    if num_outputs != 1:
+        raise ConfigError(f"model.head: {name!r} predicts one number, not {num_outputs}.")
+    return HEADS[name](hidden)
