@@ -1,0 +1,73 @@
+# ---
+# jupyter:
+#   jupytext:
+#     text_representation:
+#       extension: .py
+#       format_name: percent
+#   kernelspec:
+#     display_name: Python 3
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # Does the optimizer change the test score?
+#
+# For every task and optimizer a grid of learning rates and weight decays is trained and the setting
+# with the best *validation* score is taken. That setting is then trained anew with several seeds:
+# the *final* cells, whose *test* scores are compared here.
+
+# %% tags=["parameters"]
+manifest = "results/report.json"  # what the study consists of and where its products are
+figures = "results/figures"  # where the figures go
+
+# %%
+from equiscape.report import load, style, tables
+from equiscape.report.figures import accuracy
+from equiscape.report.manifest import Manifest
+
+study = Manifest.read(manifest)
+style.use()
+
+# %% [markdown]
+# ## Every seed
+#
+# Pale markers are seeds, at the epoch with the best validation score; the bar beside them is mean ±
+# sample standard deviation. A "↓" at an axis means that lower is better. A cross at the bottom
+# marks an optimizer of which a seed diverged: such a seed has no score and is not in the mean. Open
+# diamonds, where there are any, are the published figures; they appear only for the data set that
+# was published.
+#
+# *How to read it.* A gain is worth talking about when it is large against the bars. With two to
+# four seeds a standard deviation is itself uncertain by a factor of about two, so overlapping bars
+# mean "not told apart", not "equal".
+
+# %%
+finals = load.finals(study)
+scores = tables.accuracy(study)
+figure = accuracy.scores(study, finals, scores)
+paths = style.save(figure, figures, "accuracy")
+
+# %% [markdown]
+# ## Three ways to report the same runs
+#
+# Which epoch of a run counts is a choice. *Best validation epoch* never looks at the test set.
+# *Best test epoch* does, and flatters every optimizer, the noisier one more. The publication
+# reports a "best checkpoint" without saying which. Gains are positive where an optimizer is better
+# than the baseline, whatever the direction of the metric.
+
+# %%
+columns = ["task", "optimizer", "metric", "unit", "protocol", "seeds", "diverged"]
+scores[[*columns, "mean", "std", "gain"]].round(4)
+
+# %% [markdown]
+# ## How the settings were chosen
+#
+# Validation score of every cell of the grid, in the metric of each task; the ring marks the choice.
+# A choice at the edge of the grid says that the grid was too narrow, and a comparison is only fair
+# where neither optimizer sits at an edge. A cross marks learning rates at which a cell diverged.
+
+# %%
+grid = load.selections(study)
+figure = accuracy.selection(study, grid)
+paths = style.save(figure, figures, "selection")

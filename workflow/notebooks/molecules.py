@@ -1,0 +1,48 @@
+# ---
+# jupyter:
+#   jupytext:
+#     text_representation:
+#       extension: .py
+#       format_name: percent
+#   kernelspec:
+#     display_name: Python 3
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # Molecules and graphs
+#
+# Test scores of the final cells at the best validation epoch, for tasks whose scores differ in unit
+# and direction: mean absolute errors in the units of the field (lower is better) and average
+# precision (higher is better).
+
+# %% tags=["parameters"]
+manifest = "results/report.json"  # what the study consists of and where its products are
+figures = "results/figures"  # where the figures go
+
+# %%
+from equiscape.report import style, tables
+from equiscape.report.figures import accuracy
+from equiscape.report.manifest import Manifest
+
+study = Manifest.read(manifest)
+style.use()
+
+# %% [markdown]
+# ## Relative gain
+#
+# Gain over the baseline in percent of the baseline's score, positive where better. The bar adds the
+# two standard deviations over seeds in quadrature; it is not a confidence interval.
+#
+# *How to read it.* The publication found Muon better on 11 of the 12 targets of QM9, and no gain on
+# ZINC and Peptides-func.
+
+# %%
+scores = tables.molecules(study)
+figure = accuracy.molecules(study, scores)
+paths = style.save(figure, figures, "molecules")
+
+# %%
+columns = ["task", "dataset", "optimizer", "metric", "unit", "direction", "seeds", "diverged"]
+scores[[*columns, "mean", "std", "change", "win", "published_mean"]].round(5)

@@ -1,0 +1,29 @@
+"""Print a study's accuracy table and where its figures are: ``python -m equiscape.report ROOT``."""
+
+import sys
+from pathlib import Path
+
+from equiscape.errors import EquiscapeError
+from equiscape.report import tables
+from equiscape.report.manifest import Manifest
+
+
+def main(arguments: list[str]) -> int:
+    """Read ``ROOT/report.json`` and print the table; returns the exit status."""
+    if len(arguments) != 1:
+        print("usage: python -m equiscape.report ROOT  (the folder of a study's results)")
+        return 2
+    root = Path(arguments[0])
+    try:
+        print(tables.console(Manifest.read(root / "report.json")))
+    except EquiscapeError as error:
+        print(error, file=sys.stderr)
+        return 1
+    print(f"\nfigures    {root / 'figures'}/*.png and *.pdf")
+    print(f"notebooks  {root / 'notebooks'}/*.html")
+    print(f"tables     {root / 'tables'}/*.md and *.csv")
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main(sys.argv[1:]))
