@@ -22,7 +22,9 @@ manifest = "results/report.json"  # what the study consists of and where its pro
 figures = "results/figures"  # where the figures go
 
 # %%
-from equiscape.report import load, style, tables
+from IPython.display import Markdown
+
+from equiscape.report import load, markdown, style, tables
 from equiscape.report.figures import accuracy
 from equiscape.report.manifest import Manifest
 
@@ -57,8 +59,7 @@ paths = style.save(figure, figures, "accuracy")
 # than the baseline, whatever the direction of the metric.
 
 # %%
-columns = ["task", "optimizer", "metric", "unit", "protocol", "seeds", "diverged"]
-scores[[*columns, "mean", "std", "gain"]].round(4)
+Markdown(markdown.body("accuracy", study, scores))
 
 # %% [markdown]
 # ## How the settings were chosen

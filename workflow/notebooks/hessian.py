@@ -22,7 +22,9 @@ manifest = "results/report.json"  # what the study consists of and where its pro
 figures = "results/figures"  # where the figures go
 
 # %%
-from equiscape.report import load, style, tables
+from IPython.display import Markdown
+
+from equiscape.report import load, markdown, style, tables
 from equiscape.report.figures import hessian
 from equiscape.report.manifest import Manifest
 
@@ -50,9 +52,7 @@ figure = hessian.bars(study, measured)
 paths = style.save(figure, figures, "hessian")
 
 # %%
-columns = ["task", "optimizer", "seed", "samples", "loss", "largest", "largest_ratio"]
-columns += ["power_iteration", "smallest", "trace", "trace_se", "trace_ratio"]
-measured[columns].round(4)
+Markdown(markdown.body("hessian", study, measured))
 
 # %% [markdown]
 # ## Leading eigenvalues

@@ -22,7 +22,9 @@ manifest = "results/report.json"  # what the study consists of and where its pro
 figures = "results/figures"  # where the figures go
 
 # %%
-from equiscape.report import style, tables
+from IPython.display import Markdown
+
+from equiscape.report import markdown, style, tables
 from equiscape.report.figures import accuracy
 from equiscape.report.manifest import Manifest
 
@@ -44,5 +46,4 @@ figure = accuracy.molecules(study, scores)
 paths = style.save(figure, figures, "molecules")
 
 # %%
-columns = ["task", "dataset", "optimizer", "metric", "unit", "direction", "seeds", "diverged"]
-scores[[*columns, "mean", "std", "change", "win", "published_mean"]].round(5)
+Markdown(markdown.body("molecules", study, scores))

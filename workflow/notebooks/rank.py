@@ -28,7 +28,9 @@ manifest = "results/report.json"  # what the study consists of and where its pro
 figures = "results/figures"  # where the figures go
 
 # %%
-from equiscape.report import style, tables
+from IPython.display import Markdown
+
+from equiscape.report import markdown, style, tables
 from equiscape.report.figures import ranks
 from equiscape.report.manifest import Manifest
 
@@ -51,7 +53,7 @@ figure = ranks.ratios(study, layers)
 paths = style.save(figure, figures, "rank")
 
 # %%
-tables.rank_summary(study).round(3)
+Markdown(markdown.body("rank_summary", study, tables.rank_summary(study)))
 
 # %% [markdown]
 # ## Layer by layer

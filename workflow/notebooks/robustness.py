@@ -22,7 +22,9 @@ manifest = "results/report.json"  # what the study consists of and where its pro
 figures = "results/figures"  # where the figures go
 
 # %%
-from equiscape.report import load, style, tables
+from IPython.display import Markdown
+
+from equiscape.report import load, markdown, style, tables
 from equiscape.report.figures import robustness
 from equiscape.report.manifest import Manifest
 
@@ -57,5 +59,4 @@ paths = style.save(figure, figures, "robustness_severity")
 
 # %%
 summary = tables.robustness(study)
-columns = ["task", "optimizer", "arrays", "corruptions", "severities", "seeds"]
-summary[[*columns, "mean", "std", "gain", "published_mean"]].round(2)
+Markdown(markdown.body("robustness", study, summary))

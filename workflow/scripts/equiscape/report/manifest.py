@@ -232,3 +232,32 @@ def notebook_figures(manifest: Manifest, notebook: str) -> list[str]:
         "robustness": ["robustness", "robustness_severity"],
         "molecules": ["molecules"],
     }[notebook]
+
+
+CATEGORIES = {
+    "accuracy": "Accuracy",
+    "learning": "Accuracy",
+    "hessian": "Landscape",
+    "slice": "Landscape",
+    "rank": "Spectra",
+    "robustness": "Robustness",
+    "molecules": "Molecules",
+}
+"""Notebook -> where its figures stand in ``snakemake --report``."""
+
+
+def figure_entry(notebook: str, figure: str) -> dict[str, Any]:
+    """How ``snakemake --report`` lists a figure: caption (a file's stem), category and labels."""
+    stem, _, task = figure.partition("_")
+    per_task = notebook in ("slice", "rank") and bool(task)
+    caption = figure
+    if per_task:
+        caption = {"slice": "slice", "rank": "rank_layers"}[notebook]
+    return {
+        "caption": caption,
+        "category": CATEGORIES[notebook],
+        "labels": {
+            "figure": (stem if per_task else figure).replace("_", " "),
+            "task": task if per_task else "all",
+        },
+    }

@@ -243,6 +243,12 @@ RENDERERS = {
 }
 
 
+def body(name: str, manifest: Manifest, frame: pd.DataFrame) -> str:
+    """A table's Markdown to stand inside a notebook: without its title, headings a level down."""
+    lines = RENDERERS[name](manifest, frame).split("\n")[1:]
+    return "\n".join(f"#{line}" if line.startswith("#") else line for line in lines).strip()
+
+
 def _protocols(manifest: Manifest, frame: pd.DataFrame) -> pd.DataFrame:
     """One row a task and optimizer, the protocols' scores as text in columns."""
     rows = []

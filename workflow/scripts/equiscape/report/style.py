@@ -5,6 +5,7 @@ configuration, from the palette of Okabe and Ito, which colour-blind readers tel
 stays apart in grey print because of the markers.
 """
 
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -31,7 +32,14 @@ DPI = 300
 
 
 def use() -> None:
-    """Set seaborn's theme and the sizes: text of 7 to 9 points at print size, editable in PDF."""
+    """Set seaborn's theme and the sizes: text of 7 to 9 points at print size, editable in PDF.
+
+    In a notebook, figures are shown at twice the resolution, for screens that have it.
+    """
+    if "IPython" in sys.modules and sys.modules["IPython"].get_ipython() is not None:
+        from matplotlib_inline.backend_inline import set_matplotlib_formats
+
+        set_matplotlib_formats("retina")
     sns.set_theme(
         context="paper",
         style="ticks",
