@@ -10,9 +10,11 @@ A network is built from keyword settings whose defaults are the published ones a
 * only 2-D ``nn.Linear`` weights as learned matrices, and second derivatives everywhere.
 """
 
+import inspect
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from equiscape.errors import ConfigError
 from equiscape.registry import call, lookup
 
 if TYPE_CHECKING:  # every Snakemake process reads the registry, and torch takes seconds to import
@@ -38,7 +40,14 @@ def build(
         settings: the task's ``model`` map; every key is a keyword of the architecture.
 
     Raises:
-        ConfigError: an unknown architecture or setting, or a setting out of range.
+        ConfigError: an unknown architecture or setting, a setting out of range, or data of a kind
+            that the architecture does not read.
     """
     network = lookup(ARCHITECTURES, architecture, "architecture")
+    strange = set(arguments) - set(inspect.signature(network).parameters)
+    if strange:
+        raise ConfigError(
+            f"architecture: {architecture} does not read this data set, "
+            f"which comes with {', '.join(sorted(strange))}; choose another of the two."
+        )
     return call(network, f"model (architecture {architecture})", settings, **arguments)

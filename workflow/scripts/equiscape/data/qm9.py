@@ -1,0 +1,181 @@
+"""QM9 (Ramakrishnan et al. 2014): small organic molecules, their geometry and 12 properties.
+
+The source is PyG's pipeline (``QM9``, which drops the 3,054 uncharacterised molecules and leaves
+130,831), a folder with its raw files, or a local ``qm9_3d.npz``. Targets are in the units in which
+the field reports them. Energies are atomisation energies, and those that are nearly a sum over
+atoms are learned relative to atom references, which a least-squares fit on the training split
+gives; so it makes no difference which reference the source has already subtracted.
+"""
+
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from equiscape.data import molecules as container
+from equiscape.data.molecular_graphs import pointer, radius_edges, ranges
+from equiscape.data.molecular_splits import random_split
+from equiscape.data.molecules import MoleculeDataset, Molecules
+from equiscape.data.sources import checksum, downloading, load_arrays, require
+from equiscape.errors import DataError
+
+VERSION = 1
+COMPLETE = 130_831
+STANDARD = {"train": 110_000, "validation": 10_000}  # the rest is for the test
+HARTREE = 27211.386246  # meV
+KILOCALORIE = 43.36410424  # meV for one kcal/mol
+UNITS = {
+    "mu": "D",
+    "alpha": "a0^3",
+    "homo": "meV",
+    "lumo": "meV",
+    "gap": "meV",
+    "r2": "a0^2",
+    "zpve": "meV",
+    "u0": "meV",
+    "u298": "meV",
+    "h298": "meV",
+    "g298": "meV",
+    "cv": "cal/(mol K)",
+}
+REFERENCED = ("zpve", "u0", "u298", "h298", "g298", "cv")  # those QM9 tables atom references for
+HEADS = {"mu": "dipole", "r2": "spatial-extent"}
+RAW = ("gdb9.sdf", "gdb9.sdf.csv", "uncharacterized.txt")
+
+
+def prepare(entry: dict[str, Any], source: Path | None, output: Path) -> None:
+    """Write the prepared file: targets, atom references, neighbour lists and splits.
+
+    Args:
+        entry: ``cutoff`` (5 Angstrom), ``splits`` (train 110,000, validation 10,000, the rest
+            test; 80, 10 and 10 % of a smaller source), ``limit``, ``seed`` and ``expect``
+            (``{molecules: n}``).
+        source: a ``qm9_3d.npz``, a folder with it, or a folder with PyG's raw files, which then
+            have to be complete.
+        output: the file to write.
+
+    Raises:
+        DataError: the source is absent, damaged or not complete.
+    """
+    if source is None:
+        raise DataError("QM9 has no source; give pyg, a qm9_3d.npz or a folder of its raw files.")
+    raw = source.is_dir() and not (source / "qm9_3d.npz").exists()
+    z, positions, node_ptr, targets, digest = (read_pyg if raw else read_npz)(source)
+    n = len(node_ptr) - 1
+    expected = (entry.get("expect") or {}).get("molecules", COMPLETE if raw else n)
+    if n != expected:
+        raise DataError(f"{source} holds {n} molecules of QM9, not {expected}; fetch it again.")
+
+    default = dict(STANDARD) if n > sum(STANDARD.values()) else {"train": n * 8 // 10}
+    splits = random_split(n, entry, {"validation": n // 10, **default})
+    used = np.sort(np.concatenate(list(splits.values())))
+    counts = np.diff(node_ptr)[used]
+    node = ranges(node_ptr[used], counts)
+    z, positions, targets, node_ptr = z[node], positions[node], targets[used], pointer(counts)
+    splits = {split: np.searchsorted(used, graphs) for split, graphs in splits.items()}
+
+    cutoff = float(entry.get("cutoff", 5.0))
+    edge_index, edge_ptr = radius_edges(positions, node_ptr, cutoff)
+    molecules = Molecules(
+        node_ptr=node_ptr,
+        edge_ptr=edge_ptr,
+        node_features=z.astype(np.uint8)[:, None],
+        edge_index=edge_index,
+        positions=positions.astype(np.float32),
+        targets=targets,
+        baseline=atom_references(z, node_ptr, targets, splits["train"]),
+        splits=splits,
+        target_names=list(UNITS),
+        units=list(UNITS.values()),
+        cutoff=cutoff,
+    )
+    container.write_molecules(output, molecules, entry.get("name", output.stem), digest, VERSION)
+
+
+def load(path: Path, device: Any, entry: dict[str, Any]) -> MoleculeDataset:
+    """The prepared file as a data set; ``entry["target"]`` is one of :data:`UNITS`."""
+    return container.dataset(path, device, entry, heads=HEADS)
+
+
+def atom_references(
+    z: np.ndarray, node_ptr: np.ndarray, targets: np.ndarray, train: np.ndarray
+) -> np.ndarray:
+    """Least-squares contributions of the elements, summed for each molecule: ``[n, 12]``.
+
+    Zero for the targets that are not extensive (all but :data:`REFERENCED`).
+    """
+    elements, column = np.unique(z, return_inverse=True)
+    molecule = np.repeat(np.arange(len(node_ptr) - 1), np.diff(node_ptr))
+    composition = np.zeros((len(node_ptr) - 1, len(elements)))
+    np.add.at(composition, (molecule, column), 1)
+    columns = [list(UNITS).index(name) for name in REFERENCED]
+    fit = np.linalg.lstsq(composition[train], targets[np.ix_(train, columns)], rcond=None)[0]
+    baseline = np.zeros_like(targets)
+    baseline[:, columns] = composition @ fit
+    return baseline
+
+
+def read_npz(path: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, str]:
+    """Atomic numbers, positions, pointers, targets and checksum of a ``qm9_3d.npz``.
+
+    Its energies are in Hartree, its atomisation energies in kcal/mol.
+    """
+    if path.is_dir():
+        path = path / "qm9_3d.npz"
+    if not path.is_file():
+        raise DataError(f"{path} does not exist; give qm9_3d.npz or a folder of QM9's raw files.")
+    names = ("z", "pos", "offset", "target_names", "targets")
+    z, positions, node_ptr, found, targets = load_arrays(path, names).values()
+    found = [str(name).removesuffix("_atom") for name in found]
+    if sorted(found) != sorted(UNITS):
+        raise DataError(f"{path} holds the targets {', '.join(found)}, not QM9's twelve.")
+    scale = dict.fromkeys(("homo", "lumo", "gap", "zpve"), HARTREE)
+    scale |= dict.fromkeys(("u0", "u298", "h298", "g298"), KILOCALORIE)
+    columns = [found.index(name) for name in UNITS]
+    converted = targets[:, columns] * np.array([scale.get(name, 1.0) for name in UNITS])
+    return z.astype(np.int64), positions, node_ptr, converted, checksum([path])
+
+
+def read_pyg(folder: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, str]:
+    """The same from PyG's own reading of QM9's raw files, without the uncharacterised molecules.
+
+    Total energies of -11,000 eV would lose a meV in its float32, so the columns of atomisation
+    energies are taken. ``folder`` is only read: PyG writes to a temporary one.
+    """
+    from torch_geometric.datasets import QM9
+
+    paths = require(folder / "raw" if (folder / "raw").is_dir() else folder, RAW, "QM9's raw files")
+    with tempfile.TemporaryDirectory() as scratch:
+        root = Path(scratch)
+        (root / "raw").mkdir()
+        for path in paths:
+            (root / "raw" / path.name).symlink_to(path.resolve())
+        try:
+            dataset = QM9(str(root))
+        except Exception as error:
+            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+            raise DataError(
+                f"{folder}: PyG cannot read QM9's raw files ({reason}); fetch them again."
+            ) from error
+    data, node_ptr = dataset._data, dataset.slices["z"].numpy()
+    names = ("mu", "alpha", "homo", "lumo", "gap", "r2", "zpve")
+    columns = {name: column for column, name in enumerate(names)}
+    columns |= {"cv": 11, "u0": 12, "u298": 13, "h298": 14, "g298": 15}
+    scale = np.array([1000.0 if unit == "meV" else 1.0 for unit in UNITS.values()])  # from eV
+    targets = data.y.double().numpy()[:, [columns[name] for name in UNITS]] * scale
+    return data.z.numpy(), data.pos.numpy(), node_ptr, targets, checksum(paths)
+
+
+def download(folder: Path) -> Path:
+    """QM9's raw files from PyG's addresses, in ``folder``, which is returned."""
+    from torch_geometric.data import download_url, extract_zip
+    from torch_geometric.datasets import QM9
+
+    if not all((folder / name).exists() for name in RAW):
+        with downloading("QM9"):
+            archive = download_url(QM9.raw_url, str(folder))
+            extract_zip(archive, str(folder))
+            Path(archive).unlink()
+            download_url(QM9.raw_url2, str(folder), filename=RAW[2])
+    return folder
