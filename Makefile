@@ -8,7 +8,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 CORES ?= $(shell nproc 2>/dev/null || getconf _NPROCESSORS_ONLN)
-export PYTHONPATH := workflow/scripts
+export PATH := $(abspath $(BIN)):$(PATH)
+export PYTHONPATH := $(abspath workflow/scripts)
 export PYTHONDONTWRITEBYTECODE ?=
 
 .PHONY: help setup demo test lint format unit workflow-test test-slurm bench lock clean

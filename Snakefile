@@ -1,11 +1,12 @@
 # Equiscape: does the choice of optimizer change which solution a geometric network learns?
 #
 # needs: config.yaml, or another study given by --configfile (profiles/demo gives config/demo.yaml)
-# gives: `all`, everything under <results>; `grid`, `final`, `analyses` and `tables`, parts of it
+# gives: `all`, everything under <results>; `grid`, `final`, `analyses` and `tables` are parts of it
 
 from snakemake.utils import min_version
 
 min_version("9.19")
+
 
 # One root a study: its logs and benchmarks lie beside its results.
 pathvars:
@@ -17,6 +18,9 @@ pathvars:
 if "tasks" not in config:
 
     configfile: "config.yaml"
+
+
+report: "workflow/report/workflow.rst"
 
 
 include: "workflow/rules/common.smk"
@@ -35,13 +39,12 @@ localrules:
     grid,
     final,
     analyses,
-    tables,
 
 
 rule all:
     default_target: True
     input:
-        rules.tables.input,
+        rules.tables.output,
         NOTEBOOKS,
 
 
@@ -57,4 +60,7 @@ rule final:
 
 rule analyses:
     input:
-        ANALYSES,
+        pairs("<results>/hessian/{task}_{optimizer}.json"),
+        pairs("<results>/slice/{task}_{optimizer}.h5"),
+        pairs("<results>/rank/{task}_{optimizer}.csv"),
+        pairs("<results>/robustness/{task}_{optimizer}.csv", tasks=STUDY.robust_tasks),

@@ -75,7 +75,7 @@ def task_params(wildcards):
     return {
         "name": wildcards.task,
         "entry": STUDY.task_settings(wildcards.task),
-        "dataset": dataset,
+        "dataset_name": dataset,
         "dataset_entry": STUDY.dataset_settings(dataset),
     }
 

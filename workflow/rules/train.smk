@@ -13,7 +13,6 @@ rule train_grid_cell:
         "<logs>/grid/{task}_{optimizer}/lr{lr}_wd{wd}_seed{seed}.log",
     benchmark:
         "<benchmarks>/grid/{task}_{optimizer}/lr{lr}_wd{wd}_seed{seed}.tsv"
-    retries: 2
     conda:
         "../../envs/torch.yaml"
     threads: config["threads"]
@@ -50,5 +49,6 @@ use rule train_grid_cell as train_final_cell with:
         protocol=1,
         task=task_params,
         optimizer=lambda wildcards: STUDY.optimizer_settings(wildcards.optimizer),
-        seed="{seed}",
+        lr=None,  # the selection's, read when the job runs
+        wd=None,
         resume=config["resume"],

@@ -1,0 +1,53 @@
+# needs: datasets.{dataset}.source: a URL, a local archive or folder, or nothing for embedded data
+# gives: <resources>/raw/{dataset}.json, what was downloaded, where, with its checksum
+#        <resources>/prepared/{dataset}.h5, samples, targets and splits in one file
+
+
+def raw(wildcards):
+    """What preparation reads: the record of a download, the local files, or nothing."""
+    name = wildcards.dataset
+    if STUDY.is_remote(name):
+        return f"<resources>/raw/{name}.json"
+    return [str(path) for path in STUDY.local_files(name)]
+
+
+rule download:
+    output:
+        "<resources>/raw/{dataset}.json",
+    log:
+        "<logs>/download/{dataset}.log",
+    benchmark:
+        "<benchmarks>/download/{dataset}.tsv"
+    retries: 2
+    localrule: True  # the login node has a network, compute nodes often have none
+    conda:
+        "../../envs/torch.yaml"
+    params:
+        protocol=1,
+        entry=lambda wildcards: STUDY.download_settings(wildcards.dataset),
+        folder=lambda wildcards, output: Path(output[0]).with_suffix(""),
+    script:
+        "../scripts/download.py"
+
+
+rule prepare:
+    input:
+        raw,
+    output:
+        "<resources>/prepared/{dataset}.h5",
+    log:
+        "<logs>/prepare/{dataset}.log",
+    benchmark:
+        "<benchmarks>/prepare/{dataset}.tsv"
+    conda:
+        "../../envs/torch.yaml"
+    resources:
+        mem_mb=lambda wildcards, attempt: 4000 * attempt,
+        runtime=60,
+    params:
+        protocol=1,
+        name="{dataset}",
+        source=lambda wildcards: STUDY.local_source(wildcards.dataset),
+        entry=lambda wildcards: STUDY.dataset_settings(wildcards.dataset),
+    script:
+        "../scripts/prepare.py"

@@ -1,0 +1,15 @@
+"""Download a data set's source, with its checksum verified."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from equiscape.data.download import download
+from equiscape.runtime import job
+
+if TYPE_CHECKING:
+    from snakemake.iocontainers import snakemake
+
+
+if __name__ == "__main__":
+    with job(snakemake):
+        download(snakemake.params.entry, Path(snakemake.params.folder), snakemake.output[0])
