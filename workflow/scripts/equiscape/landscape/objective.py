@@ -189,7 +189,9 @@ class TrainingLoss:
                 retain_graph=True,
                 allow_unused=True,
             )
-            row += self._flatten(products)
+            for part, product in zip(self._split(row), products, strict=True):
+                if product is not None:
+                    part += product
 
     def _flatten(self, tensors: Sequence[Tensor | None]) -> Tensor:
         pairs = zip(tensors, self.parameters, strict=True)

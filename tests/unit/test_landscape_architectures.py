@@ -1,0 +1,89 @@
+"""Second derivatives of every point-cloud network, and each analysis on each of them."""
+
+import numpy as np
+import pytest
+import torch
+from tiny_task import TinyClouds
+
+from equiscape import models
+from equiscape.data.base import Batch
+from equiscape.landscape.hessian import measure_hessian
+from equiscape.landscape.objective import TrainingLoss
+from equiscape.landscape.slices import measure_slice
+from equiscape.spectra.ranks import measure_ranks
+from equiscape.task import Task
+
+SMALL = {
+    "egnn": {"hidden": 8, "layers": 2, "k": 4, "head": [8]},
+    "pointnet": {"channels": [8, 16], "head": [8]},
+    "dgcnn": {"channels": [8, 8], "k": 4, "embedding": 16, "head": [8]},
+}
+
+
+class Clouds(TinyClouds):
+    """Six clouds of 20 points."""
+
+    def __init__(self):
+        super().__init__(n=6)
+        self.x = torch.randn(6, 20, 3, generator=torch.Generator().manual_seed(1))
+
+    def gather(self, split, indices):
+        return Batch((self.x[indices],), self.y[indices], len(indices))
+
+
+@pytest.fixture(params=SMALL)
+def case(request):
+    task = Task("clouds", {"architecture": request.param}, Clouds(), torch.device("cpu"))
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = models.build(request.param, {"num_outputs": 3}, SMALL[request.param])
+        for module in model.modules():
+            if isinstance(module, torch.nn.BatchNorm1d):
+                module.running_mean.normal_(0, 0.3)
+                module.running_var.uniform_(0.5, 2)
+                torch.nn.init.normal_(module.weight)
+                torch.nn.init.normal_(module.bias)
+    return task, model
+
+
+def test_products_are_the_derivative_of_the_gradient(case):
+    task, model = case
+    arguments = {"samples": None, "batch_size": 4, "seed": 0, "dtype": "float64"}
+    objective = TrainingLoss(task, model, **arguments)
+    direction = torch.randn(objective.size, generator=torch.Generator().manual_seed(2)).double()
+    direction /= direction.norm()
+    product = objective.operator(direction[None])[0]
+    step = 1e-6
+    gradients = []
+    for sign in (1, -1):
+        moved = TrainingLoss(task, model, **arguments)
+        with torch.no_grad():
+            pieces = (sign * step * direction).split([p.numel() for p in moved.parameters])
+            for parameter, piece in zip(moved.parameters, pieces, strict=True):
+                parameter += piece.view_as(parameter)
+        gradients.append(moved.value_and_gradient()[1])
+    difference = (gradients[0] - gradients[1]) / (2 * step)
+    assert (product - difference).norm() < 1e-7 * product.norm()
+
+
+def test_the_loss_is_the_one_that_evaluation_reports(case):
+    task, model = case
+    objective = TrainingLoss(task, model, samples=None, batch_size=4, seed=0)
+    assert objective.value_and_gradient()[0] == pytest.approx(
+        task.evaluate(model, "train")["loss"], rel=1e-6
+    )
+
+
+def test_every_analysis_runs(case):
+    task, model = case
+    settings = {"samples": 5, "batch_size": 2, "seed": 0}
+    hessian = measure_hessian(
+        task, model, {**settings, "eigenvalues": 3, "probes": 4, "max_iterations": 30}
+    )
+    assert hessian["largest"]["converged"]
+    plane = measure_slice(task, model, {**settings, "resolution": 3})
+    assert plane.loss[1, 1] == plane.attributes["checkpoint_loss"]
+    assert plane.loss[1, 1] == pytest.approx(hessian["loss_value"], rel=1e-6)
+    ranks = measure_ranks(task, model, settings)
+    assert list(ranks[ranks.kind == "representation"].layer) == list(model.representations())
+    assert np.isfinite(ranks.effective_rank).all()
