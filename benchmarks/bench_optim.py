@@ -1,0 +1,105 @@
+"""Milliseconds of an optimizer step: ours against torch.optim, on the networks of the study.
+
+Muon: ``equiscape.optim`` builds one optimizer; the rival is ``torch.optim.Muon`` on the same
+matrices and ``torch.optim.AdamW`` on the same rest, as its documentation says to combine them.
+AdamW: ours against ``torch.optim.AdamW``. Gradients are fixed, so that only the step is timed; the
+rivals take turns in each repetition.
+"""
+
+import argparse
+import statistics
+import time
+from collections.abc import Callable
+
+import torch
+from torch import nn
+
+from equiscape import models
+from equiscape.optim import build_optimizer
+
+NETWORKS = {
+    "egnn": ("egnn", {"num_outputs": 40}),
+    "gine": ("gine", {"num_outputs": 10, "node_categories": [30] * 9, "edge_categories": [8] * 3}),
+    "pointnet": ("pointnet", {"num_outputs": 40}),
+    "dgcnn": ("dgcnn", {"num_outputs": 40}),
+}
+LR, WD = 1e-3, 1e-2
+
+
+def network(name: str, device: str) -> nn.Module:
+    """A network with a fixed random gradient on every parameter."""
+    torch.manual_seed(0)
+    model = models.build(*NETWORKS[name], {}).to(device)
+    for p in model.parameters():
+        p.grad = torch.randn_like(p)
+    return model
+
+
+def ours(name: str, entry: str, device: str) -> Callable[[], None]:
+    """One step of our optimizer."""
+    return build_optimizer(network(name, device), {"class": entry}, LR, WD)[0].step
+
+
+def theirs(name: str, entry: str, device: str) -> Callable[[], None]:
+    """One step of torch's optimizers on the same parameters."""
+    model = network(name, device)
+    parameters = dict(model.named_parameters())
+    if entry == "adamw":
+        return torch.optim.AdamW(model.parameters(), LR, weight_decay=WD).step
+    _, split = build_optimizer(model, {"class": entry}, LR, WD)
+    chosen = {key: [parameters[n] for n in names] for key, names in split.items()}
+    muon = torch.optim.Muon(chosen["muon"], LR, weight_decay=WD, adjust_lr_fn="match_rms_adamw")
+    adamw = torch.optim.AdamW(chosen["adamw"], LR, weight_decay=WD)
+
+    def step() -> None:
+        muon.step()
+        adamw.step()
+
+    return step
+
+
+def measure(
+    names: tuple[str, ...] = tuple(NETWORKS), repetitions: int = 15, device: str = "cpu"
+) -> list[dict]:
+    """Rows of ``case, rival, median_ms, low_ms, high_ms, ratio``: quartiles, and theirs by ours."""
+    rows = []
+    for name in names:
+        for entry in ("muon", "adamw"):
+            rivals = {"equiscape": ours(name, entry, device), "torch": theirs(name, entry, device)}
+            times: dict[str, list[float]] = {rival: [] for rival in rivals}
+            for repetition in range(repetitions + 2):
+                for rival, step in rivals.items():
+                    if device == "cuda":
+                        torch.cuda.synchronize()
+                    start = time.perf_counter()
+                    step()
+                    if device == "cuda":
+                        torch.cuda.synchronize()
+                    if repetition >= 2:  # the first steps allocate the state
+                        times[rival].append(1e3 * (time.perf_counter() - start))
+            medians = {rival: statistics.median(found) for rival, found in times.items()}
+            for rival, found in times.items():
+                low, _, high = statistics.quantiles(found, n=4)
+                rows.append(
+                    {
+                        "case": f"{entry} step, {name}",
+                        "rival": rival,
+                        "median_ms": medians[rival],
+                        "low_ms": low,
+                        "high_ms": high,
+                        "ratio": medians["torch"] / medians["equiscape"],
+                    }
+                )
+    return rows
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--repetitions", type=int, default=15)
+    arguments = parser.parse_args()
+    for row in measure(repetitions=arguments.repetitions, device=arguments.device):
+        print(
+            f"{row['case']:22} {row['rival']:10} {row['median_ms']:9.2f} ms "
+            f"[{row['low_ms']:.2f}, {row['high_ms']:.2f}]  torch/ours {row['ratio']:.2f}"
+        )
