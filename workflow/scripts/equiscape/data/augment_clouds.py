@@ -15,7 +15,7 @@ ROTATIONS = ("none", "y", "z", "so3")
 def augment_points(
     points: Tensor, settings: Mapping[str, Any], generator: torch.Generator
 ) -> Tensor:
-    """Transform every cloud of a batch by itself: rotate, scale, shift, jitter, drop, in that order.
+    """Rotate, scale, shift, jitter and drop points, each cloud by itself, in that order.
 
     Args:
         points: ``[clouds, points, 3]``; left as they are.

@@ -36,28 +36,28 @@ Rng = np.random.Generator
 
 
 def ellipsoid(rng: Rng) -> list[Patch]:
-    return superquadric(rng.uniform(0.35, 1, 3), rng.uniform(0.5, 1.3), rng.uniform(0.5, 1.3))
+    return superquadric(rng.uniform(0.6, 1, 3), rng.uniform(0.6, 1.2), rng.uniform(0.6, 1.2))
 
 
 def block(rng: Rng) -> list[Patch]:
-    return superquadric(rng.uniform(0.35, 1, 3), rng.uniform(0.1, 0.7), rng.uniform(0.1, 0.7))
+    return superquadric(rng.uniform(0.35, 1, 3), rng.uniform(0.1, 0.5), rng.uniform(0.1, 0.5))
 
 
 def cylinder(rng: Rng) -> list[Patch]:
-    return frustum(0.5, 0.5 * rng.uniform(0.65, 1), rng.uniform(0.5, 2))
+    return frustum(0.5, 0.5 * rng.uniform(0.7, 1), rng.uniform(1.2, 2.6))
 
 
 def cone(rng: Rng) -> list[Patch]:
-    return frustum(0.5, 0.5 * rng.uniform(0, 0.7), rng.uniform(0.5, 2))
+    return frustum(0.5, 0.5 * rng.uniform(0, 0.4), rng.uniform(0.6, 1.6))
 
 
 def torus(rng: Rng) -> list[Patch]:
-    solid = tube(arc(1, rng.uniform(320, 360)), rng.uniform(0.12, 0.45))
+    solid = tube(arc(1, rng.uniform(335, 360)), rng.uniform(0.2, 0.45))
     return [patch * [1, 1, rng.uniform(0.6, 1)] for patch in solid]
 
 
 def horseshoe(rng: Rng) -> list[Patch]:
-    solid = tube(arc(1, rng.uniform(180, 330)), rng.uniform(0.12, 0.4))
+    solid = tube(arc(1, rng.uniform(150, 300)), rng.uniform(0.12, 0.35))
     return [patch * [1, 1, rng.uniform(0.6, 1)] for patch in solid]
 
 
@@ -70,7 +70,7 @@ def _legs(rng: Rng, x: float, y: float, height: float, number: int) -> list[Patc
 
 
 def table(rng: Rng) -> list[Patch]:
-    x, y, height = rng.uniform(0.4, 0.9), rng.uniform(0.3, 0.6), rng.uniform(0.5, 1.1)
+    x, y, height = rng.uniform(0.6, 1.0), rng.uniform(0.35, 0.7), rng.uniform(0.5, 0.9)
     top = box((2 * x, 2 * y, rng.uniform(0.05, 0.2)), (0, 0, height))
     return top + _legs(rng, x, y, height, 4)
 
@@ -78,13 +78,13 @@ def table(rng: Rng) -> list[Patch]:
 def chair(rng: Rng) -> list[Patch]:
     x, y, height = rng.uniform(0.35, 0.6), rng.uniform(0.3, 0.55), rng.uniform(0.4, 0.9)
     seat = box((2 * x, 2 * y, rng.uniform(0.05, 0.2)), (0, 0, height))
-    back = rng.uniform(0.25, 1.0)
+    back = rng.uniform(0.4, 1.1)
     rest = box((2 * x, rng.uniform(0.05, 0.15), back), (0, y, height + back / 2))
     return seat + rest + _legs(rng, x, y, height, 4)
 
 
 def stool(rng: Rng) -> list[Patch]:
-    radius, height = rng.uniform(0.35, 0.7), rng.uniform(0.5, 1.2)
+    radius, height = rng.uniform(0.25, 0.5), rng.uniform(0.7, 1.3)
     seat = move(
         frustum(radius, radius * rng.uniform(0.8, 1), rng.uniform(0.05, 0.2)), (0, 0, height)
     )
@@ -183,12 +183,12 @@ def make_cloud(
     """
     solid = deform(
         shape(rng),
-        bend=rng.normal(0, 0.5),
-        twist=rng.normal(0, 0.5),
-        taper=float(np.clip(rng.normal(0, 0.2), -0.6, 0.6)),
+        bend=rng.normal(0, 0.3),
+        twist=rng.normal(0, 0.3),
+        taper=float(np.clip(rng.normal(0, 0.15), -0.5, 0.5)),
     )
-    stretch = np.exp(rng.normal(0, 0.15, 3))
-    points = sample_surface([p * stretch for p in solid], number, rng.uniform(0, 1.5), rng)
+    stretch = np.exp(rng.normal(0, 0.1, 3))
+    points = sample_surface([p * stretch for p in solid], number, rng.uniform(0, 0.6), rng)
     points = unit_sphere(points[None])[0] + rng.normal(0, noise, (number, 3))
     return unit_sphere((points @ _pose(rng).T)[None])[0]
 
