@@ -67,6 +67,25 @@ def test_a_batch_is_its_matrices_one_by_one_whatever_their_scale():
     assert (together[3] == 0).all()
 
 
+@pytest.mark.parametrize("steps", [1, 5])
+def test_the_way_by_the_gram_matrix_is_the_same_polynomial(steps):
+    matrices = torch.randn(3, 10, 25, dtype=torch.float64)
+    expected = orthogonalise(matrices, steps, dtype=torch.float64)
+    found = orthogonalise(matrices, steps, dtype=torch.float64, by_gram=True)
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-11)
+
+
+@pytest.mark.parametrize("lowest", [0, -2, -6, -20])
+def test_errors_of_the_float32_forms_on_ill_conditioned_matrices(lowest):
+    values = torch.logspace(lowest, 0, 32, dtype=torch.float64)
+    matrix = matrix_with_spectrum(values, 32, 70)[0][None]
+    exact = orthogonalise(matrix, dtype=torch.float64)
+    plain = orthogonalise(matrix.float())
+    short = orthogonalise(matrix.float(), by_gram=True)
+    assert (plain - exact).abs().max() < 1e-5
+    assert (short - exact).abs().max() < 1e-3
+
+
 SHAPES = [(16, 16), (16, 16), (32, 16), (16, 32), (8, 24), (64, 64)]
 
 
@@ -131,7 +150,7 @@ def test_float32_mode_equals_the_definition(adjust_lr, nesterov):
 
 @pytest.mark.parametrize("adjust_lr", ["original", "match_rms_adamw"])
 @pytest.mark.parametrize("nesterov", [True, False])
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("dtype", ["auto", "float32", "bfloat16"])
 def test_equals_torch_muon_to_the_rounding_of_bfloat16(adjust_lr, nesterov, dtype):
     settings = {"lr": 0.02, "weight_decay": 0.1, "momentum": 0.9, "nesterov": nesterov}
     theirs, ours = parameters(), parameters()

@@ -13,10 +13,10 @@ import sys
 import torch
 from torch import nn
 
+from equiscape.data.augment_clouds import augment_points
 from equiscape.data.base import Batch, Dataset
 from equiscape.objectives import Classification
 from equiscape.task import Task
-from equiscape.training.augment import augment_points
 
 TRAINING = {
     "epochs": 4,

@@ -16,6 +16,7 @@ from equiscape.optim.adamw import adamw_step, check
 
 COEFFICIENTS = (3.4445, -4.7750, 2.0315)
 ADJUST_LR = ("match_rms_adamw", "original")
+WIDE = 2  # columns by rows from which the Gram matrix's way is faster
 NS_DTYPES = ("auto", "float32", "bfloat16")
 
 
@@ -25,6 +26,7 @@ def orthogonalise(
     coefficients: tuple[float, float, float] = COEFFICIENTS,
     dtype: torch.dtype = torch.float32,
     eps: float = 1e-7,
+    by_gram: bool = False,
 ) -> Tensor:
     """Move the singular values of each matrix towards 1 and keep its singular vectors.
 
@@ -37,14 +39,23 @@ def orthogonalise(
         coefficients: ``(a, b, c)``.
         dtype: of the products.
         eps: the smallest Frobenius norm that a matrix is divided by.
+        by_gram: take the steps on the Gram matrix ``X X^T`` and multiply ``X`` once at the end,
+            which is less work for a wide matrix. It squares the condition number: in float32 the
+            result is off by up to 1e-4, where bfloat16 is off by 1e-2.
 
     Returns:
         ``[n, rows, columns]`` in ``dtype``.
     """
-    a, b, c = coefficients
     tall = matrices.shape[1] > matrices.shape[2]
     x = matrices.mT if tall else matrices
     x = (x / x.norm(dim=(1, 2), keepdim=True).clamp(min=eps)).to(dtype)
+    x = (_steps_on_gram if by_gram else _steps)(x, steps, coefficients)
+    return x.mT if tall else x
+
+
+def _steps(x: Tensor, steps: int, coefficients: tuple[float, float, float]) -> Tensor:
+    """``x <- (a + b A + c A^2) x`` with ``A = x x^T``, over and over."""
+    a, b, c = coefficients
     # two buffers of each size serve all steps
     spare = torch.empty_like(x)
     gram = x.new_empty(x.shape[0], x.shape[1], x.shape[1])
@@ -54,7 +65,21 @@ def orthogonalise(
         torch.baddbmm(gram, gram, gram, beta=b, alpha=c, out=polynomial)
         torch.baddbmm(x, polynomial, x, beta=a, out=spare)
         x, spare = spare, x
-    return x.mT if tall else x
+    return x
+
+
+def _steps_on_gram(x: Tensor, steps: int, coefficients: tuple[float, float, float]) -> Tensor:
+    """The same product: all factors are polynomials of the first Gram matrix, so they commute."""
+    a, b, c = coefficients
+    gram = torch.bmm(x, x.mT)
+    product = x.new_empty(0)
+    for step in range(steps):
+        factor = torch.baddbmm(gram, gram, gram, beta=b, alpha=c)
+        factor.diagonal(dim1=1, dim2=2).add_(a)
+        product = torch.bmm(factor, product) if step else factor
+        if step + 1 < steps:
+            gram = torch.bmm(torch.bmm(factor, gram), factor)
+    return torch.bmm(product, x)
 
 
 def scale(rows: int, columns: int, adjust_lr: str) -> float:
@@ -85,8 +110,9 @@ class Muon(Optimizer):
         nesterov: orthogonalise the average of gradient and momentum instead of the momentum.
         ns_steps: Newton-Schulz steps.
         ns_coefficients: of its polynomial.
-        ns_dtype: ``float32``, ``bfloat16``, or ``auto``: bfloat16 where the hardware multiplies
-            it natively, else float32.
+        ns_dtype: of the Newton-Schulz products: ``float32``, ``bfloat16``, or ``auto``: bfloat16
+            on GPUs that multiply it natively; elsewhere float32 in its fastest form, which is a
+            hundred times closer to the exact result than bfloat16 is.
         adjust_lr: ``match_rms_adamw`` or ``original``, see :func:`scale`.
         eps: the smallest norm that a momentum is divided by.
         betas, adamw_eps: of AdamW.
@@ -171,7 +197,14 @@ class Muon(Optimizer):
             stack = torch.stack([updates[i] for i in wide] + [updates[i].mT for i in tall])
             dtype = _ns_dtype(group["ns_dtype"], stack.device)
             stack = orthogonalise(
-                stack, group["ns_steps"], group["ns_coefficients"], dtype, group["eps"]
+                stack,
+                group["ns_steps"],
+                group["ns_coefficients"],
+                dtype,
+                group["eps"],
+                by_gram=group["ns_dtype"] == "auto"
+                and dtype == torch.float32
+                and stack.shape[2] >= WIDE * stack.shape[1],
             ).to(stack.dtype)
             for members, part in ((wide, stack[: len(wide)]), (tall, stack[len(wide) :].mT)):
                 if members:

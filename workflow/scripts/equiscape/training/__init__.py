@@ -1,1 +1,1 @@
-"""Training one cell: the loop, its resume points, augmentation and arithmetic."""
+"""Training one cell: the loop, its resume points and its arithmetic."""

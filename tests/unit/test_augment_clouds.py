@@ -5,8 +5,8 @@ import math
 import pytest
 import torch
 
+from equiscape.data.augment_clouds import augment_points, axis_rotations, uniform_rotations
 from equiscape.errors import ConfigError
-from equiscape.training.augment import augment_points, rotations_about_z, rotations_from_uniform
 
 
 def clouds(n=64, points=40):
@@ -63,7 +63,7 @@ def test_rotations_keep_distances_and_handedness(rotate):
 
 def test_rotations_are_uniform():
     u = torch.rand(200_000, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
-    rotations = rotations_from_uniform(u)
+    rotations = uniform_rotations(u)
     # under the Haar measure E[R] = 0, E[R_ij^2] = 1/3 and E[trace^2] = 1
     assert rotations.mean(0).abs().max() < 0.01
     torch.testing.assert_close(
@@ -71,7 +71,7 @@ def test_rotations_are_uniform():
     )
     trace = rotations.diagonal(dim1=1, dim2=2).sum(1)
     assert trace.square().mean().item() == pytest.approx(1, abs=0.02)
-    quarter = rotations_about_z(torch.tensor([math.pi / 2], dtype=torch.float64))[0]
+    quarter = axis_rotations(torch.tensor([math.pi / 2], dtype=torch.float64), "z")[0]
     torch.testing.assert_close(
         quarter @ torch.tensor([1.0, 0, 0]).double(), torch.tensor([0, 1.0, 0]).double()
     )
@@ -93,7 +93,7 @@ def test_the_generator_alone_decides():
     assert not torch.equal(augmented(settings), augmented(settings, seed=2))
 
 
-@pytest.mark.parametrize("settings", [{"shifts": 1}, {"rotate": "y"}])
+@pytest.mark.parametrize("settings", [{"shifts": 1}, {"rotate": "w"}])
 def test_a_bad_setting_is_named(settings):
     with pytest.raises(ConfigError, match=r"training\.augmentation"):
         augmented(settings)
