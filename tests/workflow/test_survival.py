@@ -40,7 +40,7 @@ def test_killed_and_resumed_equals_undisturbed_bit_for_bit(workspace, tmp_path_f
         start_new_session=True,
     )
     deadline = time.monotonic() + 120
-    while not list((workspace / "resources/resume").rglob("*.pt")):
+    while not list((workspace / "resources/resume").rglob("newest.point")):
         assert process.poll() is None, "finished before it could be killed"
         assert time.monotonic() < deadline
         time.sleep(0.02)
