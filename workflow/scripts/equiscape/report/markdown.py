@@ -182,8 +182,8 @@ def molecules(manifest: Manifest, frame: pd.DataFrame) -> str:
         for _, cells in group.groupby("task", sort=False):
             first = cells.iloc[0]
             arrow = {"max": "higher is better", "min": "lower is better"}[first["direction"]]
-            unit = f" / {first['unit']}" if first["unit"] else ""
-            row = {"task": _task(manifest, first), "metric": f"{first['metric']}{unit}, {arrow}"}
+            metric = titles.metric_title(first["metric"], first["unit"])
+            row = {"task": _task(manifest, first), "metric": f"{metric}, {arrow}"}
             for _, cell in cells.iterrows():
                 score = plus_minus(cell["mean"], cell["std"], cell["unit"])
                 if cell["optimizer"] != manifest.baseline:
@@ -262,7 +262,7 @@ def _protocols(manifest: Manifest, frame: pd.DataFrame) -> pd.DataFrame:
             "dataset": titles.dataset_title(best["dataset"]),
             "optimizer": titles.optimizer_title(best["optimizer"]),
             "setting": f"{best['lr']}, {best['wd']}",
-            "metric": f"{best['metric']}, {unit}" if unit else best["metric"],
+            "metric": titles.metric_title(best["metric"], unit),
             "seeds": f"{best['seeds']}{diverged}",
             "gain": _gain(manifest, best, unit),
             "published": plus_minus(best["published_mean"], best["published_std"], unit),

@@ -169,6 +169,8 @@ def save(figure: Figure, folder: str | Path, name: str) -> list[Path]:
     """
     folder = Path(folder)
     written = []
+    figure.draw_without_rendering()
+    figure.set_layout_engine("none")  # laid out once, not for every file
     metadata = {"pdf": {"CreationDate": None, "Title": name}, "png": {"Title": name}}
     for suffix, entries in metadata.items():
         path = folder / f"{name}.{suffix}"

@@ -85,8 +85,10 @@ def _bars(manifest: Manifest, axis: Axes, table: pd.DataFrame, quantity: str, er
             hatch="/////" if value < 0 else None,
         )  # fmt: skip
         crowded = len(table) > 8
+        beside = row.get(f"published_{quantity}", np.nan)
+        top = np.nanmax([abs(value) + spread, 1.15 * beside])
         axis.annotate(
-            significant(value, 3), (x, abs(value) + spread), (0, 2), textcoords="offset points",
+            significant(value, 3), (x, top), (0, 2), textcoords="offset points",
             ha="center", va="bottom", fontsize=5.5 if crowded else 6,
             rotation=90 if crowded else 0,
         )  # fmt: skip

@@ -47,7 +47,7 @@ def contours(manifest: Manifest, task: str, measured: dict[tuple[str, str], Slic
     rows = -(-len(names) // columns)
     size = 2.35
     figure, axes = plt.subplots(
-        rows, columns, figsize=(columns * size + 1.0, rows * (size - 0.02) + 0.35),
+        rows, columns, figsize=(columns * size + 1.0, rows * (size + 0.05) + 0.65),
         sharex=True, sharey=True, squeeze=False,
     )  # fmt: skip
     flat = list(axes.flat)

@@ -1,0 +1,314 @@
+"""Tables against figures worked out by hand, and the rules of what may stand beside what."""
+
+import json
+import math
+
+import numpy as np
+import pandas as pd
+import pytest
+from fake_results import CLOUDS, MOLECULES, REFERENCE, write_study
+
+from equiscape.errors import ConfigError, DataError
+from equiscape.report import load, markdown, numbers, tables, titles
+from equiscape.report import manifest as products
+from equiscape.report.__main__ import main
+from equiscape.report.manifest import Manifest
+
+MODELNET = {
+    "egnn": {
+        "architecture": "egnn", "dataset": "modelnet40", "kind": "pointcloud", "target": None,
+        "corruptions": "published",
+    },
+    "pointnet": CLOUDS["pointnet"],
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory) -> Manifest:
+    """Two clouds (one of them ModelNet40), molecules, three optimizers, two diverged seeds."""
+    return write_study(
+        tmp_path_factory.mktemp("study"),
+        {**MODELNET, **MOLECULES},
+        optimizers=("adam", "muon", "muon-ns3"),
+        diverged=(("pointnet", "adam", 0), ("gotennet-mu", "muon", 1)),
+    )
+
+
+def row(frame: pd.DataFrame, **values) -> pd.Series:
+    """The one row with these values."""
+    rows = frame[np.logical_and.reduce([frame[key] == value for key, value in values.items()])]
+    assert len(rows) == 1
+    return rows.iloc[0]
+
+
+def test_reference_holds_the_published_gains_and_ratios():
+    """Gains and ratios that the publication also states, to its own rounding."""
+    gains = {"accuracy": (5.17, 2.67, 1.96), "robustness": (4.36, 3.02, 2.58)}
+    for name, expected in gains.items():
+        wide = pd.read_csv(REFERENCE / f"{name}.csv").pivot(
+            index="architecture", columns="optimizer", values="mean"
+        )
+        gain = (wide["muon"] - wide["adam"])[["egnn", "pointnet", "dgcnn"]]
+        np.testing.assert_allclose(gain, expected, atol=0.011)
+    frame = pd.read_csv(REFERENCE / "hessian.csv").set_index(["architecture", "optimizer"])
+    frame = frame[["largest", "trace"]]
+    ratios = {"egnn": (4.75, 3.66), "pointnet": (21.82, 15.25), "dgcnn": (11.22, 6.61)}
+    for architecture, expected in ratios.items():
+        ratio = frame.loc[(architecture, "muon")] / frame.loc[(architecture, "adam")]
+        np.testing.assert_allclose(ratio, expected, atol=0.006)
+
+
+def test_accuracy_means_spreads_and_gains(study):
+    def scores(task, optimizer):
+        files = [study.final(task, optimizer, seed) for seed in study.seeds]
+        cells = [json.loads(file.read_text()) for file in files]
+        return [cell["at"]["last"]["test"]["score"] for cell in cells if cell["at"]]
+
+    frame = tables.accuracy(study)
+    muon = row(frame, task="egnn", optimizer="muon", protocol="last")
+    ours, base = scores("egnn", "muon"), scores("egnn", "adam")
+    assert muon["mean"] == pytest.approx(np.mean(ours))
+    assert muon["std"] == pytest.approx(math.sqrt(sum((s - np.mean(ours)) ** 2 for s in ours) / 2))
+    assert muon["gain"] == pytest.approx(np.mean(ours) - np.mean(base))
+    mae = row(frame, task="gotennet-alpha", optimizer="muon", protocol="last")
+    fall = np.mean(scores("gotennet-alpha", "adam")) - np.mean(scores("gotennet-alpha", "muon"))
+    assert mae["direction"] == "min"
+    assert mae["gain"] == pytest.approx(fall)
+    assert fall > 0
+    assert len(frame) == 3 * 3 * len(study.tasks)
+
+
+def test_diverged_seeds_are_counted_said_and_left_out(study):
+    frame = tables.accuracy(study)
+    cell = row(frame, task="pointnet", optimizer="adam", protocol="best_validation")
+    assert (cell["seeds"], cell["diverged"]) == (3, 1)
+    assert math.isfinite(cell["mean"])
+    assert "pointnet with adam (1 of 3)" in markdown.accuracy(study, frame)
+    assert "pointnet with adam (1 of 3)" in tables.console(study)
+
+
+def test_all_seeds_diverged(tmp_path):
+    study = write_study(
+        tmp_path, {"egnn": CLOUDS["egnn"]}, seeds=2,
+        diverged=(("egnn", "muon", 0), ("egnn", "muon", 1)),
+    )  # fmt: skip
+    frame = tables.accuracy(study)
+    cell = row(frame, task="egnn", optimizer="muon", protocol="last")
+    assert cell["diverged"] == 2
+    assert math.isnan(cell["mean"])
+    line = next(x for x in markdown.accuracy(study, frame).split("\n") if "| Muon" in x)
+    assert line.count("diverged") == 4  # the seeds and the three protocols
+
+
+def test_published_figures_stand_only_beside_their_own_data(study):
+    frame = tables.accuracy(study)
+    best = frame[frame["protocol"] == "best_validation"]
+    matched = best[best["published_mean"].notna()]
+    assert list(zip(matched["task"], matched["optimizer"])) == [("egnn", "adam"), ("egnn", "muon")]
+    assert matched["published_mean"].tolist() == [76.91, 82.08]
+    assert matched["published_gain"].tolist() == pytest.approx([0, 5.17])
+    assert frame.loc[frame["protocol"] == "last", "published_mean"].isna().all()
+    for line in markdown.accuracy(study, frame).split("\n"):
+        if "| shapes" in line:
+            assert "ModelNet40" not in line
+            assert "84.53" not in line
+    elsewhere = markdown.accuracy(study, frame).split("## Published, on other data")[1]
+    assert "84.53 ± 0.70" in elsewhere
+    assert "76.91" not in elsewhere
+
+
+def test_an_optimizer_of_another_class_is_not_the_published_one(study):
+    optimizers = {**study.optimizers, "adam": {"class": "sgd"}}
+    other = Manifest.from_dict({**study.to_dict(), "optimizers": optimizers})
+    frame = tables.accuracy(other)
+    assert frame.loc[frame["optimizer"] == "adam", "published_mean"].isna().all()
+
+
+def test_hessian_ratios(study):
+    frame = tables.hessian(study)
+    adam, muon = (row(frame, task="egnn", optimizer=name) for name in ("adam", "muon"))
+    assert muon["largest_ratio"] == pytest.approx(muon["largest"] / adam["largest"])
+    assert muon["trace_ratio"] == pytest.approx(muon["trace"] / adam["trace"])
+    assert muon["published_largest_ratio"] == pytest.approx(4.75, abs=0.01)
+    assert frame.loc[frame["task"] == "pointnet", "published_largest"].isna().all()
+    text = markdown.hessian(study, frame)
+    assert "27.14; 402.37" in text
+    assert "not converged" not in text.lower()
+
+
+def test_unconverged_eigenvalues_are_named(tmp_path):
+    study = write_study(tmp_path, {"egnn": CLOUDS["egnn"]}, seeds=1)
+    path = study.hessian("egnn", "muon")
+    data = json.loads(path.read_text())
+    data["largest"]["converged"] = False
+    path.write_text(json.dumps(data))
+    text = markdown.hessian(study, tables.hessian(study))
+    assert "Not converged to the tolerance: egnn with muon" in text
+
+
+def test_rank_summary_counts_layers(tmp_path):
+    study = write_study(tmp_path, {"egnn": CLOUDS["egnn"]}, seeds=1)
+    summary = tables.rank_summary(study)
+    # Fake ranks: muon / adam = 1 + 0.8 - 0.09 i over 12 layers, above one for i < 8.9.
+    expected = [1.8 - 0.09 * i for i in range(12)]
+    cell = row(summary, kind="weight", measure="stable_rank")
+    assert (cell["layers"], cell["higher"]) == (12, 9)
+    assert cell["share_higher"] == 0.75
+    assert cell["median_ratio"] == pytest.approx(np.median(expected))
+    assert cell["last_ratio"] == pytest.approx(expected[-1])
+
+
+def test_robustness_is_a_mean_of_means(study):
+    frame = tables.robustness(study)
+    cells = pd.read_csv(study.robustness("pointnet", "muon"))
+    seeds = [cells.loc[cells["seed"] == seed, "accuracy"].mean() for seed in study.seeds]
+    cell = row(frame, task="pointnet", optimizer="muon")
+    assert cell["mean"] == pytest.approx(np.mean(seeds))
+    assert cell["std"] == pytest.approx(np.std(seeds, ddof=1))
+    assert (cell["corruptions"], cell["severities"], cell["arrays"]) == (13, 5, "generated")
+    assert math.isnan(cell["published_mean"])
+    assert row(frame, task="egnn", optimizer="muon")["published_mean"] == 70.12
+
+
+def test_generated_corruptions_of_modelnet_are_not_the_published_ones(study):
+    tasks = {**study.tasks, "egnn": {**MODELNET["egnn"], "corruptions": "generated"}}
+    frame = tables.robustness(Manifest.from_dict({**study.to_dict(), "tasks": tasks}))
+    assert frame["published_mean"].isna().all()
+
+
+def test_molecules_changes_and_wins(study):
+    frame = tables.molecules(study)
+    assert set(frame["task"]) == set(MOLECULES)
+    muon = row(frame, task="gotennet-r2", optimizer="muon")
+    adam = row(frame, task="gotennet-r2", optimizer="adam")
+    assert muon["change"] == pytest.approx(100 * (muon["mean"] / adam["mean"] - 1))
+    assert muon["change"] < 0 < muon["gain"]
+    assert muon["win"]
+    assert muon["published_mean"] == 0.2310
+    assert frame["published_mean"].notna().sum() == 2
+    text = markdown.molecules(study, frame)
+    assert "Muon wins 3 of 3." in text
+    assert "MAE (a₀²), lower is better" in text
+
+
+def test_one_optimizer_has_no_gains(tmp_path):
+    study = write_study(tmp_path, {"egnn": CLOUDS["egnn"]}, optimizers=("sgd",), seeds=1)
+    tables.write_tables(study, tmp_path / "tables")
+    assert tables.rank_summary(study).empty
+    assert "nothing to compare" in (tmp_path / "tables" / "rank_summary.md").read_text()
+
+
+def test_write_tables_writes_what_the_rules_declare(study, tmp_path):
+    written = tables.write_tables(study, tmp_path)
+    names = products.tables(study)
+    assert {path.name for path in written} == {f"{n}.{s}" for n in names for s in ("csv", "md")}
+    for name in names:
+        frame = tables.TABLES[name](study)
+        again = pd.read_csv(tmp_path / f"{name}.csv", dtype={"lr": str, "wd": str})
+        if "unit" in again:
+            again["unit"] = again["unit"].fillna("")  # AP has none
+        pd.testing.assert_frame_equal(again, frame, check_dtype=False)
+
+
+def test_every_declared_input_exists(study):
+    inputs = products.table_inputs(study)
+    for name in products.notebooks(study):
+        inputs += products.notebook_inputs(study, name)
+    assert inputs
+    assert all(path.exists() for path in inputs)
+
+
+def test_manifest_round_trip(study, tmp_path):
+    study.write(tmp_path / "report.json")
+    assert Manifest.read(tmp_path / "report.json") == study
+    assert list(Manifest.read(tmp_path / "report.json").optimizers) == ["adam", "muon", "muon-ns3"]
+    with pytest.raises(ConfigError, match="'lion' is not an optimizer of this study"):
+        Manifest.from_dict({**study.to_dict(), "baseline": "lion"})
+    (tmp_path / "report.json").write_text("{}")
+    with pytest.raises(DataError, match="is not a report manifest"):
+        Manifest.read(tmp_path / "report.json")
+
+
+def test_bad_products_are_named(tmp_path):
+    study = write_study(tmp_path, {"egnn": CLOUDS["egnn"]}, seeds=1)
+    hessian = study.hessian("egnn", "adam")
+    hessian.write_text(study.hessian("egnn", "muon").read_text())
+    with pytest.raises(DataError, match=r"egnn_adam\.json holds egnn_muon"):
+        load.hessians(study)
+    hessian.write_text('{"task": "egnn", "optimizer": "adam"}')
+    with pytest.raises(DataError, match=r"egnn_adam\.json lacks or misspells an entry"):
+        load.hessians(study)
+    study.rank("egnn", "muon").write_text("task,optimizer\negnn,muon\n")
+    with pytest.raises(DataError, match=r"egnn_muon\.csv has no column 'layer'"):
+        load.ranks(study)
+    study.robustness("egnn", "muon").write_text("")
+    with pytest.raises(DataError, match=r"egnn_muon\.csv is not a CSV table"):
+        load.robustness(study)
+    study.slice("egnn", "muon").write_bytes(b"not HDF5")
+    with pytest.raises(DataError, match=r"egnn_muon\.h5 is not HDF5"):
+        load.slices(study)
+    study.final("egnn", "muon", 0).unlink()
+    with pytest.raises(DataError, match=r"metrics\.json does not exist"):
+        load.finals(study)
+
+
+def test_console_and_command(study, capsys):
+    assert main([str(study.results)]) == 0
+    out = capsys.readouterr().out
+    assert "82.08 ± 0.36" in out
+    assert str(study.results / "figures") in out
+    assert main([str(study.results / "nowhere")]) == 1
+    assert "does not exist" in capsys.readouterr().err
+    assert main([]) == 2
+
+
+def test_body_has_no_title(study):
+    text = markdown.body("accuracy", study, tables.accuracy(study))
+    assert not text.startswith("#")
+    assert "\n### Published" in text
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(76.914, "76.91"), (0.0316, "0.03160"), (7362.05, "7362"), (0, "0"), (-12.345, "−12.35"),
+     (3.2e-6, "3.200e-06"), (float("nan"), "–"), (123456.0, "1.235e+05")],
+)  # fmt: skip
+def test_significant(value, text):
+    assert numbers.significant(value) == text
+
+
+@pytest.mark.parametrize(
+    ("mean", "spread", "unit", "text"),
+    [(76.914, 0.938, "%", "76.91 ± 0.94"), (0.02345, 0.00041, "D", "0.02345 ± 0.00041"),
+     (1472.78, 31.4, "", "1473 ± 31"), (50, float("nan"), "%", "50.00"),
+     (0.5, 0.0, "", "0.5000"), (float("nan"), 1, "", "–")],
+)  # fmt: skip
+def test_plus_minus(mean, spread, unit, text):
+    assert numbers.plus_minus(mean, spread, unit) == text
+
+
+def test_signed_ratio_and_percent():
+    assert numbers.signed(5.17, "%") == "+5.17"
+    assert numbers.signed(-0.0025) == "−0.00250"
+    assert numbers.percent(-10.04) == "−10.0 %"
+    assert numbers.ratio(4.747) == "4.75×"
+
+
+@pytest.mark.parametrize(
+    ("name", "entry", "title"),
+    [("egnn", {"architecture": "egnn"}, "EGNN"),
+     ("egnn-relaxed", {"architecture": "egnn"}, "EGNN relaxed"),
+     ("gotennet-mu", {"architecture": "gotennet", "target": "mu"}, "GotenNet μ"),
+     ("gotennet-u0-atom", {"architecture": "gotennet", "target": "u0_atom"},
+      "GotenNet U₀ (atomisation)"),
+     ("gine-zinc", {"architecture": "gine"}, "GINE ZINC"),
+     ("my-task", {"architecture": "mlp"}, "my-task")],
+)  # fmt: skip
+def test_task_titles(name, entry, title):
+    assert titles.task_title(name, entry) == title
+
+
+def test_optimizer_titles():
+    assert titles.optimizer_title("adam") == "Adam (AdamW)"
+    assert titles.optimizer_title("muon-ns3") == "Muon ns3"
+    assert titles.optimizer_title("something") == "something"
