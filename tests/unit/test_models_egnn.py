@@ -2,9 +2,10 @@
 
 import pytest
 import torch
-from equiscape.models.egnn import EGNNLayer
-from equiscape.models.neighbours import knn
 from test_models_pointclouds import clouds, tiny
+
+from equiscape.models.egnn import EGNNLayer
+from equiscape.models.neighbours import Graph, knn
 
 
 def orthogonal(determinant, seed=5):
@@ -50,7 +51,7 @@ def test_a_layer_equals_its_equations_edge_by_edge():
     layer = EGNNLayer(5).double()
     h, x = torch.randn(2, 7, 5, dtype=torch.float64), clouds(2, 7)
     neighbours = knn(x, 3, include_self=False)
-    new_h, new_x = layer(h, x, neighbours)
+    new_h, new_x = layer(h, x, Graph(neighbours))
     for b in range(2):
         for i in range(7):
             messages, moves = torch.zeros(5), torch.zeros(3)

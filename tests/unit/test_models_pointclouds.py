@@ -2,9 +2,10 @@
 
 import pytest
 import torch
+from torch import nn
+
 from equiscape.errors import ConfigError
 from equiscape.models import build
-from torch import nn
 
 TINY = {
     "egnn": {"hidden": 6, "layers": 3, "k": 4, "head": [5]},

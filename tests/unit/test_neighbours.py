@@ -3,10 +3,11 @@
 import numpy as np
 import pytest
 import torch
+from scipy.spatial import cKDTree
+
 from equiscape.errors import ConfigError
 from equiscape.models import neighbours as module
-from equiscape.models.neighbours import gather, knn
-from scipy.spatial import cKDTree
+from equiscape.models.neighbours import knn
 
 
 def cloud(*shape, dtype=torch.float64, seed=0):
@@ -46,7 +47,7 @@ def test_float32_features_err_only_within_the_documented_rounding():
 def test_chunks_change_nothing(monkeypatch):
     x = cloud(5, 30, 3)
     whole = knn(x, 4, include_self=True)
-    monkeypatch.setattr(module, "CHUNK", 2 * 30 * 30)
+    monkeypatch.setattr(module, "chunk_size", lambda device: 2 * 30 * 30)
     assert torch.equal(knn(x, 4, include_self=True), whole)
 
 
@@ -65,9 +66,3 @@ def test_too_few_points_is_one_clear_sentence():
     assert knn(x, 5, include_self=True).shape == (1, 5, 5)
     with pytest.raises(ConfigError, match=r"model\.k: 5 neighbours .* offers 4"):
         knn(x, 5, include_self=False)
-
-
-def test_gather_takes_each_cloud_from_itself():
-    x, index = cloud(2, 6, 3), knn(cloud(2, 6, 3), 2, include_self=False)
-    expected = torch.stack([x[b][index[b]] for b in range(2)])
-    assert torch.equal(gather(x, index), expected)

@@ -1,12 +1,14 @@
-"""What the point-cloud networks share: batch norm over points, the classifier head, checks."""
+"""What the point-cloud networks share: norms folded into weights, pooling, head, checks."""
 
 from collections.abc import Sequence
 from itertools import pairwise
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from equiscape.errors import ConfigError
+from equiscape.models.neighbours import chunk_size, first_maximum, transformed
 
 
 def whole(name: str, value: object) -> int:
@@ -36,12 +38,93 @@ def fraction(name: str, value: object) -> float:
     return float(value)
 
 
-class PointNorm(nn.BatchNorm1d):
-    """Batch norm of the last axis over all the others, without moving any data."""
+class FoldedNorm(nn.BatchNorm1d):
+    """Batch norm of ``W x`` as another weight and a bias, without ever holding ``W x``.
+
+    Over rows x with mean m and covariance S, the rows ``W x`` have mean ``W m`` and variance
+    ``diag(W S W^T)``. So batch statistics cost a product of narrow inputs instead of passes over
+    wide outputs, and gradients through them are exact. Parameters and running statistics are those
+    of ``nn.BatchNorm1d`` applied to the rows ``W x``.
+    """
+
+    def forward(
+        self, weight: Tensor, moments: tuple[Tensor, Tensor] | None, count: int
+    ) -> tuple[Tensor, Tensor]:
+        """The ``weight [C', C]`` and ``bias [C']`` of ``norm(W x)``.
+
+        Args:
+            weight: ``W [C', C]``.
+            moments: mean ``[C]`` and (biased) covariance ``[C, C]`` of the rows in training mode.
+            count: of the rows; running variances are unbiased.
+        """
+        if self.training:
+            center, covariance = moments
+            mean = weight @ center
+            variance = ((weight @ covariance) * weight).sum(1).clamp_min(0.0)
+            self._track(mean.detach(), variance.detach() * (count / max(1, count - 1)))
+        else:
+            mean, variance = self.running_mean, self.running_var
+        scale = self.weight * torch.rsqrt(variance + self.eps)
+        return scale.unsqueeze(1) * weight, self.bias - scale * mean
+
+    @torch.no_grad()
+    def _track(self, mean: Tensor, variance: Tensor) -> None:
+        self.num_batches_tracked.add_(1)
+        self.running_mean.lerp_(mean.to(self.running_mean.dtype), self.momentum)
+        self.running_var.lerp_(variance.to(self.running_var.dtype), self.momentum)
+
+
+def moments(rows: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean ``[C]`` and biased covariance ``[C, C]`` of ``[count, C]``, in full precision."""
+    with torch.autocast(rows.device.type, enabled=False):
+        rows = full_precision(rows)
+        mean = rows.mean(0)
+        centred = rows - mean
+        return mean, centred.mT @ centred / len(rows)
+
+
+def full_precision(x: Tensor) -> Tensor:
+    """``x`` in float32 where it came in half precision."""
+    return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
+
+
+class PointLayer(nn.Module):
+    """``activation(norm(W x))`` on every point.
+
+    Args:
+        channels_in: of each point.
+        channels_out: of each point.
+        slope: of the activation below zero: 0 for ReLU, else a leaky one.
+    """
+
+    def __init__(self, channels_in: int, channels_out: int, slope: float = 0.0):
+        super().__init__()
+        self.linear = nn.Linear(channels_in, channels_out, bias=False)
+        self.norm = FoldedNorm(channels_out)
+        self.slope = slope
+
+    def fold(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Weight and bias of ``norm(W x)`` for the points ``x [..., channels_in]``."""
+        rows = x.flatten(0, -2)
+        statistics = moments(rows) if self.norm.training else None
+        return self.norm(self.linear.weight, statistics, len(rows))
 
     def forward(self, x: Tensor) -> Tensor:
-        """Normalise ``[..., channels]``."""
-        return super().forward(x.flatten(0, -2)).view_as(x)
+        """``[clouds, points, channels_in]`` to ``[clouds, points, channels_out]``."""
+        return F.leaky_relu(F.linear(x, *self.fold(x)), self.slope, inplace=True)
+
+
+def max_points(x: Tensor) -> Tensor:
+    """``[B, N, C]`` to ``[B, C]``: the maximum over the points; of ties the first counts."""
+    if transformed(x):
+        return x.max(1).values
+    return x.gather(1, _winners(x).unsqueeze(1)).squeeze(1)
+
+
+@torch.no_grad()
+def _winners(x: Tensor) -> Tensor:
+    clouds = x.split(max(1, chunk_size(x.device) // x[0].numel()))
+    return torch.cat([first_maximum(chunk.clone()) for chunk in clouds])
 
 
 class MaxMeanPool(nn.Module):
@@ -49,7 +132,7 @@ class MaxMeanPool(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """``[B, N, C]`` to ``[B, 2 C]``."""
-        return torch.cat([x.max(1).values, x.mean(1)], dim=1)
+        return torch.cat([max_points(x), x.mean(1)], dim=1)
 
 
 class Head(nn.Module):

@@ -7,38 +7,66 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from equiscape.models.blocks import Head, MaxMeanPool, PointNorm, fraction, whole, wholes
-from equiscape.models.neighbours import gather, knn
+from equiscape.models.blocks import (
+    FoldedNorm,
+    Head,
+    MaxMeanPool,
+    PointLayer,
+    fraction,
+    full_precision,
+    whole,
+    wholes,
+)
+from equiscape.models.neighbours import Graph, knn, neighbour_max, neighbour_sum
 
 SLOPE = 0.2  # of every LeakyReLU
 
 
 class EdgeConv(nn.Module):
-    """``x_i' = max_j leaky_relu(norm(W [x_j - x_i, x_i]))`` over the neighbours j of i."""
+    """``x_i' = max_j leaky_relu(norm(W [x_j - x_i, x_i]))`` over the neighbours j of i.
+
+    With W = [A, B] the product is ``A x_j + (B - A) x_i``: one product a node instead of one an
+    edge. Folding the norm into W leaves a maximum of ``A' x_j`` alone, for the rest does not depend
+    on j and a leaky ReLU grows with its argument. So nothing is held for every edge.
+    """
 
     def __init__(self, channels_in: int, channels_out: int):
         super().__init__()
         self.linear = nn.Linear(2 * channels_in, channels_out, bias=False)
-        self.norm = PointNorm(channels_out)
+        self.norm = FoldedNorm(channels_out)
 
     def forward(self, x: Tensor, neighbours: Tensor) -> Tensor:
         """``[B, N, channels_in]`` and ``[B, N, k]`` to ``[B, N, channels_out]``."""
-        own = x.unsqueeze(2).expand(-1, -1, neighbours.shape[2], -1)
-        edges = torch.cat([gather(x, neighbours) - own, own], dim=-1)
-        return F.leaky_relu(self.norm(self.linear(edges)), SLOPE).max(2).values
+        graph, nodes = Graph(neighbours), x.flatten(0, 1)
+        difference, own = self.linear.weight.chunk(2, dim=1)
+        weight = torch.cat([difference, own - difference], dim=1)  # on [x_j, x_i]
+        statistics = edge_moments(nodes, graph) if self.norm.training else None
+        weight, bias = self.norm(weight, statistics, graph.nodes * graph.k)
+        other, own = weight.chunk(2, dim=1)
+        y = neighbour_max(F.linear(nodes, other), graph) + F.linear(nodes, own, bias)
+        return F.leaky_relu(y, SLOPE, inplace=True).view(*x.shape[:2], -1)
 
 
-class Embedding(nn.Module):
-    """``leaky_relu(norm(W x))`` on every point."""
+def edge_moments(x: Tensor, graph: Graph) -> tuple[Tensor, Tensor]:
+    """Mean ``[2 C]`` and biased covariance ``[2 C, 2 C]`` of ``[x_j, x_i]`` over all edges.
 
-    def __init__(self, channels_in: int, channels_out: int):
-        super().__init__()
-        self.linear = nn.Linear(channels_in, channels_out, bias=False)
-        self.norm = PointNorm(channels_out)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """``[B, N, channels_in]`` to ``[B, N, channels_out]``."""
-        return F.leaky_relu(self.norm(self.linear(x)), SLOPE)
+    A node counts as x_i once for each of its k neighbours and as x_j once for each node that it is
+    a neighbour of, so sums over edges are weighted sums over the nodes ``x [nodes, C]``.
+    """
+    with torch.autocast(x.device.type, enabled=False):
+        x = full_precision(x)
+        center = x.mean(0)
+        x = x - center
+        degree = neighbour_sum(torch.ones_like(x[:, :1]), graph, transposed=True)
+        edges = graph.nodes * graph.k
+        sent = (degree * x).sum(0) / edges
+        others = x.mT @ (degree * x) / edges - torch.outer(sent, sent)
+        mixed = neighbour_sum(x, graph).mT @ x / edges  # the mean of x_i is zero
+        own = x.mT @ x / graph.nodes
+        covariance = torch.cat(
+            [torch.cat([others, mixed], dim=1), torch.cat([mixed.mT, own], dim=1)]
+        )
+        return torch.cat([center + sent, center]), covariance
 
 
 class DGCNN(nn.Module):
@@ -68,7 +96,7 @@ class DGCNN(nn.Module):
         head = wholes("head", head)
         self.k = whole("k", k)
         self.edges = nn.ModuleList(EdgeConv(a, b) for a, b in pairwise((3, *channels)))
-        self.embedding = Embedding(sum(channels), whole("embedding", embedding))
+        self.embedding = PointLayer(sum(channels), whole("embedding", embedding), SLOPE)
         self.pool = MaxMeanPool()
         self.head = Head(
             (2 * embedding, *head),

@@ -9,10 +9,12 @@ distances alone, so the logits are invariant under rotations, reflections and tr
 from collections.abc import Sequence
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from equiscape.models.blocks import Head, MaxMeanPool, fraction, whole, wholes
-from equiscape.models.neighbours import gather, knn
+from equiscape.models.messages import message_sums
+from equiscape.models.neighbours import Graph, knn
 
 
 class EGNNLayer(nn.Module):
@@ -41,16 +43,26 @@ class EGNNLayer(nn.Module):
             )
             nn.init.xavier_uniform_(self.phi_x[2].weight, gain=0.001)
 
-    def forward(self, h: Tensor, x: Tensor, neighbours: Tensor) -> tuple[Tensor, Tensor]:
-        """``h [B, N, H]``, ``x [B, N, 3]``, ``neighbours [B, N, k]`` to the new h and x."""
-        difference = x.unsqueeze(2) - gather(x, neighbours)
-        squared = difference.square().sum(-1, keepdim=True)
-        own = h.unsqueeze(2).expand(-1, -1, neighbours.shape[2], -1)
-        messages = self.phi_e(torch.cat([own, gather(h, neighbours), squared], dim=-1))
-        if self.phi_x is not None:
-            x = x + (difference * self.phi_x(messages)).mean(2)
-        h = h + self.phi_h(torch.cat([h, messages.sum(2)], dim=-1))
-        return h, x
+    def forward(self, h: Tensor, x: Tensor, graph: Graph) -> tuple[Tensor, Tensor]:
+        """``h [B, N, H]`` and ``x [B, N, 3]`` to the new h and x."""
+        hidden, nodes, coordinates = h.shape[2], h.flatten(0, 1), x.flatten(0, 1)
+        first, second = self.phi_e[0], self.phi_e[2]
+        # the first layer's product once a node, not once an edge
+        own, other, distance = first.weight.split([hidden, hidden, 1], dim=1)
+        phi_x = () if self.phi_x is None else tuple(self.phi_x.parameters())
+        messages, *moves = message_sums(
+            graph,
+            F.linear(nodes, own, first.bias),
+            F.linear(nodes, other),
+            coordinates,
+            distance.squeeze(1),
+            second.weight,
+            second.bias,
+            *phi_x,
+        )
+        if moves:
+            x = x + moves[0].view_as(x)
+        return h + self.phi_h(torch.cat([nodes, messages], dim=1)).view_as(h), x
 
 
 class EGNN(nn.Module):
@@ -96,11 +108,11 @@ class EGNN(nn.Module):
 
     def embed(self, points: Tensor) -> tuple[Tensor, list[Tensor]]:
         """The final features ``[B, N, H]`` and the coordinates ``[B, N, 3]`` after each layer."""
-        neighbours = knn(points, self.k, include_self=False)
+        graph = Graph(knn(points, self.k, include_self=False))  # fixed: one for all layers
         x, trajectory = points, []
         h = self.embedding((x - x.mean(1, keepdim=True)).norm(dim=-1, keepdim=True))
         for layer in self.layers:
-            h, x = layer(h, x, neighbours)
+            h, x = layer(h, x, graph)
             trajectory.append(x)
         return h, trajectory
 

@@ -1,11 +1,32 @@
-"""Exact k nearest neighbours in batches of clouds, and the gathering of what they hold."""
+"""Exact k nearest neighbours in batches of clouds, and reductions over them.
+
+The reductions never hold a value for every edge: a sum over neighbours is a product with the sparse
+adjacency matrix, a maximum is a selection of winners found in chunks. Both can be differentiated
+any number of times.
+"""
+
+from functools import cached_property
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
+from torch._C._functorch import is_functorch_wrapped_tensor, is_legacy_batchedtensor
+from torch.autograd import Function
 
 from equiscape.errors import ConfigError
 
-CHUNK = 2**24  # distances held at once: 64 MiB in float32
+
+def transformed(x: Tensor) -> bool:
+    """Whether a ``torch.func`` transform or ``is_grads_batched`` works on x.
+
+    Both compose with plain tensor operations only, so whoever has a faster way takes those then.
+    """
+    return is_functorch_wrapped_tensor(x) or is_legacy_batchedtensor(x)
+
+
+def chunk_size(device: torch.device) -> int:
+    """Values that a temporary of a chunk may hold: what stays in a CPU's cache, more on a GPU."""
+    return 2**20 if device.type == "cpu" else 2**26
 
 
 @torch.no_grad()
@@ -25,12 +46,12 @@ def knn(x: Tensor, k: int, include_self: bool) -> Tensor:
             DGCNN's published graph; a duplicate of it is a neighbour like any other either way.
 
     Returns:
-        ``[clouds, points, k]`` int64 indices into the points of the same cloud.
+        ``[clouds, points, k]`` int64 indices into the points of the same cloud, nearest first.
 
     Raises:
         ConfigError: the clouds have fewer than ``k`` points to choose from.
     """
-    clouds, points, _ = x.shape
+    _, points, _ = x.shape
     candidates = points if include_self else points - 1
     if k > candidates:
         raise ConfigError(
@@ -40,34 +61,114 @@ def knn(x: Tensor, k: int, include_self: bool) -> Tensor:
     if x.dtype in (torch.float16, torch.bfloat16):
         x = x.float()
     x = x - x.mean(1, keepdim=True)
-    nearest = x.new_empty(clouds, points, k, dtype=torch.long)
     own = -torch.inf if include_self else torch.inf
-    step = max(1, CHUNK // (points * points))
-    for start in range(0, clouds, step):
-        chunk = x[start : start + step]
-        distance = squared_distances(chunk)
-        distance.diagonal(dim1=1, dim2=2).fill_(own)
-        nearest[start : start + step] = distance.topk(k, dim=2, largest=False).indices
-    return nearest
+    nearest = []
+    with torch.autocast(x.device.type, enabled=False):
+        for clouds in x.split(max(1, chunk_size(x.device) // points**2)):
+            distance = squared_distances(clouds)
+            distance.diagonal(dim1=1, dim2=2).fill_(own)
+            nearest.append(distance.topk(k, dim=2, largest=False).indices)
+    return torch.cat(nearest)
 
 
 def squared_distances(x: Tensor) -> Tensor:
     """``[B, N, N]`` squared distances within each cloud of ``[B, N, C]``."""
     if x.shape[2] <= 4:
-        columns = x.unbind(2)
-        first = columns[0].unsqueeze(2) - columns[0].unsqueeze(1)
-        total = first.square_()
-        for column in columns[1:]:
-            total += (column.unsqueeze(2) - column.unsqueeze(1)).square_()
+        total = x.new_zeros(())
+        for column in x.unbind(2):
+            difference = column.unsqueeze(2) - column.unsqueeze(1)
+            total = torch.addcmul(total, difference, difference)
         return total
     squares = x.square().sum(2)
     inner = torch.baddbmm(squares.unsqueeze(1), x, x.mT, alpha=-2)
     return inner.add_(squares.unsqueeze(2))
 
 
-def gather(x: Tensor, neighbours: Tensor) -> Tensor:
-    """``[B, N, k, C]`` features of the neighbours ``[B, N, k]`` from ``[B, N, C]``."""
-    clouds, points, channels = x.shape
-    offset = torch.arange(0, clouds * points, points, device=x.device).view(-1, 1, 1)
-    flat = x.flatten(0, 1).index_select(0, (neighbours + offset).flatten())
-    return flat.view(*neighbours.shape, channels)
+class Graph:
+    """The neighbours of every point of a batch of clouds, all nodes numbered through.
+
+    Args:
+        neighbours: ``[clouds, points, k]`` indices within each cloud, as :func:`knn` gives them.
+
+    Attributes:
+        sources: ``[nodes, k]`` numbers of the nodes that send to each node.
+    """
+
+    def __init__(self, neighbours: Tensor):
+        self.clouds, self.points, self.k = neighbours.shape
+        self.nodes = self.clouds * self.points
+        first = torch.arange(0, self.nodes, self.points, device=neighbours.device)
+        self.sources = (neighbours + first.view(-1, 1, 1)).flatten(0, 1)
+
+    @cached_property
+    def by_source(self) -> tuple[Tensor, Tensor]:
+        """Edges (numbered as in ``sources``) ordered by source; where each source's run starts."""
+        sources, edges = self.sources.flatten().sort(stable=True)
+        nodes = torch.arange(self.nodes, device=sources.device)
+        return edges, torch.searchsorted(sources, nodes)
+
+
+def neighbour_sum(x: Tensor, graph: Graph, transposed: bool = False) -> Tensor:
+    """``y_i = sum_j x_j`` over the neighbours j of i; transposed, over the i that j sends to.
+
+    ``[nodes, channels]`` to ``[nodes, channels]``.
+    """
+    if transformed(x) or transformed(graph.sources):
+        if not transposed:
+            return x[graph.sources].sum(1)
+        edges = x.repeat_interleave(graph.k, 0)
+        return torch.zeros_like(x).index_add(0, graph.sources.flatten(), edges)
+    return _NeighbourSum.apply(x, graph, transposed)
+
+
+class _NeighbourSum(Function):
+    """Linear, so its derivative is the transposed sum, whose derivative is the sum again."""
+
+    @staticmethod
+    def forward(ctx, x: Tensor, graph: Graph, transposed: bool) -> Tensor:
+        ctx.graph, ctx.transposed = graph, transposed
+        if not transposed:
+            return F.embedding_bag(graph.sources, x, mode="sum")
+        edges, starts = graph.by_source
+        return F.embedding_bag(edges // graph.k, x, starts, mode="sum")
+
+    @staticmethod
+    def backward(ctx, gradient: Tensor):
+        return neighbour_sum(gradient.contiguous(), ctx.graph, not ctx.transposed), None, None
+
+
+def neighbour_max(x: Tensor, graph: Graph) -> Tensor:
+    """``y_i = max_j x_j`` over the neighbours j of i, each channel of ``[nodes, channels]`` alone.
+
+    The gradient goes to one neighbour, the first of those that tie.
+    """
+    if transformed(x) or transformed(graph.sources):
+        return x[graph.sources].max(1).values
+    return x.gather(0, _winners(x, graph))
+
+
+@torch.no_grad()
+def _winners(x: Tensor, graph: Graph) -> Tensor:
+    """``[nodes, channels]`` numbers of the nodes that hold the maxima."""
+    winners = torch.empty(x.shape, dtype=torch.long, device=x.device)
+    nodes = max(1, chunk_size(x.device) // (graph.k * x.shape[1]))
+    buffer = x.new_empty(min(nodes, graph.nodes) * graph.k, x.shape[1])
+    for sources, out in zip(graph.sources.split(nodes), winners.split(nodes)):
+        values = torch.index_select(x, 0, sources.flatten(), out=buffer[: sources.numel()])
+        slot = first_maximum(values.view(*sources.shape, -1))
+        torch.gather(sources, 1, slot, out=out)
+    return winners
+
+
+def first_maximum(values: Tensor) -> Tensor:
+    """``values.max(1).indices`` of ``[a, b, c]``; destroys ``values``.
+
+    On a CPU three vectorised passes are twice as fast as the one of torch that tracks indices.
+    """
+    if values.device.type != "cpu" or values.dtype not in (torch.float32, torch.float64):
+        return values.max(1).indices
+    count = values.shape[1]
+    rank = torch.arange(count, 0, -1, dtype=values.dtype).view(1, -1, 1)
+    torch.eq(values, values.amax(1, keepdim=True), out=values)
+    best = values.mul_(rank).amax(1)
+    return (count - best).long().clamp_(max=count - 1)  # NaN equals nothing: any slot will do

@@ -4,30 +4,37 @@ from collections.abc import Sequence
 from itertools import pairwise
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
-from equiscape.models.blocks import Head, PointNorm, fraction, whole, wholes
+from equiscape.models.blocks import Head, PointLayer, fraction, whole, wholes
+from equiscape.models.neighbours import chunk_size, first_maximum, transformed
 
 
-class PointLayer(nn.Module):
-    """``relu(norm(W x))`` on every point."""
+class PooledLayer(PointLayer):
+    """``max_i relu(norm(W x_i))`` over the points i.
 
-    def __init__(self, channels_in: int, channels_out: int):
-        super().__init__()
-        self.linear = nn.Linear(channels_in, channels_out, bias=False)
-        self.norm = PointNorm(channels_out)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """``[clouds, points, channels_in]`` to ``[clouds, points, channels_out]``."""
-        return torch.relu(self.norm(self.linear(x)))
-
-
-class MaxPool(nn.Module):
-    """The maximum over the points."""
+    ReLU grows with its argument, so it can follow the maximum; and of all points only those that
+    win a channel matter, in the gradient too. So the widest layer of the network is never held:
+    its winners are found cloud by cloud, then their products alone are computed.
+    """
 
     def forward(self, x: Tensor) -> Tensor:
-        """``[clouds, points, channels]`` to ``[clouds, channels]``."""
-        return x.max(1).values
+        """``[clouds, points, channels_in]`` to ``[clouds, channels_out]``."""
+        weight, bias = self.fold(x)
+        if transformed(x) or transformed(weight):
+            return torch.relu(F.linear(x, weight, bias).max(1).values)
+        winners = self._winners(x, weight)  # numbered through all clouds
+        rows = x.flatten(0, 1).index_select(0, winners.flatten()).view(*winners.shape, -1)
+        return torch.relu((rows * weight).sum(-1) + bias)
+
+    @staticmethod
+    @torch.no_grad()
+    def _winners(x: Tensor, weight: Tensor) -> Tensor:
+        clouds, points, _ = x.shape
+        step = max(1, chunk_size(x.device) // (points * len(weight)))
+        slots = torch.cat([first_maximum(F.linear(chunk, weight)) for chunk in x.split(step)])
+        return slots + torch.arange(0, clouds * points, points, device=x.device).unsqueeze(1)
 
 
 class PointNet(nn.Module):
@@ -49,12 +56,12 @@ class PointNet(nn.Module):
         dropout: float = 0.5,
     ):
         super().__init__()
-        channels = wholes("channels", channels, at_least=1)
+        *narrow, wide = (3, *wholes("channels", channels, at_least=1))
         head = wholes("head", head)
-        self.layers = nn.ModuleList(PointLayer(a, b) for a, b in pairwise((3, *channels)))
-        self.pool = MaxPool()
+        self.layers = nn.ModuleList(PointLayer(a, b) for a, b in pairwise(narrow))
+        self.layers.append(PooledLayer(narrow[-1], wide))
         self.head = Head(
-            (channels[-1], *head),
+            (wide, *head),
             whole("num_outputs", num_outputs),
             activation=nn.ReLU(),
             dropout=fraction("dropout", dropout),
@@ -64,12 +71,12 @@ class PointNet(nn.Module):
 
     def representations(self) -> dict[str, nn.Module]:
         """Every layer but the last as ``[B, N, C]``; the last pooled, as ``[B, C]``."""
-        layers = {f"layers.{i}": layer for i, layer in enumerate(self.layers[:-1])}
-        return layers | {"pool": self.pool}
+        *layers, pool = self.layers
+        return {f"layers.{i}": layer for i, layer in enumerate(layers)} | {"pool": pool}
 
     def forward(self, points: Tensor) -> Tensor:
         """``[clouds, points, 3]`` coordinates to ``[clouds, num_outputs]`` logits."""
         x = points
         for layer in self.layers:
             x = layer(x)
-        return self.head(self.pool(x))
+        return self.head(x)
