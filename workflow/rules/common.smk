@@ -12,6 +12,7 @@ SCRIPTS = Path(workflow.basedir) / "workflow/scripts"
 sys.path.insert(0, str(SCRIPTS))
 
 from equiscape.errors import ConfigError
+from equiscape.report import manifest as reporting
 from equiscape.study import Study, check_schema
 
 SCHEMA = Path(workflow.basedir) / "workflow/schemas/config.schema.yaml"
@@ -37,15 +38,19 @@ wildcard_constraints:
     seed="[0-9]+",
 
 
+REFERENCE = Path(workflow.basedir) / "workflow/reference"
+MANIFEST = reporting.Manifest.from_study(STUDY, "<results>", REFERENCE)
+NOTEBOOKS = expand("<results>/notebooks/{name}.html", name=reporting.notebooks(MANIFEST))
+
 GRID_CELL = "<results>/grid/{task}_{optimizer}/lr{lr}_wd{wd}_seed{seed}"
 FINAL_CELL = "<results>/final/{task}_{optimizer}/seed{seed}"
-PAIR = "{task}_{optimizer}"
 
 
 def grid_cells(task, optimizer):
     """Metrics of every grid cell of a task and an optimizer."""
+    pattern = f"{GRID_CELL}/metrics.json"
     return [
-        GRID_CELL.format(task=task, optimizer=optimizer, lr=lr, wd=wd, seed=seed) + "/metrics.json"
+        pattern.format(task=task, optimizer=optimizer, lr=lr, wd=wd, seed=seed)
         for lr, wd, seed in STUDY.grid(optimizer)
     ]
 
@@ -98,3 +103,21 @@ def escalating(name, default):
     return lambda wildcards, attempt: int(
         STUDY.resources(wildcards.task).get(name, default) * (1 + 0.5 * (attempt - 1))
     )
+
+
+def raw(wildcards):
+    """What preparation reads: the record of a download, the local files, or nothing."""
+    name = wildcards.dataset
+    if STUDY.is_remote(name):
+        return f"<resources>/raw/{name}.json"
+    return [str(path) for path in STUDY.local_files(name)]
+
+
+def strings(paths):
+    """Snakemake takes paths as strings."""
+    return [str(path) for path in paths]
+
+
+def report_entry(entry):
+    """Keywords of ``report()`` for a figure: captions lie in workflow/report."""
+    return {**entry, "caption": f"../report/{entry['caption']}.rst"}

@@ -3,14 +3,6 @@
 #        <resources>/prepared/{dataset}.h5, samples, targets and splits in one file
 
 
-def raw(wildcards):
-    """What preparation reads: the record of a download, the local files, or nothing."""
-    name = wildcards.dataset
-    if STUDY.is_remote(name):
-        return f"<resources>/raw/{name}.json"
-    return [str(path) for path in STUDY.local_files(name)]
-
-
 rule download:
     output:
         "<resources>/raw/{dataset}.json",

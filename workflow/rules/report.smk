@@ -3,22 +3,6 @@
 #        <results>/tables/*.csv and *.md
 #        <results>/notebooks/*.ipynb and *.html, <results>/figures/*.pdf and *.png
 
-from equiscape.report import manifest as reporting
-
-REFERENCE = Path(workflow.basedir) / "workflow/reference"
-MANIFEST = reporting.Manifest.from_study(STUDY, "<results>", REFERENCE)
-NOTEBOOKS = expand("<results>/notebooks/{name}.html", name=reporting.notebooks(MANIFEST))
-
-
-def strings(paths):
-    """Snakemake takes paths as strings."""
-    return [str(path) for path in paths]
-
-
-def report_entry(entry):
-    """Keywords of ``report()`` for a figure: captions lie in workflow/report."""
-    return {**entry, "caption": f"../report/{entry['caption']}.rst"}
-
 
 rule manifest:
     output:
@@ -98,6 +82,15 @@ for name in reporting.notebooks(MANIFEST):
                 )
                 for figure in reporting.notebook_figures(MANIFEST, name)
             ],
+        log:
+            f"<logs>/notebooks/{name}.log",
+        benchmark:
+            f"<benchmarks>/notebooks/{name}.tsv"
+        conda:
+            "../../envs/report.yaml"
+        resources:
+            mem_mb=2000,
+            runtime=20,
         params:
             protocol=1,
             library=SCRIPTS,
@@ -109,4 +102,4 @@ for name in reporting.notebooks(MANIFEST):
             " -p manifest {input.manifest:q} -p figures {params.figures:q} - {output.ipynb:q} && "
             "jupyter nbconvert --to html --template $(dirname {input.template:q})"
             " {output.ipynb:q}"
-            ") > {log:q} 2>&1"
+            ") > {log} 2>&1"
