@@ -1,0 +1,159 @@
+"""Corrupted test clouds in one file: generated from prepared data, or the published arrays.
+
+Format ``equiscape-corrupted-1``: ``labels [n]`` and one array ``{corruption}/{severity}
+[n, M, 3]`` float32 for each pair, with the source, its checksum and the version of this
+preparation as attributes.
+"""
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+
+from equiscape import io
+from equiscape.data.archives import DAMAGE, Source, open_source
+from equiscape.data.corruptions import CORRUPTIONS, SEVERITIES, corrupt
+from equiscape.data.pointcloud import open_prepared
+from equiscape.errors import ConfigError, DataError
+from equiscape.registry import unknown
+
+FORMAT = "equiscape-corrupted-1"
+PREPARATION_VERSION = 1
+GENERATED = "generated"
+PUBLISHED = (*CORRUPTIONS, "occlusion", "lidar")
+
+
+def prepare(
+    entry: dict[str, Any], source: Path | None, prepared: Path | None, output: Path
+) -> None:
+    """Write the corrupted clouds of a data set, atomically.
+
+    Args:
+        entry: of ``datasets`` in the configuration. Used here: ``points`` and ``corruptions``:
+            ``source`` (``generated``, or anything else for the published arrays), ``names``
+            (default all), ``severities`` (default 1 to 5) and, for generated ones, ``samples``
+            (a fixed random subset of the test split; default all of it) and ``seed``.
+        source: archive or folder of the published arrays; None where they are generated.
+        prepared: the prepared data set whose test clouds are corrupted; None for published ones.
+        output: the file to write.
+
+    Raises:
+        DataError: a source is missing or damaged.
+        ConfigError: an unknown corruption or severity.
+    """
+    settings = entry["corruptions"]
+    if settings["source"] == GENERATED:
+        write_corrupted(prepared, output, {**settings, "points": entry.get("points")})
+    else:
+        write_published(source, output, settings)
+
+
+def write_corrupted(prepared: Path, output: Path, settings: dict[str, Any]) -> None:
+    """Generate corrupted test clouds of a prepared data set; see :func:`prepare`.
+
+    A cloud's random numbers depend on ``seed`` and its place in the prepared file, so a subset
+    holds the same clouds as the whole.
+    """
+    names, severities = _chosen(settings, tuple(CORRUPTIONS))
+    with open_prepared(prepared) as file, io.atomic_path(output) as temporary:
+        indices = file["split/test"][()]
+        samples, seed = settings.get("samples"), settings.get("seed", 0)
+        if samples is not None and samples < len(indices):
+            indices = np.sort(np.random.default_rng(seed).choice(indices, samples, replace=False))
+        number = settings.get("points") or file["points"].shape[1]
+        full = file["points"][np.sort(indices)]
+        seeds = [int(np.random.SeedSequence([seed, i]).generate_state(1)[0]) for i in indices]
+        with h5py.File(temporary, "w") as out:
+            out["labels"] = file["labels"][()][indices]
+            for name in names:
+                # Only this one needs more points than a network sees.
+                dense = name == "density_inc"
+                clouds, options = (full, {"number": number}) if dense else (full[:, :number], {})
+                for severity in severities:
+                    out[f"{name}/{severity}"] = corrupt(clouds, name, severity, seeds, **options)
+            _sign(out, GENERATED, io.sha256(prepared))
+
+
+def write_published(source: Path, output: Path, settings: dict[str, Any]) -> None:
+    """Copy the published arrays, ``data_{corruption}_{severity}.npy`` and ``label.npy``.
+
+    They are read without pickle, one at a time.
+    """
+    names, severities = _chosen(settings, PUBLISHED)
+    with (
+        open_source(source) as arrays,
+        io.atomic_path(output) as temporary,
+        h5py.File(temporary, "w") as out,
+    ):
+        labels = _array(arrays, "label.npy").astype(np.int64).ravel()
+        out["labels"] = labels
+        for name in names:
+            for severity in severities:
+                file = f"data_{name}_{severity}.npy"
+                points = _array(arrays, file).astype(np.float32)
+                if points.ndim != 3 or points.shape[2] != 3 or len(points) != len(labels):
+                    raise DataError(
+                        f"{file} in {source} has the shape {list(points.shape)} instead of "
+                        f"[{len(labels)}, points, 3]; get the complete data set."
+                    )
+                if not np.isfinite(points).all():
+                    raise DataError(
+                        f"{file} in {source} has coordinates that are not finite; get it again."
+                    )
+                out[f"{name}/{severity}"] = points
+        checksum = io.sha256(source) if Path(source).is_file() else ""
+        _sign(out, str(settings["source"]), checksum)
+
+
+def _array(source: Source, name: str) -> np.ndarray:
+    with source.open(name) as file:
+        try:
+            return np.lib.format.read_array(file, allow_pickle=False)
+        except DAMAGE as error:
+            raise source.damaged(name, error) from None
+
+
+def _chosen(settings: dict[str, Any], known: tuple[str, ...]) -> tuple[list[str], list[int]]:
+    names = list(settings.get("names") or known)
+    for name in names:
+        if name not in known:
+            raise unknown(name, known, "corruptions.names")
+    severities = list(settings.get("severities") or SEVERITIES)
+    for severity in severities:
+        if severity not in SEVERITIES:
+            raise ConfigError(f"corruptions.severities: {severity} is not one of 1, 2, 3, 4, 5.")
+    return names, severities
+
+
+def _sign(file: h5py.File, source: str, checksum: str) -> None:
+    file.attrs["format"] = FORMAT
+    file.attrs["source"] = source
+    file.attrs["source_sha256"] = checksum
+    file.attrs["preparation_version"] = PREPARATION_VERSION
+
+
+def read_corrupted(path: Path) -> Iterator[tuple[str, int, np.ndarray, np.ndarray]]:
+    """Yield (corruption, severity, points ``[n, M, 3]``, labels ``[n]``), pair by pair.
+
+    Raises:
+        DataError: the file is missing, damaged or of another format.
+    """
+    path = Path(path)
+    if not path.exists():
+        raise DataError(f"{path} does not exist; run the rule that writes it first.")
+    try:
+        file = h5py.File(path, "r")
+    except OSError as error:
+        reason = re.split(r"[(\n]", str(error))[0].strip()
+        raise DataError(f"{path} is damaged ({reason}); delete it and rerun its rule.") from None
+    with file:
+        if file.attrs.get("format") != FORMAT:
+            raise DataError(f"{path} is not of format {FORMAT!r}; delete it and rerun its rule.")
+        labels = file["labels"][()]
+        names = [name for name in PUBLISHED if name in file]
+        for name in names:
+            for severity in sorted(map(int, file[name])):
+                yield name, severity, file[f"{name}/{severity}"][()], labels

@@ -1,0 +1,52 @@
+"""Accuracy on corrupted test clouds."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import pandas as pd
+import torch
+from torch import nn
+
+from equiscape.data.base import Batch
+from equiscape.data.corrupted import read_corrupted
+from equiscape.errors import DataError
+from equiscape.task import Task
+
+
+def measure_robustness(
+    task: Task, models: Mapping[int, nn.Module], corrupted: Path
+) -> pd.DataFrame:
+    """Evaluate networks on every corruption and severity.
+
+    Each array is read once, whatever the number of networks.
+
+    Args:
+        task: the networks' task, on a point-cloud data set.
+        models: final seed to trained network.
+        corrupted: a file of :mod:`equiscape.data.corrupted`.
+
+    Returns:
+        columns ``seed``, ``corruption``, ``severity`` and ``accuracy`` (in percent), one row each,
+        corruption by corruption.
+
+    Raises:
+        DataError: the file is damaged, or its labels are not the task's.
+    """
+    rows = []
+    classes = task.dataset.model_arguments()["num_outputs"]
+    for corruption, severity, points, labels in read_corrupted(corrupted):
+        if labels.max() >= classes:
+            raise DataError(
+                f"{corrupted} has the label {labels.max()}, but the data set of task {task.name} "
+                f"has {classes} classes; corrupt the clouds of that data set."
+            )
+        clouds = torch.from_numpy(points).split(task.batch_size)
+        targets = torch.from_numpy(labels).split(task.batch_size)
+        batches = [
+            Batch((cloud.to(task.device),), target.to(task.device), len(target))
+            for cloud, target in zip(clouds, targets)
+        ]
+        for seed, model in models.items():
+            accuracy = task.score(model, iter(batches))["score"]
+            rows.append((seed, corruption, severity, accuracy))
+    return pd.DataFrame(rows, columns=["seed", "corruption", "severity", "accuracy"])
