@@ -141,11 +141,12 @@ class Trainer:
         if not self._pending:
             return
         values = torch.stack([loss for loss, _ in self._pending]).tolist()
+        checked = len(self.losses)
         self.losses += [(value, size) for value, (_, size) in zip(values, self._pending)]
         self._pending = []
-        for i, (value, _) in enumerate(self.losses):
+        for i, value in enumerate(values):
             if not math.isfinite(value):
-                raise Diverged(i + 1)
+                raise Diverged(checked + i + 1)
 
     def _train(self, indices: Tensor) -> tuple[Tensor, int]:
         """One optimizer step; the batch's mean loss, on the device, and its number of samples."""
