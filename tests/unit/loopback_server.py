@@ -1,0 +1,107 @@
+"""A real HTTP server on loopback that serves files, and fails in the ways that servers fail."""
+
+import ssl
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from threading import Thread
+
+PAGE = b"\n<!DOCTYPE html>\n<html><body>The service is down for maintenance.</body></html>"
+
+
+class LoopbackServer(ThreadingHTTPServer):
+    """Serves ``content`` under ``/{behaviour}/{name}``.
+
+    Attributes:
+        content: name to bytes.
+        requests: every (path, Range header or None), in order.
+    """
+
+    daemon_threads = True
+
+    def __init__(self, content: dict[str, bytes]):
+        super().__init__(("127.0.0.1", 0), _Handler)
+        self.content = content
+        self.requests: list[tuple[str, str | None]] = []
+        self.scheme = "http"
+
+    def url(self, path: str) -> str:
+        """The address of ``path``."""
+        return f"{self.scheme}://127.0.0.1:{self.server_port}/{path}"
+
+    def count(self, behaviour: str) -> int:
+        """How many requests came for addresses of one behaviour."""
+        return Counter(path.split("/")[1] for path, _ in self.requests)[behaviour]
+
+    def handle_error(self, request: object, client_address: object) -> None:
+        """A client that hangs up is part of the tests."""
+
+
+class _Handler(BaseHTTPRequestHandler):
+    server: LoopbackServer
+    protocol_version = "HTTP/1.1"
+
+    def log_message(self, *args: object) -> None:
+        """Say nothing."""
+
+    def do_GET(self) -> None:
+        _, behaviour, name = self.path.split("/")
+        wanted = self.headers.get("Range")
+        self.server.requests.append((self.path, wanted))
+        if behaviour == "redirect":
+            self.send_response(302)
+            self.send_header("Location", f"/serve/{name}")
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+            return
+        if behaviour in ("404", "500") or (behaviour == "busy" and self.server.count("busy") < 3):
+            self.answer(404 if behaviour == "404" else 503, b"sorry")
+            return
+        data = self.server.content[name]
+        if behaviour == "page":
+            data = PAGE
+        elif behaviour == "corrupt":
+            data = data[:100] + bytes([data[100] ^ 1]) + data[101:]
+        elif behaviour == "short":  # as if the file on the server were cut off
+            data = data[: len(data) // 2]
+        start = 0
+        if wanted and behaviour != "no-range":
+            start = int(wanted.removeprefix("bytes=").removesuffix("-"))
+            if start >= len(data):
+                self.answer(416, b"")
+                return
+        # `cut` and `no-range` hang up halfway through what is left, the first two times.
+        cuts = behaviour in ("cut", "no-range") and self.server.count(behaviour) <= 2
+        cuts = cuts or behaviour == "always-cut"
+        self.send_response(206 if start else 200)
+        self.send_header("Content-Length", str(len(data) - start))
+        self.end_headers()
+        self.wfile.write(data[start : (start + len(data)) // 2 if cuts else None])
+        self.close_connection = True
+
+    def answer(self, status: int, body: bytes) -> None:
+        """A whole answer."""
+        self.send_response(status)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+
+@contextmanager
+def serving(content: dict[str, bytes], certificate: Path | None = None) -> Iterator[LoopbackServer]:
+    """Run a server in a thread; over TLS with a ``certificate`` (PEM, with its key)."""
+    with LoopbackServer(content) as server:
+        if certificate is not None:
+            context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+            context.load_cert_chain(certificate)
+            server.socket = context.wrap_socket(server.socket, server_side=True)
+            server.scheme = "https"
+        thread = Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
+        thread.start()
+        try:
+            yield server
+        finally:
+            server.shutdown()
+            thread.join()
