@@ -48,12 +48,12 @@ def laid_out(figure) -> None:
         figure.canvas.draw()
     renderer = figure.canvas.get_renderer()
     page = figure.bbox
-    for axis in figure.axes:
-        box = axis.get_tightbbox(renderer)
-        assert box.x0 >= page.x0 - 1, axis.get_title(loc="left")
-        assert box.x1 <= page.x1 + 1, axis.get_title(loc="left")
-        assert box.y0 >= page.y0 - 1
-        assert box.y1 <= page.y1 + 1
+    for artist in [*figure.axes, *figure.legends]:
+        box = artist.get_tightbbox(renderer)
+        assert box.x0 >= page.x0 - 1, artist
+        assert box.x1 <= page.x1 + 1, artist
+        assert box.y0 >= page.y0 - 1, artist
+        assert box.y1 <= page.y1 + 1, artist
 
 
 def test_accuracy(study):
@@ -123,7 +123,7 @@ def test_slices_survive_infinite_losses(tmp_path):
 def test_ranks(study):
     table = tables.rank(study)
     laid_out(ranks.ratios(study, table))
-    for task in study.tasks:
+    for task in {next(iter(study.tasks)), list(study.tasks)[-1]}:
         laid_out(ranks.layers(study, task, table))
 
 

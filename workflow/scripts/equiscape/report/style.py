@@ -103,18 +103,36 @@ def optimizer_handles(
     ]  # fmt: skip
 
 
-def legend(
-    figure: Figure, handles: list, columns: int | None = None, title: str | None = None
-) -> None:
-    """One legend above all panels, with the figure's title over it if there is one."""
+def legend(figure: Figure, handles: list, title: str | None = None) -> None:
+    """One legend above all panels, in as few rows as fit; ``title`` stands over it."""
+    columns = next(
+        (
+            n
+            for n in range(len(handles), 1, -1)
+            if _legend_width(handles, n) < figure.get_figwidth()
+        ),
+        1,
+    )
+    columns = -(-len(handles) // -(-len(handles) // columns))  # as many rows, evenly filled
     figure.legend(
         handles=handles,
         loc="outside upper center",
-        ncols=columns or (len(handles) if len(handles) <= 5 else -(-len(handles) // 2)),
+        ncols=columns,
         title=title,
         handlelength=2.2,
         columnspacing=1.6,
     )
+
+
+def _legend_width(handles: list, columns: int) -> float:
+    """Estimated width of a legend in inches; entries fill it column by column."""
+    rows = -(-len(handles) // columns)
+    longest = [
+        max(len(handle.get_label()) for handle in handles[i : i + rows])
+        for i in range(0, len(handles), rows)
+    ]
+    em = mpl.rcParams["legend.fontsize"] / 72
+    return em * (1.0 + sum(0.6 * letters + 2.2 + 0.8 + 1.6 for letters in longest))
 
 
 def panels(

@@ -158,7 +158,7 @@ def selection(manifest: Manifest, grid: pd.DataFrame) -> Figure:
         handles.append(
             Line2D([], [], color=style.GREY, marker="x", linestyle="none", label="diverged")
         )
-    style.legend(figure, handles, columns=4)
+    style.legend(figure, handles)
     return figure
 
 

@@ -5,7 +5,7 @@ import numpy as np
 from matplotlib.colors import BoundaryNorm
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter
+from matplotlib.ticker import FuncFormatter, NullFormatter
 
 from equiscape.report import style
 from equiscape.report.load import Slice
@@ -67,8 +67,8 @@ def contours(manifest: Manifest, task: str, measured: dict[tuple[str, str], Slic
         axis.set_aspect("equal")
         axis.set_xlabel("direction 1")
         axis.label_outer()
-        axis.xaxis.set_major_locator(MaxNLocator(nbins=5, symmetric=True))
-        axis.yaxis.set_major_locator(MaxNLocator(nbins=5, symmetric=True))
+        axis.set_xticks(plane.x[0] * np.linspace(1, -1, 5))
+        axis.set_yticks(plane.y[0] * np.linspace(1, -1, 5))
     for axis in flat[len(names) :]:
         axis.remove()
     for row in axes:
