@@ -3,7 +3,7 @@
 import pytest
 
 from equiscape.errors import DataError
-from equiscape.objectives import Metric
+from equiscape.metric import Metric
 from equiscape.selection import representative, select
 
 ACCURACY = {"name": "accuracy", "direction": "max", "unit": "%"}

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from equiscape.errors import DataError
-from equiscape.objectives import Metric
+from equiscape.metric import Metric
 
 Cell = Mapping[str, Any]
 

@@ -16,7 +16,7 @@ from equiscape.data import KINDS
 from equiscape.data.base import Batch, Dataset, Split
 from equiscape.errors import CheckpointError, ConfigError
 from equiscape.io import load_checkpoint
-from equiscape.objectives import Metric
+from equiscape.metric import Metric
 from equiscape.registry import lookup
 
 
