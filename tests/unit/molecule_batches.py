@@ -7,7 +7,7 @@ from equiscape.data.molecular_graphs import pointer, radius_edges
 
 
 def random_molecules(counts, seed=0, cutoff=5.0, scale=1.6):
-    """``(z, positions, edge_index, graph, size)`` of molecules with so many atoms each."""
+    """``(z, positions, edge_index, graph, size, largest)`` of molecules with so many atoms each."""
     generator = np.random.default_rng(seed)
     positions = generator.normal(size=(sum(counts), 3)) * scale
     z = torch.from_numpy(generator.choice([1, 6, 7, 8], size=sum(counts)))
@@ -20,7 +20,7 @@ def assemble(z, positions, counts, cutoff=5.0):
     local, edge_ptr = radius_edges(positions.detach().numpy(), ptr, cutoff)
     offset = np.repeat(ptr[:-1], np.diff(edge_ptr))
     graph = torch.from_numpy(np.repeat(np.arange(len(counts)), counts))
-    return z, positions, torch.from_numpy(local.astype(np.int64) + offset), graph, len(counts)
+    return z, positions, torch.from_numpy(local.astype(np.int64) + offset), graph, len(counts), max(counts)
 
 
 def orthogonal(seed, determinant):

@@ -1,12 +1,14 @@
 """GotenNet's symmetries, its published size, and its behaviour at the cutoff, in float64."""
 
+import plain_gotennet
 import pytest
 import torch
 from molecule_batches import assemble, orthogonal, random_molecules
 
 from equiscape.errors import ConfigError
 from equiscape.models import build
-from equiscape.models.gotennet import GotenNet, degree_rows, edge_softmax, harmonics
+from equiscape.models.gotennet import GotenNet, weighted_softmax
+from equiscape.models.molecular_pairs import degree_rows, harmonics
 
 HEADS = ("scalar", "dipole", "spatial-extent")
 COUNTS = (5, 3, 7)
@@ -51,26 +53,39 @@ def test_wigner_matrices_are_orthogonal(determinant):
         torch.testing.assert_close(d @ d.T, torch.eye(2 * degree + 1).double(), rtol=0, atol=1e-12)
 
 
+@pytest.mark.parametrize("smooth", [True, False])
+@pytest.mark.parametrize("degrees", [1, 2])
+def test_features_are_those_of_the_equations(smooth, degrees):
+    model = network(smooth=smooth, degrees=degrees)
+    batch = random_molecules((6, 2, 4), cutoff=3.0)  # not all pairs are neighbours
+    assert batch[2].shape[1] < 6**2 + 2**2 + 4**2
+    h, X = model.embed(*batch)
+    with torch.no_grad():
+        plain_h, plain_X = plain_gotennet.embed(model, *batch[:3])
+    torch.testing.assert_close(h, plain_h, rtol=0, atol=1e-9)
+    torch.testing.assert_close(X, plain_X, rtol=0, atol=1e-9)
+
+
 @pytest.mark.parametrize("head", HEADS)
 @pytest.mark.parametrize("determinant", [1, -1])
 def test_predictions_are_invariant(head, determinant):
     model = network(head)
-    z, positions, edges, graph, size = random_molecules(COUNTS)
-    before = model(z, positions, edges, graph, size)
+    z, positions, *rest = random_molecules(COUNTS)
+    before = model(z, positions, *rest)
     assert before.shape == (3, 1)
     assert before.std() > 1e-3
     for seed in range(3):
         moved = positions @ orthogonal(seed, determinant).T + torch.tensor([0.3, -2.0, 5.0])
-        after = model(z, moved, edges, graph, size)
+        after = model(z, moved, *rest)
         torch.testing.assert_close(after, before, rtol=0, atol=1e-8)
 
 
 @pytest.mark.parametrize("determinant", [1, -1])
 def test_steerable_features_turn_with_the_molecule(determinant):
     model, rotation = network(), orthogonal(3, determinant)
-    z, positions, edges, *_ = random_molecules(COUNTS)
-    h, X = model.embed(z, positions, edges)
-    turned_h, turned_X = model.embed(z, positions @ rotation.T, edges)
+    z, positions, *rest = random_molecules(COUNTS)
+    h, X = model.embed(z, positions, *rest)
+    turned_h, turned_X = model.embed(z, positions @ rotation.T, *rest)
     torch.testing.assert_close(turned_h, h, rtol=0, atol=1e-8)
     for degree, rows in enumerate(degree_rows(2), start=1):
         expected = torch.einsum("ab,nbc->nac", wigner(rotation, degree), X[:, rows])
@@ -80,10 +95,10 @@ def test_steerable_features_turn_with_the_molecule(determinant):
 
 def test_dipole_vector_turns_with_the_molecule():
     model, rotation = network("dipole"), orthogonal(4, -1)
-    z, positions, edges, graph, size = random_molecules(COUNTS)
+    z, positions, edges, graph, size, largest = random_molecules(COUNTS)
 
     def vector(x):
-        h, X = model.embed(z, x, edges)
+        h, X = model.embed(z, x, edges, graph, size, largest)
         return model.head.vector(h, X, z, x, graph, size)
 
     assert vector(positions).norm(dim=1).min() > 1e-3
@@ -105,8 +120,8 @@ def test_permuting_atoms_changes_nothing(head):
 @pytest.mark.parametrize("head", HEADS)
 def test_a_batch_equals_its_molecules_one_by_one(head):
     model = network(head)
-    z, positions, edges, graph, size = random_molecules(COUNTS)
-    together = model(z, positions, edges, graph, size)
+    z, positions, *rest = random_molecules(COUNTS)
+    together = model(z, positions, *rest)
     parts = zip(z.split(COUNTS), positions.split(COUNTS), COUNTS)
     alone = torch.cat([model(*assemble(a, x, (n,))) for a, x, n in parts])
     torch.testing.assert_close(together, alone, rtol=0, atol=1e-10)
@@ -136,16 +151,15 @@ def test_the_published_softmax_jumps_at_the_cutoff():
     assert jump(network(smooth=False), 1e-6) > 1e-6
 
 
-def test_edge_softmax_is_the_dense_softmax():
+def test_weighted_softmax_is_a_softmax_with_logarithmic_weights():
     torch.manual_seed(0)
-    dense = torch.randn(4, 6, 2, dtype=torch.float64)
-    weights = torch.rand(4, 6, 1, dtype=torch.float64)
-    target = torch.arange(4).repeat_interleave(6)
-    sparse = edge_softmax(dense.flatten(0, 1), weights.flatten(0, 1), target, 4)
-    expected = torch.softmax(dense + weights.log(), dim=1)
-    torch.testing.assert_close(sparse.view(4, 6, 2), expected, rtol=0, atol=1e-14)
-    huge = edge_softmax(dense.flatten(0, 1) * 1e4, weights.flatten(0, 1), target, 4)
-    assert torch.isfinite(huge).all()
+    scores = torch.randn(2, 4, 6, 3, dtype=torch.float64)
+    weights = torch.rand(2, 4, 6, 1, dtype=torch.float64)
+    weights[0, 1, 2:] = 0
+    expected = torch.softmax(scores + weights.log(), dim=2)
+    torch.testing.assert_close(weighted_softmax(scores, weights), expected, rtol=0, atol=1e-14)
+    assert torch.isfinite(weighted_softmax(scores * 1e4, weights)).all()
+    assert (weighted_softmax(scores, torch.zeros_like(weights)) == 0).all()
 
 
 def test_released_configuration_has_the_published_size():
@@ -180,11 +194,11 @@ def test_representations_are_invariant_features(head):
 
 def test_first_and_second_derivatives():
     """Positions and parameters: finite differences against autograd."""
-    model = network(hidden=4, layers=2, heads=2, radial=3)
-    z, positions, edges, graph, size = random_molecules((3, 2), seed=5)
+    model = network(hidden=2, layers=2, heads=1, radial=2)
+    z, positions, *rest = random_molecules((3,), seed=5)
 
     def energy(x):
-        return model(z, x, edges, graph, size).sum()
+        return model(z, x, *rest).sum()
 
     x = positions.requires_grad_()
     assert torch.autograd.gradcheck(energy, x, eps=1e-6, atol=1e-6)

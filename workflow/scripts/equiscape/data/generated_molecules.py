@@ -106,9 +106,9 @@ def energy(x: np.ndarray, kinds: np.ndarray, present: np.ndarray) -> np.ndarray:
 
 
 def dipole(x: np.ndarray, kinds: np.ndarray, present: np.ndarray) -> np.ndarray:
-    """Norm of ``sum_i q_i x_i`` in Debye, ``[n]``, with charges that add up to zero::
+    """Norm of ``sum_i q_i x_i`` in Debye, ``[n]``, with charges that add up to zero.
 
-    q_i = c sum_j (chi_j - chi_i) exp(-r_ij^2 / 2 s^2)
+    ``q_i = c sum_j (chi_j - chi_i) exp(-r_ij^2 / 2 s^2)``.
     """
     _, distance, both = pairs(x, present)
     chi = ELECTRONEGATIVITY[kinds]

@@ -36,6 +36,7 @@ from equiscape.objectives import MultiLabel, Objective, Regression
 from equiscape.registry import unknown
 
 FORMAT = "equiscape-molecules-1"
+WINDOW = 32  # batches among which graphs are sorted by size
 LOSSES = ("mse", "l1")
 SPLITS = ("train", "validation", "test")
 ARRAYS = (
@@ -263,13 +264,14 @@ class MoleculeDataset(Dataset):
         n = self.size(split)
         order = torch.arange(n) if generator is None else torch.randperm(n, generator=generator)
         counts = self._counts[self._splits[split]][order]
-        return pack(order, counts, self.node_budget, fill=generator is not None)
+        return pack(order, counts, self.node_budget, generator)
 
     def gather(self, split: Split, indices: Tensor) -> Batch:
         """The molecules ``indices`` of ``split``; inputs are those of the networks' ``forward``."""
         graphs = self._splits[split][indices.cpu()]
         size = len(graphs)
         nodes, edges = int(self._counts[graphs].sum()), int(self._edge_counts[graphs].sum())
+        largest = int(self._counts[graphs].max())
         graphs = graphs.to(self.device)
         node_counts, edge_counts = self._nodes_of[graphs], self._edges_of[graphs]
         graph, node, before = _ranges(self._node_start[graphs], node_counts, nodes)
@@ -277,7 +279,8 @@ class MoleculeDataset(Dataset):
         edge_index = self._edge_index[:, edge].long() + before[edge_graph]
         features, target = self._features[node], self._targets[graphs]
         if self._positions is not None:
-            inputs = (features[:, 0].long(), self._positions[node], edge_index, graph, size)
+            z, positions = features[:, 0].long(), self._positions[node]
+            inputs = (z, positions, edge_index, graph, size, largest)
         else:
             walks = None if self._walks is None else self._walks[node]
             inputs = (features, edge_index, self._edge_features[edge], walks, graph, size)
@@ -297,47 +300,38 @@ def _ranges(starts: Tensor, counts: Tensor, total: int) -> tuple[Tensor, Tensor,
     return which, index, before
 
 
-def pack(order: Tensor, counts: Tensor, budget: int, fill: bool) -> list[Tensor]:
+def pack(
+    order: Tensor, counts: Tensor, budget: int, generator: torch.Generator | None = None
+) -> list[Tensor]:
     """Cut ``order`` into batches of at most ``budget`` nodes each; all on the CPU.
 
-    A batch takes the next graphs of the order until one does not fit. With ``fill``, the room that
-    is left goes to the largest graphs that do, from the far end of the order, so that nearly all
-    of the budget is used. A graph larger than the budget is a batch of its own.
+    With a ``generator``, graphs of similar size come together, since networks that pad to the
+    largest of a batch then pad little: the order is taken in windows of some batches, each window
+    is sorted by size before it is cut, and all batches are shuffled in the end. Without one, the
+    order is kept. A graph larger than the budget is a batch of its own.
 
     Args:
         order: ``[n]`` graphs.
         counts: ``[n]`` nodes of each of them.
         budget: most nodes of a batch.
     """
-    sizes = counts.tolist()
-    waiting: dict[int, list[int]] = {}
-    for place, size in enumerate(sizes):
-        waiting.setdefault(size, []).append(place)
-    taken = [False] * len(sizes)
-    batches, members, room = [], [], budget
-
-    def take(place: int) -> None:
-        nonlocal room
-        taken[place] = True
-        members.append(place)
-        room -= sizes[place]
-
-    for place, size in enumerate(sizes):
-        if taken[place]:
-            continue
-        if members and size > room:
-            for largest in sorted(waiting, reverse=True) if fill else ():
-                queue = waiting[largest]
-                while queue and largest <= room:
-                    if taken[queue[-1]]:
-                        queue.pop()
-                    else:
-                        take(queue.pop())
-            batches.append(order[members])
-            members, room = [], budget
-        if not taken[place]:
-            take(place)
-    return [*batches, order[members]] if members else batches
+    batches: list[Tensor] = []
+    if not len(order):
+        return batches
+    if generator is not None:
+        window = (counts.cumsum(0) - 1) // (WINDOW * budget)
+        by_size = torch.argsort(window * (int(counts.max()) + 1) + counts, stable=True)
+        order, counts = order[by_size], counts[by_size]
+    ends = counts.cumsum(0)
+    first = 0
+    while first < len(order):
+        used = int(ends[first - 1]) if first else 0
+        last = int(torch.searchsorted(ends, used + budget, right=True))
+        batches.append(order[first : max(last, first + 1)])
+        first += len(batches[-1])
+    if generator is None:
+        return batches
+    return [batches[i] for i in torch.randperm(len(batches), generator=generator).tolist()]
 
 
 def dataset(

@@ -1,20 +1,22 @@
-"""GotenNet (Aykent & Xia, ICLR 2025) on sparse batches of molecules.
+"""GotenNet (Aykent & Xia, ICLR 2025) on batches of molecules.
 
 Every atom i carries invariant channels ``h_i [d]`` and steerable ones ``X_i [M, d]``, whose M rows
 are the components of degree l = 1 .. L: under a rotation they turn by the Wigner matrix of their
-degree. Every edge, from a neighbour j to i, carries invariant channels ``t_ij [d]``. A layer is
+degree. Every pair of neighbours (i, j) carries invariant channels ``t_ij [d]``. A layer is
 
 * attention (GATA), which moves messages along the edges,
 * refinement of the edges (HTR) by inner products of the steerable channels at their two ends,
 * a feed-forward block (EQFF), which mixes channels within an atom.
 
-Products of degrees are inner products alone, so no Clebsch-Gordan coefficients are needed. All of
-it is made of index operations whose derivatives are index operations again, so second derivatives
-exist. The heads are in :mod:`equiscape.models.molecular_heads`.
+Products of degrees are inner products alone, so no Clebsch-Gordan coefficients are needed.
+
+Sums over neighbours are batched matrix products over all pairs of a molecule (see
+:mod:`equiscape.models.molecular_pairs`), so the tensors ``[edges, M, d]`` of a gather and scatter,
+an order of magnitude wider than all others, never exist. The heads are in
+:mod:`equiscape.models.molecular_heads`.
 """
 
 import math
-from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -23,101 +25,32 @@ from torch import Tensor, nn
 from equiscape.errors import ConfigError
 from equiscape.models.blocks import fraction, whole
 from equiscape.models.molecular_heads import build_head
+from equiscape.models.molecular_pairs import Pairs, RadialBasis, degree_rows, geometry
 
 STABLE = 1e-8  # inside square roots, whose slope at zero is infinite
 
 
-class Edges(NamedTuple):
-    """A batch of neighbour lists, self-loops included, with their geometry.
+def weighted_softmax(scores: Tensor, weights: Tensor) -> Tensor:
+    """``weights exp(scores)`` normalised over the third axis of ``[B, n, n, heads]``.
 
-    Attributes:
-        source, target: ``[E]`` nodes j and i.
-        radial: ``[E, K]`` radial basis of the distance.
-        cutoff: ``[E, 1]`` cosine envelope, 1 on a self-loop and 0 at the cutoff.
-        direction: ``[E, M]`` harmonics of the unit vector from i to j, zero on a self-loop.
-        proper: ``[E, 1]`` 0 on a self-loop, 1 elsewhere.
+    Rows whose weights are all zero, which padding has, give zeros.
     """
-
-    source: Tensor
-    target: Tensor
-    radial: Tensor
-    cutoff: Tensor
-    direction: Tensor
-    proper: Tensor
-
-
-def harmonics(unit: Tensor, degrees: int) -> Tensor:
-    """Real harmonics of unit vectors ``[E, 3]``, degrees 1 .. ``degrees``, as ``[E, M]``.
-
-    Each degree is scaled to unit norm on the sphere; a zero vector gives zeros.
-    """
-    if degrees == 1:
-        return unit
-    x, y, z = unit.unbind(-1)
-    root = math.sqrt(3)
-    second = (
-        root * x * z,
-        root * x * y,
-        y**2 - (x**2 + z**2) / 2,
-        root * y * z,
-        root / 2 * (z**2 - x**2),
-    )
-    return torch.cat([unit, torch.stack(second, dim=-1)], dim=-1)
-
-
-def scatter_sum(messages: Tensor, index: Tensor, size: int) -> Tensor:
-    """``out[i] = sum of messages[e] where index[e] = i``: ``[E, ...]`` to ``[size, ...]``."""
-    return messages.new_zeros(size, *messages.shape[1:]).index_add(0, index, messages)
-
-
-def edge_softmax(scores: Tensor, weights: Tensor, target: Tensor, size: int) -> Tensor:
-    """``weights exp(scores)``, normalised over the edges that share a target.
-
-    Args:
-        scores: ``[E, heads]``.
-        weights: ``[E, 1]``, at least one of them positive for each target.
-        target: ``[E]`` in ``range(size)``.
-    """
-    index = target.unsqueeze(1).expand_as(scores)
     # The maximum cancels between numerator and denominator: it needs no derivative.
-    maximum = scores.new_zeros(size, scores.shape[1]).scatter_reduce(
-        0, index, scores.detach(), "amax", include_self=False
-    )
-    exponential = weights * (scores - maximum[target]).exp()
-    return exponential / scatter_sum(exponential, target, size)[target]
-
-
-class RadialBasis(nn.Module):
-    """Exponential normal functions (Unke & Meuwly 2019) of the distance r, under the envelope::
-
-    phi_k = fc(r) exp(-b (exp(-alpha r) - mu_k)^2),    alpha = 5 / cutoff
-    """
-
-    def __init__(self, functions: int, cutoff: float):
-        super().__init__()
-        self.cutoff = cutoff
-        start = math.exp(-cutoff)
-        self.width = (2 / functions * (1 - start)) ** -2
-        self.register_buffer("mean", torch.linspace(start, 1, functions), persistent=False)
-
-    def envelope(self, distance: Tensor) -> Tensor:
-        """``fc = (cos(pi r / cutoff) + 1) / 2`` below the cutoff, zero above."""
-        inside = (distance < self.cutoff).to(distance.dtype)
-        return (torch.cos(math.pi / self.cutoff * distance) + 1) / 2 * inside
-
-    def forward(self, distance: Tensor) -> tuple[Tensor, Tensor]:
-        """``[E, 1]`` to the basis ``[E, K]`` and the envelope ``[E, 1]``."""
-        envelope = self.envelope(distance)
-        decay = torch.exp(-5 / self.cutoff * distance)
-        return envelope * torch.exp(-self.width * (decay - self.mean) ** 2), envelope
+    maximum = scores.detach().masked_fill(weights == 0, -math.inf).amax(2, keepdim=True)
+    shifted = scores - maximum.clamp(min=torch.finfo(scores.dtype).min)
+    exponential = weights * shifted.masked_fill(weights == 0, 0.0).exp()
+    total = exponential.sum(2, keepdim=True)
+    return exponential / total.masked_fill(total == 0, 1.0)
 
 
 class Start(nn.Module):
-    """Node and edge features from atomic numbers and distances (paper, equations 1 to 3)::
+    """Atom and pair features from atomic numbers and distances (paper, equations 1 to 3).
 
-    m_i  = sum_{j != i} A_nbr(z_j) * (W_ndp phi(r_ij)) fc(r_ij)
-    h_i  = Lin SiLU LN Lin [A(z_i) | m_i]
-    t_ij = (h_i + h_j) * W_e phi(r_ij)
+    ::
+
+        m_i  = sum_{j != i} A_nbr(z_j) * (W_ndp phi(r_ij)) fc(r_ij)
+        h_i  = Lin SiLU LN Lin [A(z_i) | m_i]
+        t_ij = (h_i + h_j) * W_e phi(r_ij)
     """
 
     def __init__(self, hidden: int, radial: int, elements: int):
@@ -133,13 +66,13 @@ class Start(nn.Module):
         )
         self.edge_filter = nn.Linear(radial, hidden)
 
-    def forward(self, z: Tensor, edges: Edges) -> tuple[Tensor, Tensor]:
-        """``z [N]`` to ``h [N, d]`` and ``t [E, d]``."""
-        filters = self.neighbour_filter(edges.radial) * (edges.cutoff * edges.proper)
-        messages = self.neighbour(z)[edges.source] * filters
-        around = scatter_sum(messages, edges.target, z.shape[0])
+    def forward(self, z: Tensor, pairs: Pairs) -> tuple[Tensor, Tensor]:
+        """``z [N]`` to ``h [N, d]`` and ``t [B, n, n, d]``."""
+        messages = self.neighbour_filter(pairs.radial) * pairs.pad(self.neighbour(z)).unsqueeze(1)
+        around = pairs.flat((pairs.around.unsqueeze(2) @ messages).squeeze(2))
         h = self.combine(torch.cat([self.atom(z), around], dim=-1))
-        return h, (h[edges.target] + h[edges.source]) * self.edge_filter(edges.radial)
+        padded = pairs.pad(h)
+        return h, (padded.unsqueeze(2) + padded.unsqueeze(1)) * self.edge_filter(pairs.radial)
 
 
 def perceptron(inputs: int, hidden: int, outputs: int) -> nn.Sequential:
@@ -154,6 +87,9 @@ class Attention(nn.Module):
         o     = alpha gamma_v(h_j) + (W_rs t_ij) gamma_s(h_j) fc = (o_s, o_d^l, o_t^l)
         h_i   += sum_j o_s
         X_i^l += sum_j (o_d^l r_ij^l + o_t^l X_j^l)
+
+    The two terms of o are summed over j apart: alpha is one number a head, so the first term
+    (:meth:`attended`) is ordinary attention over ``gamma_v(h_j)`` and its product with ``X_j``.
 
     ``smooth`` weighs the terms of the softmax by the envelope, so that an atom crossing the cutoff
     comes and goes gradually; the paper's softmax gives it a finite weight at once.
@@ -171,39 +107,82 @@ class Attention(nn.Module):
         self.edge_filter = nn.Linear(hidden, self.parts * hidden)
         self.dropout = nn.Dropout(dropout)
 
-    def attend(self, h: Tensor, t: Tensor, edges: Edges) -> Tensor:
-        """The attention coefficients ``[E, heads]``."""
-        product = self.query(h)[edges.target] * self.key(h)[edges.source] * F.silu(self.edge_key(t))
+    def coefficients(self, h: Tensor, t: Tensor, pairs: Pairs) -> Tensor:
+        """The attention coefficients alpha, ``[B, heads, n, n]``."""
+        query, key = pairs.pad(self.query(h)), pairs.pad(self.key(h))
+        product = F.silu(self.edge_key(t)) * query.unsqueeze(2) * key.unsqueeze(1)
         scores = product.unflatten(-1, (self.heads, -1)).sum(-1)
-        weights = edges.cutoff if self.smooth else torch.ones_like(edges.cutoff)
-        alpha = edge_softmax(scores, weights, edges.target, h.shape[0])
-        return self.dropout(alpha / math.sqrt(h.shape[1]))
+        weights = pairs.envelope if self.smooth else pairs.neighbours
+        alpha = weighted_softmax(scores, weights.unsqueeze(-1))
+        return self.dropout(alpha / math.sqrt(h.shape[1])).permute(0, 3, 1, 2)
+
+    def parts_of(self, features: Tensor, X: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        """``gamma(h) [N, (1 + 2 L) d]`` as its scalar and directional parts ``[N, 1 + L, d]``, and
+        its tensor parts times ``X``, ``[N, M, d]``."""
+        parts = features.unflatten(-1, (self.parts, -1))
+        first, tensor = parts.split([1 + self.degrees, self.degrees], dim=1)
+        return first, None if X is None else spread(tensor, self.degrees) * X
+
+    def attended(self, h: Tensor, X: Tensor | None, alpha: Tensor, pairs: Pairs) -> Tensor:
+        """``sum_j alpha gamma_v(h_j)`` in its parts: of h, then of X, ``[N, 1 + M, d]``."""
+        first, tensor = self.parts_of(self.value(h), X)
+        values = first[:, :1] if tensor is None else torch.cat([first[:, :1], tensor], dim=1)
+        # [B, n, rows, heads, d / heads] to one matrix for each molecule and head
+        values = pairs.pad(values).unflatten(-1, (self.heads, -1)).permute(0, 3, 1, 2, 4)
+        summed = (alpha @ values.flatten(3)).unflatten(-1, values.shape[3:])
+        directed = []
+        for degree, rows in enumerate(degree_rows(self.degrees), start=1):
+            value = pairs.pad(first[:, degree]).unflatten(-1, (self.heads, -1)).transpose(1, 2)
+            turned = alpha.unsqueeze(2) * pairs.direction[..., rows].permute(0, 3, 1, 2).unsqueeze(
+                1
+            )
+            directed.append((turned.flatten(2, 3) @ value).unflatten(2, turned.shape[2:4]))
+        moved = torch.cat(directed, dim=2).transpose(2, 3)
+        if tensor is not None:
+            moved = moved + summed[:, :, :, 1:]
+        return pairs.flat(
+            torch.cat([summed[:, :, :, :1], moved], dim=3).permute(0, 2, 3, 1, 4)
+        ).flatten(-2)
+
+    def filtered(self, h: Tensor, X: Tensor | None, t: Tensor, pairs: Pairs) -> Tensor:
+        """``sum_j (W_rs t_ij) gamma_s(h_j) fc`` in its parts, ``[N, 1 + M, d]``."""
+        first, tensor = self.parts_of(self.spatial(h), X)
+        parts = 1 + self.degrees if X is None else self.parts
+        rows = parts * h.shape[1]  # while X is zero, the filters of its part are not needed
+        filters = F.linear(t, self.edge_filter.weight[:rows], self.edge_filter.bias[:rows])
+        filters = filters.chunk(parts, dim=-1)
+        first = pairs.pad(first).unsqueeze(1).unbind(-2)
+        envelope = pairs.envelope.unsqueeze(2)
+        sums = [envelope @ (filters[0] * first[0])]
+        turned = pairs.direction.transpose(2, 3) * envelope
+        for degree, rows in enumerate(degree_rows(self.degrees), start=1):
+            message = turned[:, :, rows] @ (filters[degree] * first[degree])
+            if tensor is not None:
+                # one product [n, n] @ [n, 2 l + 1] for each molecule and channel
+                weights = filters[self.degrees + degree].permute(0, 3, 1, 2)
+                values = pairs.pad(tensor[:, rows]).permute(0, 3, 1, 2)
+                message = message + ((weights * pairs.envelope.unsqueeze(1)) @ values).permute(
+                    0, 2, 3, 1
+                )
+            sums.append(message)
+        return pairs.flat(torch.cat(sums, dim=2))
 
     def forward(
-        self, h: Tensor, X: Tensor | None, t: Tensor, edges: Edges
+        self, h: Tensor, X: Tensor | None, t: Tensor, pairs: Pairs
     ) -> tuple[Tensor, Tensor]:
         """New ``h [N, d]`` and ``X [N, M, d]``; ``X`` is None where it is still zero."""
-        alpha = self.attend(h, t, edges)
-        value = self.value(h)[edges.source].unflatten(-1, (self.parts, self.heads, -1))
-        attended = (alpha[:, None, :, None] * value).flatten(-2)
-        filters = (self.edge_filter(t) * edges.cutoff).unflatten(-1, (self.parts, -1))
-        output = attended + filters * self.spatial(h)[edges.source].unflatten(-1, (self.parts, -1))
-
-        size = h.shape[0]
-        h = h + scatter_sum(output[:, 0], edges.target, size)
-        moved = []
-        for degree, rows in enumerate(degree_rows(self.degrees), start=1):
-            message = output[:, degree, None] * edges.direction[:, rows, None]
-            if X is not None:
-                message = message + output[:, self.degrees + degree, None] * X[edges.source, rows]
-            moved.append(scatter_sum(message, edges.target, size))
-        update = torch.cat(moved, dim=1)
-        return h, update if X is None else X + update
+        alpha = self.coefficients(h, t, pairs)
+        output = self.attended(h, X, alpha, pairs) + self.filtered(h, X, t, pairs)
+        return h + output[:, 0], output[:, 1:] if X is None else X + output[:, 1:]
 
 
-def degree_rows(degrees: int) -> list[slice]:
-    """The rows of each degree l among the M steerable components."""
-    return [slice(degree**2 - 1, (degree + 1) ** 2 - 1) for degree in range(1, degrees + 1)]
+def spread(parts: Tensor, degrees: int) -> Tensor:
+    """One row for each degree, ``[N, L, d]``, repeated for all its components: ``[N, M, d]``."""
+    rows = [
+        part.unsqueeze(1).expand(-1, 2 * degree + 1, -1)
+        for degree, part in zip(range(1, degrees + 1), parts.unbind(1))
+    ]
+    return torch.cat(rows, dim=1)
 
 
 class Refinement(nn.Module):
@@ -222,21 +201,26 @@ class Refinement(nn.Module):
         self.query = nn.Linear(hidden, hidden, bias=False)
         self.keys = nn.ModuleList(nn.Linear(hidden, hidden, bias=False) for _ in range(degrees))
 
-    def forward(self, X: Tensor, t: Tensor, edges: Edges) -> Tensor:
-        """``X [N, M, d]`` and ``t [E, d]`` to the new ``t``."""
-        queries, products = self.query(X), 0
-        for key, rows in zip(self.keys, degree_rows(self.degrees)):
-            q = queries[edges.target, rows]
-            k = key(X[:, rows])[edges.source]
-            r = edges.direction[:, rows, None]
-            products = products + (q * k).sum(1) - (q * r).sum(1) * (k * r).sum(1)
+    def forward(self, X: Tensor, t: Tensor, pairs: Pairs) -> Tensor:
+        """``X [N, M, d]`` and ``t [B, n, n, d]`` to the new ``t``."""
+        rows = degree_rows(self.degrees)
+        query = pairs.pad(self.query(X))
+        key = pairs.pad(torch.cat([w(X[:, part]) for w, part in zip(self.keys, rows)], dim=1))
+        # one product [n, M] @ [M, n] for each molecule and channel
+        products = (query.permute(0, 3, 1, 2) @ key.permute(0, 3, 2, 1)).permute(0, 2, 3, 1)
+        for part in rows:
+            direction = pairs.direction[..., part]
+            along_query = direction @ query[:, :, part]
+            along_key = direction.transpose(1, 2) @ key[:, :, part]
+            products = products - along_query * along_key.transpose(1, 2)
         return t + F.silu(self.gate(t)) * products
 
 
 class FeedForward(nn.Module):
-    """Equivariant feed-forward block, EQFF (paper, equations 10 and 11)::
+    """Equivariant feed-forward block, EQFF (paper, equations 10 and 11).
 
-    P = X W,   (m_1, m_2) = gamma_m [h | sqrt(sum_M P^2 + eps)],   h += m_1,   X += m_2 * P
+    With ``P = X W`` and ``(m_1, m_2) = gamma_m [h | sqrt(sum_M P^2 + eps)]``: ``h += m_1`` and
+    ``X += m_2 * P``.
     """
 
     def __init__(self, hidden: int):
@@ -264,12 +248,12 @@ class GotenLayer(nn.Module):
         self.feed_forward = FeedForward(hidden)
 
     def forward(
-        self, h: Tensor, X: Tensor | None, t: Tensor, edges: Edges
+        self, h: Tensor, X: Tensor | None, t: Tensor, pairs: Pairs
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """The new ``h [N, d]``, ``X [N, M, d]`` and ``t [E, d]``."""
-        h, X = self.attention(h, X, t, edges)
+        """The new ``h [N, d]``, ``X [N, M, d]`` and ``t [B, n, n, d]``."""
+        h, X = self.attention(h, X, t, pairs)
         if self.refinement is not None:
-            t = self.refinement(X, t, edges)
+            t = self.refinement(X, t, pairs)
         h, X = self.feed_forward(h, X)
         return h, X, t
 
@@ -350,37 +334,41 @@ class GotenNet(nn.Module):
         layers = {f"layers.{i}": layer for i, layer in enumerate(self.layers)}
         return layers | self.head.representations()
 
-    def geometry(self, positions: Tensor, edge_index: Tensor) -> Edges:
-        """The geometry of the neighbour lists ``edge_index [2, E]``, rows source and target."""
-        source, target = edge_index
-        difference = positions[source] - positions[target]
-        loop = (source == target).unsqueeze(1)
-        # The norm has no derivative at zero: a self-loop takes it of 1 and discards it.
-        length = difference.square().sum(1, keepdim=True).masked_fill(loop, 1.0).sqrt()
-        radial, envelope = self.basis(length.masked_fill(loop, 0.0))
-        direction = harmonics(difference / length, self.degrees)
-        return Edges(source, target, radial, envelope, direction, (~loop).to(positions.dtype))
-
-    def embed(self, z: Tensor, positions: Tensor, edge_index: Tensor) -> tuple[Tensor, Tensor]:
+    def embed(
+        self,
+        z: Tensor,
+        positions: Tensor,
+        edge_index: Tensor,
+        graph: Tensor,
+        size: int,
+        largest: int,
+    ) -> tuple[Tensor, Tensor]:
         """Final channels of every atom: invariant ``h [N, d]`` and steerable ``X [N, M, d]``."""
-        edges = self.geometry(positions, edge_index)
-        h, t = self.start(z, edges)
+        pairs = geometry(self.basis, self.degrees, positions, edge_index, graph, size, largest)
+        h, t = self.start(z, pairs)
         X = None
         for layer in self.layers:
-            h, X, t = layer(h, X, t, edges)
+            h, X, t = layer(h, X, t, pairs)
         return h, X
 
     def forward(
-        self, z: Tensor, positions: Tensor, edge_index: Tensor, graph: Tensor, size: int
+        self,
+        z: Tensor,
+        positions: Tensor,
+        edge_index: Tensor,
+        graph: Tensor,
+        size: int,
+        largest: int,
     ) -> Tensor:
         """Predictions ``[size, 1]``.
 
         Args:
-            z: ``[N]`` atomic numbers of all molecules of the batch.
+            z: ``[N]`` atomic numbers of all molecules of the batch, one molecule after the other.
             positions: ``[N, 3]`` in Angstrom.
             edge_index: ``[2, E]`` neighbours and the atoms they neighbour, self-loops included.
             graph: ``[N]`` molecule of every atom.
             size: number of molecules.
+            largest: atoms of the largest.
         """
-        h, X = self.embed(z, positions, edge_index)
+        h, X = self.embed(z, positions, edge_index, graph, size, largest)
         return self.head(h, X, z, positions, graph, size)

@@ -82,9 +82,9 @@ class SpatialExtentHead(nn.Module):
 
 
 class GatedBlock(nn.Module):
-    """Gated equivariant block (Schuett, Unke & Gastegger 2021) of scalars and vectors::
+    """Gated equivariant block (Schuett, Unke & Gastegger 2021) of scalars and vectors.
 
-    (V, W) = v U,   (s', g) = MLP [s | |V|],   v' = g * W
+    With ``(V, W) = v U`` and ``(s', g) = MLP [s | |V|]``, the new vectors are ``v' = g * W``.
     """
 
     def __init__(self, inputs: int, hidden: int, outputs: int):
