@@ -1,5 +1,7 @@
 """Second derivatives of every point-cloud network, and each analysis on each of them."""
 
+from contextlib import nullcontext
+
 import numpy as np
 import pytest
 import torch
@@ -7,9 +9,11 @@ from tiny_task import TinyClouds
 
 from equiscape import models
 from equiscape.data.base import Batch
+from equiscape.landscape import slices
 from equiscape.landscape.hessian import measure_hessian
 from equiscape.landscape.objective import TrainingLoss
 from equiscape.landscape.slices import measure_slice
+from equiscape.models import neighbours
 from equiscape.spectra.ranks import measure_ranks
 from equiscape.task import Task
 
@@ -76,9 +80,9 @@ def test_the_loss_is_the_one_that_evaluation_reports(case):
 
 def test_every_analysis_runs(case):
     task, model = case
-    settings = {"samples": 5, "batch_size": 2, "seed": 0}
+    settings = {"samples": 5, "batch_size": 3, "seed": 0}
     hessian = measure_hessian(
-        task, model, {**settings, "eigenvalues": 3, "probes": 4, "max_iterations": 30}
+        task, model, {**settings, "eigenvalues": 1, "probes": 2, "tolerance": 0.05}
     )
     assert hessian["largest"]["converged"]
     plane = measure_slice(task, model, {**settings, "resolution": 3})
@@ -87,3 +91,24 @@ def test_every_analysis_runs(case):
     ranks = measure_ranks(task, model, settings)
     assert list(ranks[ranks.kind == "representation"].layer) == list(model.representations())
     assert np.isfinite(ranks.effective_rank).all()
+
+
+def test_a_slice_searches_the_neighbours_of_the_input_once(case, monkeypatch):
+    """And gives the same losses, to the last bit, as a search at every grid point."""
+    task, model = case
+    searched = []
+    search = neighbours._search
+    monkeypatch.setattr(
+        neighbours, "_search", lambda x, *rest: searched.append(x) or search(x, *rest)
+    )
+    settings = {"samples": None, "batch_size": 4, "seed": 0, "resolution": 3}
+    reused = measure_slice(task, model, settings)
+    once, searched[:] = len([x for x in searched if x.shape[2] == 3]), []
+    monkeypatch.setattr(slices, "reuse_neighbours", lambda clouds: nullcontext())
+    repeated = measure_slice(task, model, settings)
+    batches, passes = 2, 10  # nine grid points and the checkpoint
+    uses = 0 if task.architecture == "pointnet" else 1
+    assert once == uses * batches
+    assert len([x for x in searched if x.shape[2] == 3]) == uses * batches * passes
+    assert np.array_equal(reused.loss, repeated.loss)
+    assert not neighbours._reused

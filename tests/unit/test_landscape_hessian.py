@@ -17,7 +17,7 @@ SETTINGS = {
     "seed": 3,
     "dtype": "float64",
     "tolerance": 1e-10,
-    "max_iterations": 500,
+    "max_iterations": 150,
     "probes": 16,
 }
 

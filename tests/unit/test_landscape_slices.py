@@ -26,7 +26,7 @@ def plane():
 
 def test_the_centre_is_the_checkpoint_to_the_last_bit(plane):
     truth = tiny_task().score(
-        tiny_network(), (tiny_task().batch("train", i) for i in torch.arange(13).split(5))
+        tiny_network(), [tiny_task().batch("train", i) for i in torch.arange(13).split(5)]
     )
     assert plane.axis_x[2] == plane.axis_y[2] == 0.0
     assert plane.loss[2, 2] == plane.attributes["checkpoint_loss"] == truth["loss"]

@@ -6,7 +6,7 @@ and norm parameters. So one unit of distance means the same relative change in e
 planes of two optimizers can be compared at the same range.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from equiscape.errors import ConfigError, DataError
 from equiscape.io import atomic_path
+from equiscape.models.neighbours import reuse_neighbours
 from equiscape.registry import call
 from equiscape.task import Task
 
@@ -101,15 +102,18 @@ def measure_slice(task: Task, model: nn.Module, settings: Mapping[str, Any]) -> 
     along_x, along_y = (filter_normalised(model, seed) for seed in seeds.values())
     half = s.resolution // 2
     axis = np.arange(-half, half + 1) / half * s.range
-    checkpoint = task.score(model, _batches(task, plan))
+    batches = [task.batch("train", indices) for indices in plan]
+    inputs = (item for batch in batches for item in batch.inputs if isinstance(item, Tensor))
     loss = np.empty((s.resolution, s.resolution))
     score = np.empty_like(loss)
     try:
-        for j, y in enumerate(axis):
-            for i, x in enumerate(axis):
-                _move(parameters, center, along_x, along_y, float(x), float(y))
-                point = task.score(model, _batches(task, plan))
-                loss[j, i], score[j, i] = point["loss"], point["score"]
+        with reuse_neighbours(inputs):  # those of the input do not depend on the grid point
+            checkpoint = task.score(model, batches)
+            for j, y in enumerate(axis):
+                for i, x in enumerate(axis):
+                    _move(parameters, center, along_x, along_y, float(x), float(y))
+                    point = task.score(model, batches)
+                    loss[j, i], score[j, i] = point["loss"], point["score"]
     finally:
         with torch.no_grad():
             for parameter, value in zip(parameters, center, strict=True):
@@ -206,11 +210,6 @@ def read_slice(path: str | Path) -> SliceResult:
         raise DataError(
             f"{path} cannot be read as a slice ({error}); delete it and rerun its rule."
         ) from None
-
-
-def _batches(task: Task, plan: list[Tensor]) -> Iterator:
-    for indices in plan:
-        yield task.batch("train", indices)
 
 
 @torch.no_grad()

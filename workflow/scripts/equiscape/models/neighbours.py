@@ -5,6 +5,8 @@ adjacency matrix, a maximum is a selection of winners found in chunks. Both can 
 any number of times.
 """
 
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from functools import cached_property
 
 import torch
@@ -29,6 +31,25 @@ def chunk_size(device: torch.device) -> int:
     return 2**20 if device.type == "cpu" else 2**26
 
 
+_reused: dict[int, dict[tuple[int, bool], Tensor]] = {}
+
+
+@contextmanager
+def reuse_neighbours(clouds: Iterable[Tensor]) -> Iterator[None]:
+    """Within the block, search the neighbours of each of these tensors once, however often asked.
+
+    For many passes over the same coordinates, as in a loss slice. A tensor is known by its
+    identity, not by its values: it must not change within the block.
+    """
+    clouds = list(clouds)  # held, so that no other tensor gets the id of one of them
+    _reused.update((id(x), {}) for x in clouds)
+    try:
+        yield
+    finally:
+        for x in clouds:
+            _reused.pop(id(x), None)
+
+
 @torch.no_grad()
 def knn(x: Tensor, k: int, include_self: bool) -> Tensor:
     """The ``k`` nearest points of every point, in its own cloud, by Euclidean distance.
@@ -51,6 +72,15 @@ def knn(x: Tensor, k: int, include_self: bool) -> Tensor:
     Raises:
         ConfigError: the clouds have fewer than ``k`` points to choose from.
     """
+    known = _reused.get(id(x))
+    if known is None:
+        return _search(x, k, include_self)
+    if (k, include_self) not in known:
+        known[k, include_self] = _search(x, k, include_self)
+    return known[k, include_self]
+
+
+def _search(x: Tensor, k: int, include_self: bool) -> Tensor:
     _, points, _ = x.shape
     candidates = points if include_self else points - 1
     if k > candidates:
