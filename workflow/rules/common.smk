@@ -107,10 +107,23 @@ def escalating(name, default):
 
 def raw(wildcards):
     """What preparation reads: the record of a download, the local files, or nothing."""
+    if STUDY.is_remote(wildcards.dataset):
+        return f"<resources>/raw/{wildcards.dataset}.json"
+    return strings(STUDY.local_files(wildcards.dataset))
+
+
+def raw_corrupted(wildcards):
+    """The same for corrupted clouds; generated ones are made from the prepared data."""
     name = wildcards.dataset
-    if STUDY.is_remote(name):
-        return f"<resources>/raw/{name}.json"
-    return [str(path) for path in STUDY.local_files(name)]
+    if STUDY.is_remote(name, corrupted=True):
+        return {"record": f"<resources>/raw/{name}-corrupted.json"}
+    files = strings(STUDY.local_files(name, corrupted=True))
+    return {"files": files} if files else {"prepared": f"<resources>/prepared/{name}.h5"}
+
+
+def corrupted(wildcards):
+    """The corrupted clouds of a task's data set."""
+    return f"<resources>/corrupted/{STUDY.dataset_of(wildcards.task)}.h5"
 
 
 def strings(paths):

@@ -16,6 +16,7 @@ from equiscape.optim import OPTIMIZERS, SPLIT_SETTINGS
 from equiscape.registry import declared_settings, unknown
 
 EMBEDDED = ("procedural", "molecules-generated")
+GENERATED = "generated"  # a `source` of corruptions
 PYG = "pyg"  # a `source` that leaves the download to PyTorch Geometric
 
 
@@ -82,11 +83,13 @@ class Study:
                     f"{key}.source is missing; give a URL, an archive or a folder "
                     f"for data of kind {entry['kind']!r}."
                 )
-            path = self.local_source(name)
-            if path is not None and not path.exists():
-                raise ConfigError(
-                    f"{key}.source: {path} does not exist; give a URL, an archive or a folder."
-                )
+            for corrupted, where in ((False, key), (True, f"{key}.corruptions")):
+                path = self.local_source(name, corrupted)
+                if path is not None and not path.exists():
+                    raise ConfigError(
+                        f"{where}.source: {path} does not exist; "
+                        "give a URL, an archive or a folder."
+                    )
         for name, entry in self.tasks.items():
             if entry["architecture"] not in ARCHITECTURES:
                 raise unknown(entry["architecture"], ARCHITECTURES, f"tasks.{name}.architecture")
@@ -120,29 +123,45 @@ class Study:
         if baseline is not None and baseline not in self.optimizers:
             raise unknown(baseline, self.optimizers, "report.baseline")
 
-    def local_source(self, dataset: str) -> Path | None:
-        """The path of a local source; None for a URL and for embedded data."""
-        source = self.datasets[dataset].get("source")
-        if not source or self.is_remote(dataset):
+    def _source(self, dataset: str, corrupted: bool) -> str:
+        """The source of a data set, or of its corrupted clouds."""
+        entry = self.datasets[dataset]
+        entry = entry.get("corruptions") or {} if corrupted else entry
+        source = entry.get("source") or ""
+        return "" if source == GENERATED else source
+
+    def local_source(self, dataset: str, corrupted: bool = False) -> Path | None:
+        """The path of a local source; None for a URL and for embedded or generated data."""
+        source = self._source(dataset, corrupted)
+        if not source or self.is_remote(dataset, corrupted):
             return None
         return self.root / Path(source).expanduser()
 
-    def is_remote(self, dataset: str) -> bool:
-        """Whether the data set has to be downloaded."""
-        source = self.datasets[dataset].get("source") or ""
+    def is_remote(self, dataset: str, corrupted: bool = False) -> bool:
+        """Whether the data set, or its corrupted clouds, must be downloaded."""
+        source = self._source(dataset, corrupted)
         return "://" in source or source == PYG
 
-    def local_files(self, dataset: str) -> list[Path]:
+    def local_files(self, dataset: str, corrupted: bool = False) -> list[Path]:
         """The files of a local source: the archive itself, or those in the folder."""
-        path = self.local_source(dataset)
+        path = self.local_source(dataset, corrupted)
         if path is None or path.is_file():
             return [] if path is None else [path]
         return sorted(file for file in path.iterdir() if file.is_file())
 
-    def download_settings(self, dataset: str) -> dict:
+    def download_settings(self, dataset: str, corrupted: bool = False) -> dict:
         """What a download depends on."""
         entry = self.datasets[dataset]
+        entry = {"kind": entry["kind"], **entry["corruptions"]} if corrupted else entry
         return {k: entry[k] for k in ("kind", "source", "mirrors", "sha256") if entry.get(k)}
+
+    def corruption_settings(self, dataset: str) -> dict:
+        """All that the corrupted clouds depend on beside the data they are made from."""
+        entry = self.datasets[dataset]
+        chosen = {k: v for k, v in entry["corruptions"].items() if k not in ("mirrors", "sha256")}
+        if chosen["source"] != GENERATED:
+            chosen["source"] = "published"
+        return {"points": entry.get("points"), "corruptions": chosen}
 
     def grid(self, optimizer: str) -> Iterator[tuple[str, str, int]]:
         """(lr, wd, seed) of every grid cell, spelled as in the configuration."""
