@@ -61,6 +61,26 @@ def test_split_of_the_point_cloud_networks(name):
     assert hidden > 0.85 * sum(p.numel() for p in sizes.values())
 
 
+MOLECULAR = {
+    "gotennet": {"num_outputs": 1},
+    "gine": {"num_outputs": 10, "node_categories": [30] * 9, "edge_categories": [8] * 3},
+}
+
+
+@pytest.mark.parametrize("name", MOLECULAR)
+def test_split_of_the_molecular_networks(name):
+    model = models.build(name, MOLECULAR[name], {})
+    split = split_parameters(model)
+    sizes = dict(model.named_parameters())
+    tables = [f"{n}.weight" for n, m in model.named_modules() if isinstance(m, nn.Embedding)]
+    assert tables
+    assert set(tables) <= set(split["adamw"])
+    outside = tuple(f"{boundary}." for boundary in model.boundary)
+    assert not any(n.startswith(outside) for n in split["muon"])
+    hidden = sum(sizes[n].numel() for n in split["muon"])
+    assert hidden > 0.85 * sum(p.numel() for p in sizes.values())
+
+
 @pytest.mark.parametrize("name", sorted(OPTIMIZERS))
 def test_every_class_lowers_a_loss(name):
     torch.manual_seed(0)
