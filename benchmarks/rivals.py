@@ -18,7 +18,7 @@ from equiscape.models.pointnet import PointNet
 
 
 def edge_index(neighbours: Tensor) -> Tensor:
-    """``[B, N, k]`` neighbours as torch-geometric's ``[2, B N k]`` (source, target) of one graph."""
+    """``[B, N, k]`` neighbours as torch-geometric's ``[2, B N k]`` sources and targets."""
     clouds, points, k = neighbours.shape
     offset = torch.arange(0, clouds * points, points, device=neighbours.device).view(-1, 1, 1)
     target = torch.arange(clouds * points, device=neighbours.device).repeat_interleave(k)
@@ -63,12 +63,13 @@ class StockDGCNN(nn.Module):
         self.k = model.k
         self.edges = nn.ModuleList()
         for edge in model.edges:
+            linear = nn.Linear(edge.linear.in_features, edge.linear.out_features, bias=False)
+            mlp = nn.Sequential(linear, batch_norm(edge.norm), nn.LeakyReLU(SLOPE))
+            self.edges.append(EdgeConv(mlp, aggr="max"))  # which initialises its MLP anew
+            mlp[1].load_state_dict(edge.norm.state_dict())
             # EdgeConv hands over [x_i, x_j - x_i], ours is written on [x_j - x_i, x_i]
             difference, own = edge.linear.weight.detach().chunk(2, dim=1)
-            linear = nn.Linear(edge.linear.in_features, edge.linear.out_features, bias=False)
             linear.weight = nn.Parameter(torch.cat([own, difference], dim=1))
-            mlp = nn.Sequential(linear, batch_norm(edge.norm), nn.LeakyReLU(SLOPE))
-            self.edges.append(EdgeConv(mlp, aggr="max"))
         self.embedding = nn.Sequential(
             deepcopy(model.embedding.linear), batch_norm(model.embedding.norm), nn.LeakyReLU(SLOPE)
         )
