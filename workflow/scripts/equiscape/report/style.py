@@ -132,7 +132,7 @@ def _legend_width(handles: list, columns: int) -> float:
         for i in range(0, len(handles), rows)
     ]
     em = mpl.rcParams["legend.fontsize"] / 72
-    return em * (1.0 + sum(0.6 * letters + 2.2 + 0.8 + 1.6 for letters in longest))
+    return em * (sum(0.57 * letters + 2.2 + 0.8 + 1.6 for letters in longest) - 0.6)
 
 
 def panels(
