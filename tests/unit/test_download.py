@@ -266,3 +266,48 @@ def test_record(server, tmp_path):
     assert (tmp_path / "local.json").read_text() == text, "a touched file changes nothing"
     with pytest.raises(DataError, match="does not have the checksum"):
         download({**local, "sha256": "0" * 64}, tmp_path / "raw", tmp_path / "local.json")
+
+
+def test_unpacks_the_files_it_is_asked_for(server, tmp_path):
+    (tmp_path / "data.zip").write_bytes(zipped(**{"deep/a.txt": b"a", "b.txt": b"b"}))
+    module.unpack(tmp_path / "data.zip", ["a.txt"], tmp_path / "out")
+    assert {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()} == {
+        "a.txt": b"a"
+    }
+    with pytest.raises(DataError, match=r"c\.txt is missing from .*data\.zip"):
+        module.unpack(tmp_path / "data.zip", ["c.txt"], tmp_path / "out")
+
+
+def test_fetched_into_a_folder_from_the_folder_of_downloads(tmp_path, monkeypatch):
+    monkeypatch.setenv(module.FOLDER_VARIABLE, str(tmp_path / "shared"))
+    (tmp_path / "shared").mkdir()
+    (tmp_path / "shared/b.txt").write_bytes(b"b")
+    module.fetch_into(tmp_path / "raw", "b.txt", "http://127.0.0.1:9/files/1")
+    assert (tmp_path / "raw/b.txt").read_bytes() == b"b"
+
+
+def test_zinc_and_qm9_and_peptides_come_by_the_same_way(server, tmp_path, monkeypatch):
+    from torch_geometric import datasets
+
+    from equiscape.data import peptides, qm9, zinc
+
+    raw = {name: name.encode() for name in (*qm9.RAW, "test.index", "val.index", "train.index")}
+    pickles = {f"molecules/{name}.pickle": b"p" for name in ("train", "val", "test")}
+    server.content |= raw | {"qm9.zip": zipped(**{n: raw[n] for n in qm9.RAW[:2]})}
+    server.content["molecules.zip"] = zipped(**pickles)
+    monkeypatch.setattr(datasets.QM9, "raw_url", server.url("serve/qm9.zip"))
+    monkeypatch.setattr(datasets.QM9, "raw_url2", server.url("redirect/uncharacterized.txt"))
+    monkeypatch.setattr(datasets.ZINC, "url", server.url("cut/molecules.zip"))
+    monkeypatch.setattr(datasets.ZINC, "split_url", server.url("serve/{}.index"))
+    monkeypatch.setattr(
+        peptides, "FILES", {"a": (hashlib.md5(ARCHIVE).hexdigest(), server.url("serve/data.zip"))}
+    )
+    for kind, expected in (
+        ("qm9", qm9.RAW),
+        ("zinc", [f"{s}.{k}" for s in zinc.OFFICIAL for k in zinc.RAW]),
+        ("peptides-func", ["a"]),
+    ):
+        path = download({"kind": kind, "source": "pyg"}, tmp_path / kind, tmp_path / "raw.json")
+        assert all((path / name).is_file() for name in expected)
+        record = json.loads((tmp_path / "raw.json").read_text())
+        assert set(expected) <= set(record["files"])

@@ -16,6 +16,9 @@ import shutil
 import sys
 import time
 import warnings
+import zipfile
+import zlib
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -80,13 +83,16 @@ def download(entry: dict[str, Any], folder: Path, record: Path) -> Path:
     return path
 
 
-def fetch(urls: list[str], folder: Path, checksum: str | None = None) -> tuple[Path, str | None]:
+def fetch(
+    urls: list[str], folder: Path, checksum: str | None = None, name: str | None = None
+) -> tuple[Path, str | None]:
     """Fetch one file from the first of its addresses that serves it.
 
     Args:
-        urls: of the same bytes, in order of preference; the first one names the file.
+        urls: of the same bytes, in order of preference.
         folder: where it goes.
         checksum: SHA-256 in hex, or ``algorithm:hex`` (``md5:...``); None trusts the server.
+        name: of the file; by default the last part of the first address.
 
     Returns:
         the path, and the URL that served it (None where it was there already).
@@ -100,7 +106,7 @@ def fetch(urls: list[str], folder: Path, checksum: str | None = None) -> tuple[P
             raise ConfigError(
                 f"source: {url} is not an http address; give a local file by its plain path."
             )
-    name = Path(urlsplit(urls[0]).path).name
+    name = name or Path(urlsplit(urls[0]).path).name
     shared = os.environ.get(FOLDER_VARIABLE)
     for place in filter(None, (shared, folder)):
         path = Path(place) / name
@@ -126,6 +132,30 @@ def fetch(urls: list[str], folder: Path, checksum: str | None = None) -> tuple[P
         f"{name} could not be downloaded ({'; '.join(faults)}); run again later, or give a local "
         f"file by `source` or in the folder {FOLDER_VARIABLE}."
     )
+
+
+def fetch_into(folder: Path, name: str, url: str, checksum: str | None = None) -> None:
+    """Fetch a file as :func:`fetch` does, and have it in ``folder`` wherever it was found."""
+    path, _ = fetch([url], folder, checksum, name)
+    if path.parent != folder:
+        with io.atomic_path(folder / name) as temporary:
+            shutil.copyfile(path, temporary)
+
+
+def unpack(archive: Path, names: Iterable[str], folder: Path) -> None:
+    """Write the files ``names`` of an archive into ``folder``, whatever folder they were in.
+
+    Raises:
+        DataError: the archive is damaged or lacks one of them.
+    """
+    with open_source(archive) as source:
+        for name in names:
+            with io.atomic_path(folder / name) as temporary, source.open(name) as member:
+                try:
+                    with open(temporary, "wb") as file:
+                        shutil.copyfileobj(member, file, PIECE)
+                except (zipfile.BadZipFile, zlib.error, EOFError) as error:
+                    raise source.damaged(name, error) from None
 
 
 def matches(path: Path, checksum: str) -> bool:

@@ -18,7 +18,7 @@ from equiscape.data import molecules as container
 from equiscape.data.molecular_graphs import index_type, pointer, random_walks
 from equiscape.data.molecular_splits import shrink
 from equiscape.data.molecules import MoleculeDataset, Molecules
-from equiscape.data.sources import checksum, downloading, load_pickle, require
+from equiscape.data.sources import checksum, load_pickle, require
 from equiscape.errors import DataError
 
 VERSION = 1
@@ -195,10 +195,8 @@ def from_smiles(smiles: Sequence[str]) -> dict[str, np.ndarray]:
 
 def download(folder: Path) -> Path:
     """The two published files in ``folder``, which is returned."""
-    from torch_geometric.data import download_url
+    from equiscape.data.download import fetch_into
 
-    with downloading("Peptides-func"):
-        for name, (_, url) in FILES.items():
-            if not (folder / name).exists():
-                download_url(url, str(folder), filename=name)
+    for name, (md5, url) in FILES.items():
+        fetch_into(folder, name, url, f"md5:{md5}")
     return folder

@@ -17,7 +17,7 @@ from equiscape.data import molecules as container
 from equiscape.data.molecular_graphs import pointer, radius_edges, ranges
 from equiscape.data.molecular_splits import random_split
 from equiscape.data.molecules import MoleculeDataset, Molecules
-from equiscape.data.sources import checksum, downloading, load_arrays, require
+from equiscape.data.sources import checksum, load_arrays, require
 from equiscape.errors import DataError
 
 VERSION = 1
@@ -169,13 +169,12 @@ def read_pyg(folder: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarr
 
 def download(folder: Path) -> Path:
     """QM9's raw files from PyG's addresses, in ``folder``, which is returned."""
-    from torch_geometric.data import download_url, extract_zip
     from torch_geometric.datasets import QM9
 
+    from equiscape.data.download import fetch, fetch_into, unpack
+
     if not all((folder / name).exists() for name in RAW):
-        with downloading("QM9"):
-            archive = download_url(QM9.raw_url, str(folder))
-            extract_zip(archive, str(folder))
-            Path(archive).unlink()
-            download_url(QM9.raw_url2, str(folder), filename=RAW[2])
+        archive, _ = fetch([QM9.raw_url], folder)
+        unpack(archive, RAW[:2], folder)
+        fetch_into(folder, RAW[2], QM9.raw_url2)
     return folder

@@ -9,8 +9,7 @@ import hashlib
 import io
 import pickle
 from collections import OrderedDict
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -20,18 +19,6 @@ from equiscape.errors import DataError
 from equiscape.io import sha256
 
 RECONSTRUCT = np.empty(0).__reduce__()[0]  # numpy's own constructor, wherever this version has it
-
-
-@contextmanager
-def downloading(what: str) -> Iterator[None]:
-    """Turn whatever goes wrong in a download into a DataError that says what to do."""
-    try:
-        yield
-    except Exception as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise DataError(
-            f"{what} could not be downloaded ({reason}); try again, or give its source as a folder."
-        ) from error
 
 
 def require(folder: Path, names: Iterable[str], what: str) -> list[Path]:

@@ -14,7 +14,7 @@ from equiscape.data import molecules as container
 from equiscape.data.molecular_graphs import index_type, pointer, random_walks
 from equiscape.data.molecular_splits import keep_used, shrink
 from equiscape.data.molecules import MoleculeDataset, Molecules
-from equiscape.data.sources import checksum, downloading, load_arrays, load_pickle, require
+from equiscape.data.sources import checksum, load_arrays, load_pickle, require
 from equiscape.errors import DataError
 
 VERSION = 1
@@ -134,16 +134,13 @@ def flatten(graphs: list[dict[str, Any]]) -> dict[str, np.ndarray]:
 
 def download(folder: Path) -> Path:
     """ZINC's raw files from PyG's addresses, in ``folder``, which is returned, still pickled."""
-    from torch_geometric.data import download_url, extract_zip
     from torch_geometric.datasets import ZINC
 
+    from equiscape.data.download import fetch, fetch_into, unpack
+
     if not all((folder / f"{name}.{kind}").exists() for name in OFFICIAL for kind in RAW):
-        with downloading("ZINC"):
-            archive = download_url(ZINC.url, str(folder), filename="molecules.zip")
-            extract_zip(archive, str(folder))
-            Path(archive).unlink()
-            for path in (folder / "molecules").iterdir():
-                path.replace(folder / path.name)
-            for name in OFFICIAL:
-                download_url(ZINC.split_url.format(name), str(folder))
+        archive, _ = fetch([ZINC.url], folder, name="molecules.zip")
+        unpack(archive, [f"{name}.pickle" for name in OFFICIAL], folder)
+        for name in OFFICIAL:
+            fetch_into(folder, f"{name}.index", ZINC.split_url.format(name))
     return folder
