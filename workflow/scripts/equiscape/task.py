@@ -116,8 +116,7 @@ class Task:
 
     def augment(self, batch: Batch, generator: torch.Generator) -> Batch:
         """``batch`` under the task's ``training.augmentation``."""
-        settings = self.training.get("augmentation")
-        return self.dataset.augment(batch, settings, generator) if settings else batch
+        return self.dataset.augment(batch, self.training.get("augmentation") or {}, generator)
 
     def loss(self, model: nn.Module, batch: Batch, label_smoothing: float = 0.0) -> Tensor:
         """Mean loss over the ``batch.size`` samples, a scalar with gradient."""
