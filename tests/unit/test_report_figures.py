@@ -70,6 +70,16 @@ def test_learning(study):
     laid_out(learning.loss(study, histories))
 
 
+def test_learning_of_a_cell_that_diverged_in_its_first_epoch(tmp_path):
+    study = write_study(
+        tmp_path, {"egnn": CLOUDS["egnn"]}, seeds=1, diverged=(("egnn", "muon", 0),), epochs=1
+    )
+    histories = load.histories(study)
+    assert set(histories["optimizer"]) == {"adam"}
+    laid_out(learning.score(study, histories, load.finals(study)))
+    laid_out(learning.loss(study, histories))
+
+
 def test_hessian(study):
     table = tables.hessian(study)
     figure = hessian.bars(study, table)

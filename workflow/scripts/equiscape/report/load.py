@@ -67,6 +67,7 @@ def histories(manifest: Manifest) -> pd.DataFrame:
     for task, optimizer in manifest.pairs:
         for seed in manifest.seeds:
             frame = _read_csv(manifest.final(task, optimizer, seed, "history.csv"), HISTORY)
+            frame = frame.astype(dict.fromkeys(HISTORY, float))  # a table without rows has no type
             frame.insert(0, "task", task)
             frame.insert(1, "optimizer", optimizer)
             frame.insert(2, "seed", seed)
