@@ -18,8 +18,8 @@ def change(workspace, path, value):
 @pytest.mark.parametrize(
     ("path", "value", "sentence"),
     [
-        ("trainig", {}, "the configuration: 'trainig' is unknown; did you mean 'training'?"),
-        ("training/epoch", 3, "training: 'epoch' is unknown; did you mean 'epochs'?"),
+        ("trainig", {}, "the configuration: 'trainig' is unknown; did you mean 'training'."),
+        ("training/epoch", 3, "training: 'epoch' is unknown; did you mean 'epochs'."),
         ("tasks/egnn/dataset", "shape", "tasks.egnn.dataset: 'shape' is unknown"),
         ("optimizers/adam/grid/lr", ["-1e-3"], "optimizers.adam.grid.lr: -1e-3 must be positive"),
         ("tasks/egnn/model", {"hiden": 3}, "tasks.egnn.model: 'hiden' is unknown; did you mean"),
