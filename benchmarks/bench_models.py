@@ -9,7 +9,6 @@ as what a few steps add to the resident set at its highest (CPU) or allocate (CU
 
 import argparse
 import csv
-import resource
 import statistics
 import subprocess
 import sys
@@ -57,24 +56,25 @@ def training_step(
     return step
 
 
-def resident_mb() -> float:
-    """Megabytes of this process that are in memory now."""
-    pages = int(Path("/proc/self/statm").read_text().split()[1])
-    return pages * resource.getpagesize() / 2**20
-
-
-def peak_mb() -> float:
-    """The highest resident set of this process so far, in megabytes."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
+def status_mb(key: str) -> float:
+    """A line of this process's memory status (Linux), in megabytes."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith(key)) / 2**10
 
 
 def memory_of(name: str, rival: str, batch: int, points: int, device: str) -> float:
     """Megabytes that three steps add at their highest; call it in a fresh process only."""
+    training_step(name, rival, 2, 64, device)()  # the libraries' own pages and buffers
     step = training_step(name, rival, batch, points, device)
-    before = resident_mb()
+    Path("/proc/self/clear_refs").write_text("5")  # the peak so far is forgotten
+    before = status_mb("VmRSS")
     for _ in range(3):
         step()
-    return peak_mb() - before if device == "cpu" else torch.cuda.max_memory_allocated() / 2**20
+    return (
+        status_mb("VmHWM") - before
+        if device == "cpu"
+        else torch.cuda.max_memory_allocated() / 2**20
+    )
 
 
 def memory_in_a_fresh_process(*arguments: object) -> float:

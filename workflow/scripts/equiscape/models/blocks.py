@@ -111,7 +111,8 @@ class PointLayer(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """``[clouds, points, channels_in]`` to ``[clouds, points, channels_out]``."""
-        return F.leaky_relu(F.linear(x, *self.fold(x)), self.slope, inplace=True)
+        rows = F.linear(x.flatten(0, -2), *self.fold(x))  # flat: in place on a view costs copies
+        return F.leaky_relu(rows, self.slope, inplace=True).view(*x.shape[:-1], -1)
 
 
 def max_points(x: Tensor) -> Tensor:
@@ -123,8 +124,10 @@ def max_points(x: Tensor) -> Tensor:
 
 @torch.no_grad()
 def _winners(x: Tensor) -> Tensor:
-    clouds = x.split(max(1, chunk_size(x.device) // x[0].numel()))
-    return torch.cat([first_maximum(chunk.clone()) for chunk in clouds])
+    clouds = max(1, chunk_size(x.device) // x[0].numel())
+    scratch = torch.empty_like(x[:clouds])
+    chunks = x.split(clouds)
+    return torch.cat([first_maximum(chunk, scratch[: len(chunk)]) for chunk in chunks])
 
 
 class MaxMeanPool(nn.Module):

@@ -33,8 +33,13 @@ class PooledLayer(PointLayer):
     def _winners(x: Tensor, weight: Tensor) -> Tensor:
         clouds, points, _ = x.shape
         step = max(1, chunk_size(x.device) // (points * len(weight)))
-        slots = torch.cat([first_maximum(F.linear(chunk, weight)) for chunk in x.split(step)])
-        return slots + torch.arange(0, clouds * points, points, device=x.device).unsqueeze(1)
+        slots = []
+        for chunk in x.split(step):
+            values = F.linear(chunk, weight)
+            slots.append(first_maximum(values, scratch=values))
+        return torch.cat(slots) + torch.arange(
+            0, clouds * points, points, device=x.device
+        ).unsqueeze(1)
 
 
 class PointNet(nn.Module):
