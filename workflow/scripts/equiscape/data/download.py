@@ -26,7 +26,6 @@ from urllib.parse import urlsplit
 import pooch
 import requests
 from tqdm import tqdm
-from urllib3.exceptions import InsecureRequestWarning
 
 from equiscape import io
 from equiscape.data import KINDS
@@ -298,7 +297,7 @@ def _get(url: str, headers: dict[str, str], trusted: bool) -> requests.Response:
             ) from None
         log.warning("%s: certificate not valid (%s); the SHA-256 decides.", url, _reason(error))
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", InsecureRequestWarning)
+        warnings.simplefilter("ignore")  # it has just been said, once
         return requests.get(url, headers=headers, stream=True, timeout=TIMEOUT, verify=False)
 
 
