@@ -70,6 +70,18 @@ def test_products_are_the_derivative_of_the_gradient(case):
     assert (product - difference).norm() < 1e-7 * product.norm()
 
 
+def test_products_do_not_depend_on_what_is_kept(case):
+    """Graphs that keep every edge, and graphs that are built again and keep none."""
+    task, model = case
+    arguments = {"samples": None, "batch_size": 4, "seed": 0, "dtype": "float64"}
+    products = []
+    for memory in (2**30, 0):
+        objective = TrainingLoss(task, model, graph_memory=memory, **arguments)
+        vectors = torch.randn(2, objective.size, generator=torch.Generator().manual_seed(3))
+        products.append(objective.operator(vectors.double()))
+    torch.testing.assert_close(*products, rtol=1e-9, atol=1e-11)
+
+
 def test_the_loss_is_the_one_that_evaluation_reports(case):
     task, model = case
     objective = TrainingLoss(task, model, samples=None, batch_size=4, seed=0)

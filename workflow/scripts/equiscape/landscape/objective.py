@@ -6,7 +6,7 @@ where memory allows; each product is then one backward pass through it.
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from copy import deepcopy
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from equiscape.data.base import Batch
 from equiscape.errors import ConfigError, EquiscapeError
+from equiscape.models.messages import edges_kept
 from equiscape.task import Task
 
 DTYPES = {"float32": torch.float32, "float64": torch.float64}
@@ -130,10 +131,11 @@ class TrainingLoss:
     def _linearise(self) -> tuple[float, Tensor]:
         self._kept, self.kept_bytes = [], 0
         keep, value = True, 0.0
+        form = edges_kept if self._edges_fit() else nullcontext
         total = torch.zeros(self.size, dtype=torch.float64, device=self.device)
         used = [False] * len(self.parameters)
         for batch in self.batches():
-            with _saved_bytes() as saved:
+            with form(), _saved_bytes() as saved:
                 loss, gradients = self._gradient_graph(batch)
             value += loss.double().item()
             total += self._flatten(gradients)
@@ -145,6 +147,13 @@ class TrainingLoss:
                 self.kept_bytes += saved["bytes"]
         self.without_gradient = [n for n, u in zip(self.names, used, strict=True) if not u]
         return value, total.to(self.dtype)
+
+    def _edges_fit(self) -> bool:
+        """Whether graphs of all samples that keep every edge fit, judged by the first sample's."""
+        batch = cast(self.task.batch(self.split, self.plan[0][:1]), self.dtype)
+        with edges_kept(), _saved_bytes() as saved:
+            self._gradient_graph(batch)
+        return saved["bytes"] * self.samples <= self.graph_memory
 
     def _gradient_graph(self, batch: Batch) -> tuple[Tensor, list[Tensor | None]]:
         """This chunk's share of the mean loss, and its gradient with a graph."""
