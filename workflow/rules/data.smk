@@ -40,6 +40,6 @@ rule prepare:
         protocol=1,
         name="{dataset}",
         source=lambda wildcards: STUDY.local_source(wildcards.dataset),
-        entry=lambda wildcards: STUDY.dataset_settings(wildcards.dataset),
+        entry=lambda wildcards: STUDY.preparation_settings(wildcards.dataset),
     script:
         "../scripts/prepare.py"

@@ -16,6 +16,7 @@ from equiscape.optim import OPTIMIZERS, SPLIT_SETTINGS
 from equiscape.registry import declared_settings, unknown
 
 EMBEDDED = ("procedural", "molecules-generated")
+LOADER_SETTINGS = ("points", "sample_points", "node_budget")
 GENERATED = "generated"  # a `source` of corruptions
 PYG = "pyg"  # a `source` that leaves the download to PyTorch Geometric
 
@@ -184,9 +185,16 @@ class Study:
         return self.tasks[task]["dataset"]
 
     def dataset_settings(self, dataset: str) -> dict:
-        """All that preparation depends on; where the bytes lie does not change what they are."""
+        """What loading depends on; where the bytes lie does not change what they are."""
         skip = {"source", "mirrors", "corruptions"}
         return {k: v for k, v in self.datasets[dataset].items() if k not in skip}
+
+    def preparation_settings(self, dataset: str) -> dict:
+        """What preparation depends on, so that a loader's setting does not prepare anew."""
+        settings = self.dataset_settings(dataset)
+        if settings["kind"] in EMBEDDED:  # generated data have as many points as are asked for
+            return settings
+        return {k: v for k, v in settings.items() if k not in LOADER_SETTINGS}
 
     def task_settings(self, task: str, *, grid: bool = False) -> dict:
         """The task's entry with the study's training settings merged under its own.
