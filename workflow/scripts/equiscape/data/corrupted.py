@@ -16,7 +16,7 @@ import numpy as np
 from equiscape import io
 from equiscape.data.archives import DAMAGE, Source, open_source
 from equiscape.data.corruptions import CORRUPTIONS, SEVERITIES, corrupt
-from equiscape.data.pointcloud import open_prepared
+from equiscape.data.pointcloud import open_prepared, read_rows
 from equiscape.errors import ConfigError, DataError
 from equiscape.registry import unknown
 
@@ -64,7 +64,7 @@ def write_corrupted(prepared: Path, output: Path, settings: dict[str, Any]) -> N
         if samples is not None and samples < len(indices):
             indices = np.sort(np.random.default_rng(seed).choice(indices, samples, replace=False))
         number = settings.get("points") or file["points"].shape[1]
-        full = file["points"][np.sort(indices)]
+        full = read_rows(file["points"], indices, file["points"].shape[1])
         seeds = [int(np.random.SeedSequence([seed, i]).generate_state(1)[0]) for i in indices]
         with h5py.File(temporary, "w") as out:
             out["labels"] = file["labels"][()][indices]

@@ -234,7 +234,7 @@ def load(path: Path, device: torch.device | str, entry: dict[str, Any]) -> Point
         for split in SPLITS:
             indices = file[f"split/{split}"][()]
             kept = available if sample and split == "train" else number
-            points[split] = torch.from_numpy(_rows(file["points"], indices, kept)).to(device)
+            points[split] = torch.from_numpy(read_rows(file["points"], indices, kept)).to(device)
             labels[split] = every_label[torch.from_numpy(indices)].to(device)
         names = [name.decode() for name in file["class_names"][()]]
     return PointClouds(points, labels, names, number, sample)
@@ -264,7 +264,7 @@ def open_prepared(path: Path) -> h5py.File:
     return file
 
 
-def _rows(points: h5py.Dataset, indices: np.ndarray, number: int) -> np.ndarray:
+def read_rows(points: h5py.Dataset, indices: np.ndarray, number: int) -> np.ndarray:
     """The first ``number`` points of the clouds ``indices``, read in blocks of whole chunks."""
     chosen = np.empty((len(indices), number, 3), np.float32)
     block = 16 * WRITTEN_AT_ONCE
