@@ -292,6 +292,7 @@ def test_signed_ratio_and_percent():
     assert numbers.signed(-0.0025) == "−0.00250"
     assert numbers.percent(-10.04) == "−10.0 %"
     assert numbers.ratio(4.747) == "4.75×"
+    assert numbers.ratio(0.9997) == "1.00×"
 
 
 @pytest.mark.parametrize(

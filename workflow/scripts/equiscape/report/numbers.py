@@ -22,7 +22,8 @@ def significant(value: float, digits: int = 4) -> str:
     size = abs(value)
     if not 1e-4 <= size < 1e5:
         return _signed(f"{value:.{digits - 1}e}")
-    return _signed(f"{value:.{max(0, digits - 1 - math.floor(math.log10(size)))}f}")
+    exponent = int(f"{size:.{digits - 1}e}".split("e")[1])  # of the rounded value
+    return _signed(f"{value:.{max(0, digits - 1 - exponent)}f}")
 
 
 def plus_minus(mean: float, spread: float, unit: str = "") -> str:

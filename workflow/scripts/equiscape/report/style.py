@@ -16,7 +16,7 @@ import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import FixedLocator, FuncFormatter, NullFormatter
+from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullFormatter
 
 from equiscape.io import atomic_path
 from equiscape.report.manifest import Manifest
@@ -173,6 +173,8 @@ def plain_log(axis: Axes, which: str = "y") -> None:
     mantissas = (1,) if decades > 2.2 else (1, 2, 5) if decades > 0.8 else (1, 1.5, 2, 3, 4, 5, 7)
     powers = 10.0 ** np.arange(np.floor(np.log10(low)), np.ceil(np.log10(high)) + 1)
     ticks = np.outer(powers, mantissas).ravel()
+    if ((ticks >= low) & (ticks <= high)).sum() < 3:
+        ticks = MaxNLocator(4).tick_values(low, high)
     scale = getattr(axis, f"{which}axis")
     scale.set_major_locator(FixedLocator(ticks[(ticks >= low) & (ticks <= high)]))
     scale.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}".replace("-", "−")))

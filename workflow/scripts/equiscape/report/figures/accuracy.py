@@ -140,6 +140,9 @@ def selection(manifest: Manifest, grid: pd.DataFrame) -> Figure:
                           transform=axis.get_xaxis_transform(), clip_on=False)  # fmt: skip
         axis.margins(x=0.1, y=0.16)
         axis.set_xscale("log")
+        rates = sorted(grid.loc[grid["task"] == task, "lr"].unique(), key=float)
+        axis.set_xticks([float(rate) for rate in rates], rates)
+        axis.minorticks_off()
         axis.set_title(titles[task], loc="left")
         axis.set_xlabel("learning rate")
         axis.grid(axis="y")

@@ -69,7 +69,9 @@ def _bars(manifest: Manifest, axis: Axes, table: pd.DataFrame, quantity: str, er
     if positive.empty:
         axis.text(0.5, 0.5, "no finite value", ha="center", transform=axis.transAxes)
         return False
-    low, high = positive.min(), positive.max()
+    errors = table[error].fillna(0)
+    ends = (positive - errors)[positive.index]
+    low, high = ends.where(ends > 0, positive / 2).min(), (values + errors).max()
     floor = 10 ** np.floor(np.log10(low) - 0.15)
     for x, row in _places(manifest, table):
         value = row[quantity]
@@ -78,7 +80,7 @@ def _bars(manifest: Manifest, axis: Axes, table: pd.DataFrame, quantity: str, er
             continue
         spread = row[error] if np.isfinite(row[error]) else 0.0
         # A lower bar that reaches zero has no end on a log axis.
-        below = min(spread, abs(value) - floor * 0.5) if abs(value) > floor * 0.5 else 0.0
+        below = min(spread, abs(value) - floor * 0.5)
         axis.bar(
             x, abs(value) - floor, bottom=floor, width=_step(manifest) * 0.92,
             color=colour[row["optimizer"]], edgecolor="white", linewidth=0.4,

@@ -64,6 +64,8 @@ def _layers(
     values = values[np.isfinite(values)]
     if values.size and values.min() > 0 and values.max() / values.min() > 12:
         style.plain_log(axis, "x")
+    else:
+        axis.xaxis.set_major_locator(MaxNLocator(nbins=6))
     axis.grid(axis="both")
     axis.set_axisbelow(True)
     axis.tick_params(axis="y", length=0)

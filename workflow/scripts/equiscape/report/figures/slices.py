@@ -5,7 +5,6 @@ import numpy as np
 from matplotlib.colors import BoundaryNorm
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import FuncFormatter, NullFormatter
 
 from equiscape.report import style
 from equiscape.report.load import Slice
@@ -74,12 +73,20 @@ def contours(manifest: Manifest, task: str, measured: dict[tuple[str, str], Slic
     for row in axes:
         row[0].set_ylabel("direction 2")
     bar = figure.colorbar(filled, ax=flat[: len(names)], ticks=shared[::2], shrink=0.9, pad=0.02)
-    bar.ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: significant(value, 3)))
-    bar.ax.yaxis.set_minor_formatter(NullFormatter())
+    bar.ax.set_yticks(shared[::2], _labels(shared[::2]))
     bar.ax.minorticks_off()
     bar.set_label("training loss")
     figure.suptitle(task_titles(manifest)[task], fontsize=9)
     return figure
+
+
+def _labels(values: np.ndarray) -> list[str]:
+    """Numbers with as many digits as tell them apart, three at least."""
+    for digits in range(3, 7):
+        labels = [significant(value, digits) for value in values]
+        if len(set(labels)) == len(labels):
+            break
+    return labels
 
 
 def cuts(manifest: Manifest, measured: dict[tuple[str, str], Slice]) -> Figure:
