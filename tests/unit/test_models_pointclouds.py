@@ -151,6 +151,17 @@ def test_precision_of_the_output_follows_the_weights(architecture, dtype):
 
 
 @architectures
+def test_trains_under_autocast(architecture):
+    model, points = tiny(architecture, train=True).float(), clouds(8).float()
+    with torch.autocast("cpu", torch.bfloat16):
+        loss = loss_of(model, points)
+    loss.backward()
+    assert all(torch.isfinite(p.grad).all() for p in model.parameters())
+    if architecture != "dgcnn":  # whose graph may change with the rounding of its features
+        torch.testing.assert_close(loss, loss_of(model, points), rtol=0.1, atol=0.1)
+
+
+@architectures
 def test_duplicate_points_keep_everything_finite(architecture):
     model = tiny(architecture, train=True)
     points = clouds()

@@ -59,8 +59,9 @@ class FoldedNorm(nn.BatchNorm1d):
         """
         if self.training:
             center, covariance = moments
-            mean = weight @ center
-            variance = ((weight @ covariance) * weight).sum(1).clamp_min(0.0)
+            with torch.autocast(weight.device.type, enabled=False):
+                mean = weight @ center
+                variance = ((weight @ covariance) * weight).sum(1).clamp_min(0.0)
             self._track(mean.detach(), variance.detach() * (count / max(1, count - 1)))
         else:
             mean, variance = self.running_mean, self.running_var
