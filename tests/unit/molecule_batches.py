@@ -20,7 +20,8 @@ def assemble(z, positions, counts, cutoff=5.0):
     local, edge_ptr = radius_edges(positions.detach().numpy(), ptr, cutoff)
     offset = np.repeat(ptr[:-1], np.diff(edge_ptr))
     graph = torch.from_numpy(np.repeat(np.arange(len(counts)), counts))
-    return z, positions, torch.from_numpy(local.astype(np.int64) + offset), graph, len(counts), max(counts)
+    edge_index = torch.from_numpy(local.astype(np.int64) + offset)
+    return z, positions, edge_index, graph, len(counts), max(counts)
 
 
 def orthogonal(seed, determinant):

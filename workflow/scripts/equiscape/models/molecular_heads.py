@@ -60,8 +60,8 @@ def centred(z: Tensor, positions: Tensor, graph: Tensor, size: int) -> Tensor:
 class SpatialExtentHead(nn.Module):
     """The electronic spatial extent, ``sum_i q_i |r_i - c|^2`` with ``q_i = w SiLU(V h_i + b)``.
 
-    c is the centre of nuclear charge. With one q an element, a fit to QM9 leaves 3 a0^2 about it and
-    about the centre of mass, 23 a0^2 about the centroid.
+    c is the centre of nuclear charge. With one q an element, a fit to QM9 leaves 3 a0^2 about it
+    and about the centre of mass, 23 a0^2 about the centroid.
     """
 
     def __init__(self, hidden: int):
