@@ -5,7 +5,9 @@ import threading
 
 from equiscape.errors import EquiscapeError
 
-ANNOUNCEMENTS = ("SIGTERM", "SIGUSR1")
+# SIGURG does nothing to a process that does not ask for it. So SLURM can send it to every process of
+# a job step ahead of the end, and the shells and Snakemakes around the training stay alive.
+ANNOUNCEMENTS = ("SIGTERM", "SIGUSR1", "SIGURG")
 
 
 class Interrupted(EquiscapeError):
@@ -18,7 +20,7 @@ class Interrupted(EquiscapeError):
 
 
 class Announcement:
-    """Within its ``with`` block, SIGTERM and SIGUSR1 are remembered instead of ending the process.
+    """Within its ``with`` block, the ANNOUNCEMENTS are remembered instead of ending the process.
 
     SLURM sends SIGTERM ahead of the end of a job, or the signal that ``--signal`` asks for. Python
     allows handlers in the main thread only; in any other the block changes nothing.
