@@ -6,7 +6,7 @@ where memory allows; each product is then one backward pass through it.
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from copy import deepcopy
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
@@ -67,7 +67,7 @@ class TrainingLoss:
         seed: of the subset.
         dtype: ``"float32"`` or ``"float64"``, of parameters, data and products.
         parameters: glob patterns of the parameters to include; None for all.
-        graph_memory: bytes that kept graphs may take; None for 2 GB on the CPU and half of what is
+        graph_memory: bytes that kept graphs may take; None for 0.5 GB on the CPU and half of what is
             free on CUDA. Chunks beyond it are rebuilt in every product.
 
     Raises:
@@ -113,6 +113,7 @@ class TrainingLoss:
         self.graph_memory = _default_memory(self.device) if graph_memory is None else graph_memory
         self.kept_bytes = 0
         self._kept: list[list[Tensor | None]] | None = None
+        self._form: Callable[[], AbstractContextManager] = nullcontext
         self.operator = SymmetricOperator(self.size, self._products, self.dtype, self.device)
 
     def vector(self) -> Tensor:
@@ -131,11 +132,11 @@ class TrainingLoss:
     def _linearise(self) -> tuple[float, Tensor]:
         self._kept, self.kept_bytes = [], 0
         keep, value = True, 0.0
-        form = edges_kept if self._edges_fit() else nullcontext
+        self._form = edges_kept if self._edges_fit() else nullcontext
         total = torch.zeros(self.size, dtype=torch.float64, device=self.device)
         used = [False] * len(self.parameters)
         for batch in self.batches():
-            with form(), _saved_bytes() as saved:
+            with _saved_bytes() as saved:
                 loss, gradients = self._gradient_graph(batch)
             value += loss.double().item()
             total += self._flatten(gradients)
@@ -145,19 +146,25 @@ class TrainingLoss:
             if keep:
                 self._kept.append(gradients)
                 self.kept_bytes += saved["bytes"]
+            del gradients  # or this chunk's graph would live on while the next is built
         self.without_gradient = [n for n, u in zip(self.names, used, strict=True) if not u]
         return value, total.to(self.dtype)
 
     def _edges_fit(self) -> bool:
-        """Whether graphs of all samples that keep every edge fit, judged by the first sample's."""
+        """Whether a chunk's graph that keeps every edge is small, judged by the first sample's.
+
+        Such graphs give the faster products even where they are built anew for each; so the
+        question is only whether the one chunk in work fits beside those that are kept.
+        """
         batch = cast(self.task.batch(self.split, self.plan[0][:1]), self.dtype)
-        with edges_kept(), _saved_bytes() as saved:
+        self._form = edges_kept
+        with _saved_bytes() as saved:
             self._gradient_graph(batch)
-        return saved["bytes"] * self.samples <= self.graph_memory
+        return saved["bytes"] * len(self.plan[0]) <= self.graph_memory / 3
 
     def _gradient_graph(self, batch: Batch) -> tuple[Tensor, list[Tensor | None]]:
         """This chunk's share of the mean loss, and its gradient with a graph."""
-        with torch.enable_grad():
+        with self._form(), torch.enable_grad():
             loss = self.task.loss(self.model, batch) * (batch.size / self.samples)
             gradients = torch.autograd.grad(
                 loss, self.parameters, create_graph=True, allow_unused=True
@@ -228,7 +235,7 @@ def cast(batch: Batch, dtype: torch.dtype) -> Batch:
 def _default_memory(device: torch.device) -> int:
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0] // 2
-    return 2 * 10**9
+    return 5 * 10**8
 
 
 @contextmanager
