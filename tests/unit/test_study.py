@@ -70,7 +70,22 @@ def test_every_study_of_the_project_is_valid(path):
         ("report/baseline", "sgd", r"report\.baseline: 'sgd'"),
         ("slice/resolution", 10, r"slice\.resolution.*odd"),
         ("selection/seeds", [0, 0], r"selection\.seeds"),
-        ("final", None, r"'final' is a required property"),
+        ("final", None, r"the configuration: 'final' is missing"),
+        ("optimizers/muon/grid/lr", [" 1e-3"], r"' 1e-3' is not a number"),
+        ("optimizers/muon/grid/lr", ["1_0e-3"], r"'1_0e-3' is not a number"),
+        ("optimizers/muon/settings", {"lr": 1}, r"muon\.settings: 'lr' is unknown"),
+        (
+            "optimizers/adam",
+            {"class": "sgd", "grid": {"lr": [1], "wd": [0]}, "settings": {"momentun": 0.9}},
+            r"adam\.settings: 'momentun' is unknown; did you mean 'momentum'",
+        ),
+        ("tasks/egnn/data", {"pionts": 64}, r"tasks\.egnn\.data: 'pionts'.*'points'"),
+        ("tasks/egnn", {"dataset": "shapes"}, r"tasks\.egnn: 'architecture' is missing"),
+        ("training/epochs", None, r"training\.epochs is missing"),
+        ("selection/training", {"schedule": {"warmup_epochs": 99}}, r"warmup_epochs: 99 is more"),
+        ("hessian/probes", 1, r"hessian\.probes: 1 is less than the minimum of 2"),
+        ("device", "gpu", r"device: 'gpu' does not match"),
+        ("datasets/shapes/expect", {"trian": 3}, r"datasets\.shapes\.expect.*'trian'"),
     ],
 )
 def test_a_fault_is_named(path, value, message):
@@ -101,6 +116,74 @@ def test_training_settings_merge_from_study_to_task_to_grid():
         == config["selection"]["training"]["epochs"]
     )
     assert merged.task_settings("pointnet")["training"]["batch_size"] == 32
+
+
+def test_maps_within_training_settings_merge_too():
+    config = demo()
+    config["tasks"]["egnn"]["training"] = {"schedule": {"warmup_epochs": 3}, "augmentation": None}
+    training = study(config).task_settings("egnn")["training"]
+    assert training["schedule"] == {**config["training"]["schedule"], "warmup_epochs": 3}
+    assert training["augmentation"] is None
+
+
+def test_what_changes_no_result_is_no_part_of_a_cell():
+    before, config = study(demo()), demo()
+    config["tasks"]["egnn"] |= {
+        "hessian": {"samples": 7},
+        "resources": {"runtime": 7},
+        "training": {"resume_seconds": 7, "micro_batch": 7},
+    }
+    config["datasets"]["shapes"]["sha256"] = "0" * 64
+    after = study(config)
+    assert after.task_settings("egnn") == before.task_settings("egnn")
+    assert after.dataset_settings("shapes") == before.dataset_settings("shapes")
+    assert after.analysis("hessian", "egnn")["samples"] == 7
+    assert after.execution("egnn", "micro_batch") == 7
+    assert before.execution("egnn", "micro_batch") is None
+
+
+def test_an_analysis_does_not_depend_on_how_long_its_task_was_trained():
+    before, config = study(demo()), demo()
+    config["training"]["epochs"] += 1
+    after = study(config)
+    assert after.task_settings("egnn") != before.task_settings("egnn")
+    assert after.analysis_task_settings("egnn") == before.analysis_task_settings("egnn")
+
+
+@pytest.mark.parametrize(
+    ("target", "message"),
+    [
+        ("results/hessian/egn_muon.json", r"the task of .*'egn' is unknown; did you mean 'egnn'"),
+        ("results/final/egnn_moun/seed1/metrics.json", r"the optimizer of .*'moun'.*'muon'"),
+        ("results/rank/egnn_moun.csv", r"the optimizer of .*'moun'"),
+    ],
+)
+def test_a_target_of_an_unknown_task_or_optimizer_is_named(target, message):
+    with pytest.raises(ConfigError, match=message):
+        study(demo()).check_target(target)
+
+
+def test_targets_of_the_study_pass():
+    for target in (
+        "results/demo/hessian/egnn_muon.json",
+        "results/selection/egnn_muon.choice.json",
+        "results/grid/egnn_muon/lr1e-3_wd0_seed0/metrics.json",
+        "tables",
+        "--cores",
+        "results/tables/accuracy.csv",
+    ):
+        study(demo()).check_target(target)
+
+
+def test_the_schema_repeats_no_key():
+    class Strict(yaml.SafeLoader):
+        def construct_mapping(self, node, deep=False):
+            keys = [key.value for key, _ in node.value]
+            assert len(keys) == len(set(keys)), sorted(k for k in keys if keys.count(k) > 1)
+            return super().construct_mapping(node, deep)
+
+    for path in SCHEMA_PATH.parent.glob("*.yaml"):
+        yaml.load(path.read_text(), Strict)
 
 
 def test_a_grid_change_leaves_the_other_optimizers_alone():

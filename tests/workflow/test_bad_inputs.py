@@ -36,7 +36,7 @@ def test_a_bad_configuration_stops_before_any_job(workspace, path, value, senten
 
 def test_an_unknown_task_is_named(workspace):
     output = workspace.run("results/hessian/egn_muon.json", options=["--dry-run"], ok=False)
-    assert "results/hessian/egn_muon.json" in output
+    assert "the task of results/hessian/egn_muon.json: 'egn' is unknown; did you mean" in output
 
 
 def test_a_missing_source_is_named_before_any_job(workspace):

@@ -16,7 +16,8 @@ PAIRS = [f"{task}_{optimizer}" for task in TINY["tasks"] for optimizer in TINY["
 def test_every_json_fits_its_schema(finished):
     patterns = {
         "metrics": "results/*/*/*/metrics.json",
-        "selection": "results/selection/*.json",
+        "selection": "results/selection/*[!e].json",
+        "choice": "results/selection/*.choice.json",
         "representative": "results/representative/*.json",
         "hessian": "results/hessian/*.json",
         "report": "results/report.json",

@@ -1,7 +1,9 @@
 # needs: the configuration
 # gives: STUDY (the checked configuration), the names that wildcards may take, paths of cells
 
+import os
 import sys
+from functools import partial
 from pathlib import Path
 
 import yaml
@@ -20,6 +22,8 @@ try:
     check_schema(config, yaml.safe_load(SCHEMA.read_text()))
     validate(config, str(SCHEMA))  # fills in the defaults
     STUDY = Study(config)
+    for argument in sys.argv[1:]:
+        STUDY.check_target(argument)
 except ConfigError as error:
     raise WorkflowError(str(error)) from None
 
@@ -38,7 +42,10 @@ wildcard_constraints:
     seed="[0-9]+",
 
 
-REFERENCE = Path(workflow.basedir) / "workflow/reference"
+# Relative, so that a study that is moved with its workflow is not made anew.
+WORKFLOW = Path(os.path.relpath(workflow.basedir)) / "workflow"
+REFERENCE = WORKFLOW / "reference"
+REPORT_MODULES = sorted((WORKFLOW / "scripts/equiscape/report").rglob("*.py"))
 MANIFEST = reporting.Manifest.from_study(STUDY, "<results>", REFERENCE)
 NOTEBOOKS = expand("<results>/notebooks/{name}.html", name=reporting.notebooks(MANIFEST))
 
@@ -74,12 +81,12 @@ def prepared(wildcards):
     return f"<resources>/prepared/{STUDY.dataset_of(wildcards.task)}.h5"
 
 
-def task_params(wildcards):
-    """What a job needs to load its task."""
+def task_params(wildcards, settings=STUDY.task_settings):
+    """What a final cell needs to load its task."""
     dataset = STUDY.dataset_of(wildcards.task)
     return {
         "name": wildcards.task,
-        "entry": STUDY.task_settings(wildcards.task),
+        "entry": settings(wildcards.task),
         "dataset_name": dataset,
         "dataset_entry": STUDY.dataset_settings(dataset),
     }
@@ -87,10 +94,12 @@ def task_params(wildcards):
 
 def grid_task_params(wildcards):
     """As task_params, with the training settings of grid cells."""
-    return {
-        **task_params(wildcards),
-        "entry": STUDY.task_settings(wildcards.task, grid=True),
-    }
+    return task_params(wildcards, partial(STUDY.task_settings, grid=True))
+
+
+def analysis_task_params(wildcards):
+    """As task_params, without what an analysis does not depend on."""
+    return task_params(wildcards, STUDY.analysis_task_settings)
 
 
 def task_resource(name, default):
@@ -99,9 +108,12 @@ def task_resource(name, default):
 
 
 def escalating(name, default):
-    """As task_resource, growing with each attempt: out of memory is retried with more."""
+    """As task_resource, growing with the first retries: out of memory is retried with more.
+
+    Not with every one: a cell that many time limits interrupt would outgrow its node.
+    """
     return lambda wildcards, attempt: int(
-        STUDY.resources(wildcards.task).get(name, default) * (1 + 0.5 * (attempt - 1))
+        STUDY.resources(wildcards.task).get(name, default) * (1 + 0.5 * min(attempt - 1, 3))
     )
 
 

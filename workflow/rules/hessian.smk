@@ -25,7 +25,7 @@ rule hessian:
         device=config["device"],
     params:
         protocol=1,
-        task=task_params,
+        task=analysis_task_params,
         settings=lambda wildcards: STUDY.analysis("hessian", wildcards.task),
     script:
         "../scripts/hessian.py"

@@ -25,7 +25,7 @@ rule rank:
         device=config["device"],
     params:
         protocol=1,
-        task=task_params,
+        task=analysis_task_params,
         settings=lambda wildcards: STUDY.analysis("rank", wildcards.task),
     script:
         "../scripts/rank.py"

@@ -25,6 +25,7 @@ rule tables:
         strings(reporting.table_inputs(MANIFEST)),
         manifest="<results>/report.json",
         reference=strings(sorted(REFERENCE.glob("*.csv"))),
+        modules=strings(REPORT_MODULES),
     output:
         csv=[
             report(
@@ -59,10 +60,11 @@ for name in reporting.notebooks(MANIFEST):
             f"notebook_{name}"
         input:
             strings(reporting.notebook_inputs(MANIFEST, name)),
-            notebook=f"{workflow.basedir}/workflow/notebooks/{name}.py",
-            template=f"{workflow.basedir}/workflow/notebooks/template/index.html.j2",
+            notebook=f"{WORKFLOW}/notebooks/{name}.py",
+            template=f"{WORKFLOW}/notebooks/template/index.html.j2",
             manifest="<results>/report.json",
             reference=strings(sorted(REFERENCE.glob("*.csv"))),
+            modules=strings(REPORT_MODULES),
         output:
             ipynb=f"<results>/notebooks/{name}.ipynb",
             html=report(
@@ -93,7 +95,7 @@ for name in reporting.notebooks(MANIFEST):
             runtime=20,
         params:
             protocol=1,
-            library=SCRIPTS,
+            library=str(WORKFLOW / "scripts"),
             figures=lambda wildcards, output: Path(output.png[0]).parent,
         shell:
             "(export PYTHONPATH={params.library:q} && "

@@ -61,6 +61,6 @@ rule robustness:
         device=config["device"],
     params:
         protocol=1,
-        task=task_params,
+        task=analysis_task_params,
     script:
         "../scripts/robustness.py"

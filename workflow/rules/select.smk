@@ -1,5 +1,6 @@
 # needs: the metrics of the grid cells; the metrics of the final cells
 # gives: <results>/selection/{task}_{optimizer}.json, the chosen lr and wd with the whole grid
+#        <results>/selection/{task}_{optimizer}.choice.json, the two alone: what final cells depend on
 #        <results>/representative/{task}_{optimizer}.json, the seed nearest the mean score
 
 
@@ -7,16 +8,15 @@ rule select:
     input:
         lambda wildcards: grid_cells(wildcards.task, wildcards.optimizer),
     output:
-        "<results>/selection/{task}_{optimizer}.json",
+        selection="<results>/selection/{task}_{optimizer}.json",
+        choice="<results>/selection/{task}_{optimizer}.choice.json",
     log:
         "<logs>/selection/{task}_{optimizer}.log",
     benchmark:
         "<benchmarks>/selection/{task}_{optimizer}.tsv"
+    localrule: True  # a second of arithmetic, not worth a place in a queue
     conda:
         "../../envs/torch.yaml"
-    resources:
-        mem_mb=1000,
-        runtime=10,
     params:
         protocol=1,
     script:
@@ -35,11 +35,9 @@ rule representative:
         "<logs>/representative/{task}_{optimizer}.log",
     benchmark:
         "<benchmarks>/representative/{task}_{optimizer}.tsv"
+    localrule: True  # a second of arithmetic, not worth a place in a queue
     conda:
         "../../envs/torch.yaml"
-    resources:
-        mem_mb=1000,
-        runtime=10,
     params:
         protocol=1,
     script:

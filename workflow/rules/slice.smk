@@ -25,7 +25,7 @@ rule slice:
         device=config["device"],
     params:
         protocol=1,
-        task=task_params,
+        task=analysis_task_params,
         settings=lambda wildcards: STUDY.analysis("slice", wildcards.task),
     script:
         "../scripts/slice.py"

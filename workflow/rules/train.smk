@@ -1,4 +1,4 @@
-# needs: <resources>/prepared/{dataset}.h5; for a final cell, <results>/selection/{task}_{optimizer}.json
+# needs: <resources>/prepared/{dataset}.h5; for a final cell, <results>/selection/{task}_{optimizer}.choice.json
 # gives: <results>/grid/{task}_{optimizer}/lr{lr}_wd{wd}_seed{seed}/ metrics.json, history.csv
 #        <results>/final/{task}_{optimizer}/seed{seed}/ metrics.json, history.csv, checkpoint.pt
 
@@ -21,6 +21,10 @@ rule train_grid_cell:
         mem_mb=escalating("mem_mb", 8000),
         runtime=task_resource("runtime", 240),
         device=config["device"],
+        # How a cell is executed changes nothing in its result, so it is no parameter.
+        resume=config["resume"],
+        resume_seconds=lambda wildcards: str(STUDY.execution(wildcards.task, "resume_seconds")),
+        micro_batch=lambda wildcards: STUDY.execution(wildcards.task, "micro_batch") or 0,
     params:
         protocol=1,  # raise it where the meaning of a cell changes
         task=grid_task_params,
@@ -28,7 +32,6 @@ rule train_grid_cell:
         lr="{lr}",
         wd="{wd}",
         seed="{seed}",
-        resume=config["resume"],
     script:
         "../scripts/train.py"
 
@@ -36,7 +39,7 @@ rule train_grid_cell:
 use rule train_grid_cell as train_final_cell with:
     input:
         data=prepared,
-        selection="<results>/selection/{task}_{optimizer}.json",
+        choice="<results>/selection/{task}_{optimizer}.choice.json",
     output:
         metrics=f"{FINAL_CELL}/metrics.json",
         history=f"{FINAL_CELL}/history.csv",
@@ -49,6 +52,5 @@ use rule train_grid_cell as train_final_cell with:
         protocol=1,
         task=task_params,
         optimizer=lambda wildcards: STUDY.optimizer_settings(wildcards.optimizer),
-        lr=None,  # the selection's, read when the job runs
+        lr=None,  # those of the choice, read when the job runs
         wd=None,
-        resume=config["resume"],

@@ -13,9 +13,10 @@ if TYPE_CHECKING:
 
 def main(metrics: list[str], checkpoints: list[str], output: str, started: float) -> None:
     """Read the final cells' metrics and write the representative."""
-    result = representative([io.read_json(path) for path in metrics], checkpoints)
+    cells = [io.read_json(path) for path in metrics]
+    result = representative(cells, checkpoints)
     seconds = time.monotonic() - started
-    io.write_json(output, {**result, "provenance": io.provenance(metrics, "cpu", seconds)})
+    io.write_json(output, {**result, "provenance": io.provenance(cells, "cpu", seconds)})
 
 
 if __name__ == "__main__":

@@ -11,13 +11,19 @@ if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake
 
 
-def main(cells: list[str], output: str, started: float) -> None:
-    """Read the grid cells' metrics and write the selection."""
-    selection = select([io.read_json(path) for path in cells], cells)
+def main(paths: list[str], output: str, choice: str, started: float) -> None:
+    """Read the grid cells' metrics and write the selection, and its choice alone.
+
+    The choice is the same file, byte for byte, as long as lr and wd are the same; so a grid that
+    grew without a better cell leaves the final cells as they are.
+    """
+    cells = [io.read_json(path) for path in paths]
+    selection = select(cells, paths)
+    io.write_json(choice, {"lr": selection["lr"], "wd": selection["wd"]})
     seconds = time.monotonic() - started
     io.write_json(output, {**selection, "provenance": io.provenance(cells, "cpu", seconds)})
 
 
 if __name__ == "__main__":
     with job(snakemake) as start:
-        main(list(snakemake.input), snakemake.output[0], start)
+        main(list(snakemake.input), snakemake.output.selection, snakemake.output.choice, start)

@@ -1,5 +1,7 @@
 """Measure the loss on a filter-normalised plane through a representative."""
 
+import json
+import time
 from typing import TYPE_CHECKING
 
 from equiscape import io
@@ -12,18 +14,34 @@ if TYPE_CHECKING:
 
 
 def main(
-    data: str, task: dict, representative: str, settings: dict, device: str, output: str
+    data: str,
+    task: dict,
+    representative: str,
+    settings: dict,
+    device: str,
+    output: str,
+    started: float,
 ) -> None:
     """Restore the representative, measure the plane and write it as HDF5."""
-    loaded = load_task(prepared=data, device=resolve_device(device), **task)
+    where = resolve_device(device)
+    loaded = load_task(prepared=data, device=where, **task)
     chosen = io.read_json(representative)
     model = loaded.restore(chosen["checkpoint"])
     plane = measure_slice(loaded, model, settings)
-    write_slice(output, plane, task=chosen["task"], optimizer=chosen["optimizer"])
+    seconds = time.monotonic() - started
+    write_slice(
+        output,
+        plane,
+        task=chosen["task"],
+        optimizer=chosen["optimizer"],
+        representative_seed=chosen["seed"],
+        checkpoint=chosen["checkpoint"],
+        provenance=json.dumps(io.provenance([task, settings], where, seconds)),
+    )
 
 
 if __name__ == "__main__":
-    with job(snakemake):
+    with job(snakemake) as start:
         main(
             data=snakemake.input.data,
             task=snakemake.params.task,
@@ -31,4 +49,5 @@ if __name__ == "__main__":
             settings=snakemake.params.settings,
             device=snakemake.resources.device,
             output=snakemake.output[0],
+            started=start,
         )

@@ -24,12 +24,17 @@ def main(
     seed: int,
     device: str,
     resume: str,
+    execution: dict,
     metrics: str,
     history: str,
     checkpoint: str | None,
     started: float,
 ) -> None:
-    """Train the cell and write its metrics and history, and its weights if ``checkpoint``."""
+    """Train the cell and write its metrics and history, and its weights if ``checkpoint``.
+
+    ``execution`` (``resume_seconds``, ``micro_batch``) changes nothing in the result, so it stands
+    apart from what the cell's resume points are keyed by.
+    """
     where = resolve_device(device)
     loaded = load_task(prepared=data, device=where, **task)
     settings = {
@@ -46,7 +51,7 @@ def main(
         lr,
         wd,
         seed,
-        task["entry"]["training"],
+        {**task["entry"]["training"], **execution},
         Path(resume) / io.settings_hash(settings),
         keep_weights=checkpoint is not None,
         progress=sys.stderr.isatty(),
@@ -63,8 +68,8 @@ def main(
 
 if __name__ == "__main__":
     with job(snakemake) as start:
-        selection = snakemake.input.get("selection")
-        chosen = io.read_json(selection) if selection else snakemake.params
+        choice = snakemake.input.get("choice")
+        chosen = io.read_json(choice) if choice else snakemake.params
         main(
             data=snakemake.input.data,
             task=snakemake.params.task,
@@ -74,7 +79,11 @@ if __name__ == "__main__":
             wd=chosen["wd"],
             seed=int(snakemake.params.seed),
             device=snakemake.resources.device,
-            resume=snakemake.params.resume,
+            resume=snakemake.resources.resume,
+            execution={
+                "resume_seconds": float(snakemake.resources.resume_seconds),
+                "micro_batch": snakemake.resources.micro_batch or None,
+            },
             metrics=snakemake.output.metrics,
             history=snakemake.output.history,
             checkpoint=snakemake.output.get("checkpoint"),

@@ -23,7 +23,7 @@ from equiscape.errors import CheckpointError, DataError
 if TYPE_CHECKING:
     import pandas as pd
 
-PACKAGES = ("torch", "torch-geometric", "numpy", "scipy", "h5py", "pandas", "scikit-learn")
+PACKAGES = ("torch", "torch-geometric", "numpy", "scipy", "h5py", "pandas", "scikit-learn", "rdkit")
 
 
 @contextmanager

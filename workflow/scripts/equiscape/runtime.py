@@ -51,13 +51,12 @@ def job(snakemake: Any) -> Iterator[float]:
 
 
 def set_threads(threads: int) -> None:
-    """Let this process use ``threads`` CPU threads, in numpy's libraries as in torch's.
+    """Let torch, and whatever this process starts, use ``threads`` CPU threads.
 
     Two training processes on one machine slow each other down several times over if each takes
     every core, so the number comes from the rule's ``threads``.
     """
-    for variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
-        os.environ[variable] = str(threads)
+    os.environ["OMP_NUM_THREADS"] = str(threads)
     if "torch" in sys.modules:
         sys.modules["torch"].set_num_threads(threads)
 

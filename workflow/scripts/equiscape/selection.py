@@ -108,7 +108,11 @@ def representative(cells: Sequence[Cell], checkpoints: Sequence[str | Path]) -> 
 
 
 def _diverged(cell: Cell) -> bool:
-    return cell["status"] != "finished"
+    """Whether a cell diverged, or has no finite score (null in JSON) to be compared by."""
+    if cell["status"] != "finished":
+        return True
+    best = cell["at"]["best_validation"]
+    return None in (best["validation"]["score"], best["test"]["score"])
 
 
 def _number(loss: float | None) -> float:

@@ -4,6 +4,7 @@ It is imported by every Snakemake process, so it imports neither torch nor numpy
 """
 
 import itertools
+import re
 from collections.abc import Iterator, Mapping
 from copy import deepcopy
 from pathlib import Path
@@ -12,11 +13,15 @@ from typing import Any
 from equiscape.data import KINDS
 from equiscape.errors import ConfigError
 from equiscape.models import ARCHITECTURES
-from equiscape.optim import OPTIMIZERS, SPLIT_SETTINGS
+from equiscape.optim import OPTIMIZERS, SPLIT_SETTINGS, TORCH_SETTINGS
 from equiscape.registry import declared_settings, unknown
 
 EMBEDDED = ("procedural", "molecules-generated")
 LOADER_SETTINGS = ("points", "sample_points", "node_budget")
+EXECUTION_SETTINGS = {"resume_seconds": 300, "micro_batch": None}  # and their defaults
+ANALYSES = ("hessian", "slice", "rank")
+GIVEN = frozenset({"params", "lr", "weight_decay", "num_outputs"})  # arguments, not settings
+NUMBER = re.compile(r"[0-9.eE+-]+")  # what a wildcard for lr or wd matches
 GENERATED = "generated"  # a `source` of corruptions
 PYG = "pyg"  # a `source` that leaves the download to PyTorch Geometric
 
@@ -39,6 +44,9 @@ def check_schema(config: Mapping, schema: Mapping) -> None:
     if error is None:
         return
     key = ".".join(str(part) for part in error.absolute_path) or "the configuration"
+    if error.validator == "required":
+        missing = next(name for name in error.validator_value if name not in error.instance)
+        raise ConfigError(f"{key}: {missing!r} is missing; give it.")
     if error.validator == "additionalProperties" and isinstance(error.instance, dict):
         known = error.schema.get("properties", {})
         extra = [name for name in error.instance if name not in known]
@@ -51,8 +59,18 @@ def check_schema(config: Mapping, schema: Mapping) -> None:
 def check_settings(settings: Mapping | None, known: frozenset[str] | None, key: str) -> None:
     """Refuse a setting under ``key`` that is not ``known`` (None: not known before it is built)."""
     for name in settings or {}:
-        if known is not None and name not in known:
-            raise unknown(name, known, key)
+        if known is not None and name not in known - GIVEN:
+            raise unknown(name, known - GIVEN, key)
+
+
+def merge(*layers: Mapping[str, Any] | None) -> dict[str, Any]:
+    """Maps laid over each other, maps within them too; a later null or value replaces."""
+    merged: dict[str, Any] = {}
+    for layer in layers:
+        for key, value in (layer or {}).items():
+            both = isinstance(value, Mapping) and isinstance(merged.get(key), Mapping)
+            merged[key] = merge(merged[key], value) if both else deepcopy(value)
+    return merged
 
 
 class Study:
@@ -92,37 +110,74 @@ class Study:
                         "give a URL, an archive or a folder."
                     )
         for name, entry in self.tasks.items():
-            if entry["architecture"] not in ARCHITECTURES:
-                raise unknown(entry["architecture"], ARCHITECTURES, f"tasks.{name}.architecture")
-            if entry["dataset"] not in self.datasets:
-                raise unknown(entry["dataset"], self.datasets, f"tasks.{name}.dataset")
-            known = declared_settings(ARCHITECTURES[entry["architecture"]])
-            check_settings(entry.get("model"), known, f"tasks.{name}.model")
+            self._check_task(name, entry)
         for name, entry in self.optimizers.items():
-            if entry["class"] not in OPTIMIZERS:
-                raise unknown(entry["class"], OPTIMIZERS, f"optimizers.{name}.class")
-            known = declared_settings(OPTIMIZERS[entry["class"]])
-            known = known and known | SPLIT_SETTINGS
-            check_settings(entry.get("settings"), known, f"optimizers.{name}.settings")
-            for value in ("lr", "wd"):
-                key = f"optimizers.{name}.grid.{value}"
-                seen: dict[float, str] = {}
-                for spelled in map(spell, entry["grid"][value]):
-                    try:
-                        number = float(spelled)
-                    except ValueError:
-                        raise ConfigError(f"{key}: {spelled!r} is not a number.") from None
-                    if not 0 <= number < float("inf") or (value == "lr" and number == 0):
-                        sign = "positive" if value == "lr" else "zero or positive"
-                        raise ConfigError(f"{key}: {spelled} must be {sign}.")
-                    if number in seen:
-                        raise ConfigError(
-                            f"{key}: {seen[number]} and {spelled} are the same value; keep one."
-                        )
-                    seen[number] = spelled
+            self._check_optimizer(name, entry)
         baseline = self.config["report"]["baseline"]
         if baseline is not None and baseline not in self.optimizers:
             raise unknown(baseline, self.optimizers, "report.baseline")
+
+    def _check_task(self, name: str, entry: Mapping) -> None:
+        if entry["architecture"] not in ARCHITECTURES:
+            raise unknown(entry["architecture"], ARCHITECTURES, f"tasks.{name}.architecture")
+        if entry["dataset"] not in self.datasets:
+            raise unknown(entry["dataset"], self.datasets, f"tasks.{name}.dataset")
+        known = declared_settings(ARCHITECTURES[entry["architecture"]])
+        check_settings(entry.get("model"), known, f"tasks.{name}.model")
+        for grid in (False, True):
+            training = self.task_settings(name, grid=grid)["training"]
+            if "epochs" not in training:
+                raise ConfigError("training.epochs is missing; give the number of epochs.")
+            warmup = (training.get("schedule") or {}).get("warmup_epochs", 0)
+            if warmup > training["epochs"]:
+                where = "selection.training" if grid else "training"
+                raise ConfigError(
+                    f"{where}.schedule.warmup_epochs: {warmup} is more than the "
+                    f"{training['epochs']} epochs of tasks.{name}; warm up for fewer."
+                )
+
+    def _check_optimizer(self, name: str, entry: Mapping) -> None:
+        key = f"optimizers.{name}"
+        if entry["class"] not in OPTIMIZERS:
+            raise unknown(entry["class"], OPTIMIZERS, f"{key}.class")
+        known = declared_settings(OPTIMIZERS[entry["class"]])
+        known = known | SPLIT_SETTINGS if known else TORCH_SETTINGS.get(entry["class"])
+        check_settings(entry.get("settings"), known, f"{key}.settings")
+        for value in ("lr", "wd"):
+            self._check_grid(f"{key}.grid.{value}", entry["grid"][value], zero=value == "wd")
+
+    @staticmethod
+    def _check_grid(key: str, values: list, zero: bool) -> None:
+        """Refuse what is no number, negative, or there twice."""
+        seen: dict[float, str] = {}
+        for spelled in map(spell, values):
+            try:
+                number = float(spelled)
+            except ValueError:
+                number = None
+            if number is None or (number == number and not NUMBER.fullmatch(spelled)):
+                raise ConfigError(f"{key}: {spelled!r} is not a number such as 1e-3.")
+            if not 0 <= number < float("inf") or (number == 0 and not zero):
+                sign = "zero or positive" if zero else "positive"
+                raise ConfigError(f"{key}: {spelled} must be {sign}.")
+            if number in seen:
+                raise ConfigError(f"{key}: {seen[number]} and {spelled} are the same; keep one.")
+            seen[number] = spelled
+
+    def check_target(self, target: str) -> None:
+        """Refuse a requested file of a task or an optimizer that the study does not have.
+
+        Raises:
+            ConfigError: naming it, where Snakemake would say only that no rule makes the file.
+        """
+        folders = "grid|final|selection|representative|hessian|slice|rank|robustness"
+        match = re.search(rf"(?:^|/)(?:{folders})/([^/_]+)_([^/]+?)(?:/|\.\w+$|$)", target)
+        if match is None:
+            return
+        if match[1] not in self.tasks:
+            raise unknown(match[1], self.tasks, f"the task of {target}")
+        if match[2].removesuffix(".choice") not in self.optimizers:
+            raise unknown(match[2], self.optimizers, f"the optimizer of {target}")
 
     def _source(self, dataset: str, corrupted: bool) -> str:
         """The source of a data set, or of its corrupted clouds."""
@@ -186,31 +241,41 @@ class Study:
 
     def dataset_settings(self, dataset: str) -> dict:
         """What loading depends on; where the bytes lie does not change what they are."""
-        skip = {"source", "mirrors", "corruptions"}
+        skip = {"source", "mirrors", "sha256", "expect", "corruptions"}
         return {k: v for k, v in self.datasets[dataset].items() if k not in skip}
 
     def preparation_settings(self, dataset: str) -> dict:
         """What preparation depends on, so that a loader's setting does not prepare anew."""
-        settings = self.dataset_settings(dataset)
-        if settings["kind"] in EMBEDDED:  # generated data have as many points as are asked for
-            return settings
-        return {k: v for k, v in settings.items() if k not in LOADER_SETTINGS}
+        skip = {"source", "mirrors", "corruptions"}
+        if self.datasets[dataset]["kind"] not in EMBEDDED:  # those are made to the size asked for
+            skip |= {*LOADER_SETTINGS}
+        return {k: v for k, v in self.datasets[dataset].items() if k not in skip}
 
     def task_settings(self, task: str, *, grid: bool = False) -> dict:
-        """The task's entry with the study's training settings merged under its own.
+        """What a training cell depends on: the task, the study's training settings under its own.
 
         ``grid`` adds ``selection.training``, which lets grid cells be cheaper than final ones.
+        What only says how a cell is executed, or how it is analysed, is left out.
         """
-        entry = deepcopy(self.tasks[task])
-        layers = [self.config["training"], entry.get("training") or {}]
-        if grid:
-            layers.append(self.config["selection"].get("training") or {})
-        merged: dict[str, Any] = {}
-        for layer in layers:
-            merged.update(deepcopy(layer))
-        entry["training"] = merged
-        entry.pop("resources", None)
+        entry = {k: v for k, v in self.tasks[task].items() if k not in (*ANALYSES, "resources")}
+        training = merge(
+            self._training(task), self.config["selection"].get("training") if grid else {}
+        )
+        entry["training"] = {k: v for k, v in training.items() if k not in EXECUTION_SETTINGS}
         return entry
+
+    def analysis_task_settings(self, task: str) -> dict:
+        """What an analysis needs of its task; of the training, nothing but the batch size."""
+        entry = self.task_settings(task)
+        entry["training"] = {"batch_size": entry["training"].get("batch_size", 32)}
+        return entry
+
+    def execution(self, task: str, setting: str) -> Any:
+        """How a cell is executed, which does not change its result: see EXECUTION_SETTINGS."""
+        return self._training(task).get(setting, EXECUTION_SETTINGS[setting])
+
+    def _training(self, task: str) -> dict:
+        return merge(self.config["training"], self.tasks[task].get("training"))
 
     def optimizer_settings(self, optimizer: str) -> dict:
         """Class and settings of an optimizer, without its grid: a cell knows its own lr and wd."""

@@ -19,6 +19,7 @@ OPTIMIZERS = {
     "sgd": "torch.optim:SGD",
     "lion": "equiscape.optim.lion:Lion",
 }
+TORCH_SETTINGS = {"sgd": frozenset({"momentum", "dampening", "nesterov"})}  # classes of torch's own
 SPLIT_SETTINGS = frozenset({"min_side"})  # settings of the parameter split, not of a class
 
 
