@@ -51,6 +51,10 @@ unit: setup ## unit tests
 workflow-test: setup ## the workflow, end to end on a tiny study, and its bad inputs
 	$(BIN)/python -m pytest tests/workflow
 
+test-slurm: setup ## the workflow on a real one-node SLURM (Debian's packages; needs root)
+	@tests/slurm/install.sh
+	$(BIN)/python -m pytest tests/slurm -rs
+
 lock: ## write requirements.txt anew from requirements.in
 	rm -rf $(VENV)-lock
 	$(PYTHON) -m venv $(VENV)-lock

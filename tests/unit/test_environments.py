@@ -6,9 +6,11 @@ these reach, and of the modules that a registry names in a string.
 
 import ast
 import re
+import shutil
+import subprocess
 import sys
 from functools import lru_cache
-from importlib.metadata import packages_distributions
+from importlib.metadata import packages_distributions, requires
 from pathlib import Path
 
 import pytest
@@ -162,3 +164,110 @@ def test_every_snakemake_process_imports_neither_torch_nor_numpy():
                         names = [node.module, *(f"{node.module}.{n}" for n in names)]
                     assert not {n.split(".")[0] for n in names} & heavy, path
                     todo += [f for f in map(module_file, names) if f and "equiscape" in str(f)]
+
+
+def test_channels_are_conda_forge_and_bioconda_for_snakemake_alone():
+    for path in ENVIRONMENTS:
+        channels = yaml.safe_load(path.read_text())["channels"]
+        bioconda = ["bioconda"] if path.stem == "snakemake" else []
+        assert channels == ["conda-forge", *bioconda, "nodefaults"], path.name
+
+
+def test_every_import_of_the_rule_files_comes_with_snakemake():
+    provided = {conda_name(re.match(r"[\w.-]+", spec)[0]) for spec in requires("snakemake")}
+    provided |= set(dependencies(ROOT / "envs/snakemake.yaml"))
+    named = {"equiscape.study", "equiscape.report.manifest"}
+    for file in [ROOT / "Snakefile", *(ROOT / "workflow/rules").glob("*.smk")]:
+        named |= set(re.findall(r"^(?:from|import) ([\w.]+)", file.read_text(), re.M))
+    found, seen = set(), set()
+    while named:  # eager imports only: nothing else is imported by a Snakemake process
+        name = named.pop()
+        seen.add(name)
+        top = name.split(".")[0]
+        if top == "equiscape" and (path := module_file(name)):
+            for node in ast.parse(path.read_text()).body:
+                if isinstance(node, ast.Import | ast.ImportFrom):
+                    modules = [a.name for a in node.names]
+                    if isinstance(node, ast.ImportFrom):
+                        modules = [node.module, *(f"{node.module}.{n}" for n in modules)]
+                    named |= {m for m in modules if m not in seen}
+        elif top not in {*sys.stdlib_module_names, "equiscape", "snakemake"}:
+            found.add(top)
+    missing = {
+        name
+        for name in found
+        if not {conda_name(d) for d in DISTRIBUTIONS.get(name, [name])} & provided
+    }
+    assert not missing, f"envs/snakemake.yaml lacks {missing}"
+
+
+@pytest.mark.parametrize(
+    "path", sorted((ROOT / "envs").glob("*.pin.txt")) or [None], ids=lambda p: getattr(p, "name", p)
+)
+def test_frozen_environments_are_those_of_the_yaml_files(path):
+    if path is None:
+        pytest.skip("nothing is frozen; envs/freeze.sh does it where conda and a network are")
+    lines = [line for line in path.read_text().splitlines() if line and line[0] != "#"]
+    assert lines[0] == "@EXPLICIT"
+    package = re.compile(
+        r"https://\S+/(?:linux-64|noarch)/(.+)-([^-]+)-([^-]+)\.(?:conda|tar\.bz2)#\w+"
+    )
+    frozen = {match[1]: match for match in map(package.fullmatch, lines[1:])}
+    environment = path.with_name(path.name.split(".")[0] + ".yaml")
+    for name, version in dependencies(environment).items():
+        assert frozen[name][2].startswith(version), name
+    if "pytorch" in frozen:
+        assert "cuda" in frozen["pytorch"][3]
+
+
+FAKE_CONDA = """#!/bin/sh
+echo "$CONDA_SUBDIR $CONDA_OVERRIDE_CUDA $*" >> "$CALLS"
+if [ "$1" = env ]; then
+    printf '@EXPLICIT\\nhttps://x/linux-64/pytorch-2.13.0-%s_0.conda#00\\n' "$BUILD"
+fi
+"""
+
+
+def freeze(folder: Path, *names: str, build: str = "cuda129", conda: bool = True, **variables):
+    """Run a copy of envs/freeze.sh with a stand-in for micromamba that notes how it is called."""
+    environments = folder / "envs"
+    shutil.copytree(ROOT / "envs", environments, ignore=shutil.ignore_patterns("*.pin.txt"))
+    (folder / "bin").mkdir()
+    if conda:
+        (folder / "bin/micromamba").write_text(FAKE_CONDA)
+        (folder / "bin/micromamba").chmod(0o755)
+    variables |= {"CALLS": str(folder / "calls"), "BUILD": build}
+    run = subprocess.run(
+        ["bash", str(environments / "freeze.sh"), *names],
+        env={"PATH": f"{folder / 'bin'}:/usr/bin:/bin", **variables},
+        capture_output=True,
+        text=True,
+    )
+    calls = (folder / "calls").read_text().splitlines() if (folder / "calls").exists() else []
+    return run, calls, sorted(file.name for file in environments.glob("*.pin.txt"))
+
+
+def test_freezing_solves_every_environment_for_linux_and_a_stated_cuda(tmp_path):
+    run, calls, frozen = freeze(tmp_path)
+    assert run.returncode == 0, run.stderr
+    assert frozen == [f"{path.stem}.linux-64.pin.txt" for path in ENVIRONMENTS]
+    assert all(call.startswith("linux-64 12.9 ") for call in calls)
+    run, calls, frozen = freeze(tmp_path / "one", "torch", CUDA="13.0")
+    assert (run.returncode, frozen) == (0, ["torch.linux-64.pin.txt"])
+    assert all(call.startswith("linux-64 13.0 ") for call in calls)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        ({"conda": False}, "micromamba, mamba and conda are missing; install one of them"),
+        ({"build": "cpu"}, "no CUDA build of PyTorch for CUDA 12.9; set CUDA to a version"),
+        ({"names": ["tourch"]}, "envs/tourch.yaml does not exist; name one of the environments"),
+    ],
+)
+def test_freezing_that_fails_says_why_and_leaves_nothing(tmp_path, arguments, sentence):
+    names = arguments.pop("names", ["torch"])
+    run, _, frozen = freeze(tmp_path, *names, **arguments)
+    assert run.returncode == 1
+    assert sentence in run.stderr
+    assert not frozen
