@@ -67,8 +67,8 @@ class TrainingLoss:
         seed: of the subset.
         dtype: ``"float32"`` or ``"float64"``, of parameters, data and products.
         parameters: glob patterns of the parameters to include; None for all.
-        graph_memory: bytes that kept graphs may take; None for 0.5 GB on the CPU and half of what is
-            free on CUDA. Chunks beyond it are rebuilt in every product.
+        graph_memory: bytes that kept graphs may take; None for 0.5 GB on the CPU and half of what
+            is free on CUDA. Chunks beyond it are rebuilt in every product.
 
     Raises:
         ConfigError: unknown ``dtype``, or patterns that no parameter matches.
