@@ -55,6 +55,9 @@ test-slurm: setup ## the workflow on a real one-node SLURM (Debian's packages; n
 	@tests/slurm/install.sh
 	$(BIN)/python -m pytest tests/slurm -rs
 
+bench: setup ## every comparison with a rival, into benchmarks/results.md and .csv
+	$(BIN)/python benchmarks/run.py
+
 lock: ## write requirements.txt anew from requirements.in
 	rm -rf $(VENV)-lock
 	$(PYTHON) -m venv $(VENV)-lock
