@@ -60,10 +60,10 @@ def is_type_checking(node: ast.AST) -> bool:
     return isinstance(node, ast.If) and ast.unparse(node.test).endswith("TYPE_CHECKING")
 
 
-def named_modules(path: Path) -> set[str]:
-    """Dotted names of the modules that a file imports, lazily or not, or names in a registry."""
+def named_modules(code: ast.AST) -> set[str]:
+    """Dotted names of the modules that some code imports, lazily or not, or names in a registry."""
     found: set[str] = set()
-    todo: list[ast.AST] = [ast.parse(path.read_text())]
+    todo: list[ast.AST] = [code]
     while todo:
         node = todo.pop()
         if is_type_checking(node):
@@ -87,21 +87,65 @@ def module_file(name: str) -> Path | None:
     return None
 
 
+def units(tree: ast.AST) -> dict[str | None, list[ast.AST]]:
+    """A module's functions and classes by name; under None, what runs when it is imported."""
+    found: dict[str | None, list[ast.AST]] = {None: []}
+    for node in ast.iter_child_nodes(tree):
+        if isinstance(node, ast.FunctionDef | ast.ClassDef):
+            found.setdefault(node.name, []).append(node)
+            found[None] += node.decorator_list
+        else:
+            found[None].append(node)
+    return found
+
+
+def mentions(node: ast.AST) -> set[str]:
+    """Every name that a piece of code uses, imports or looks up as an attribute."""
+    names = set()
+    for at in ast.walk(node):
+        names |= {getattr(at, key) for key in ("id", "attr") if hasattr(at, key)}
+        if isinstance(at, ast.ImportFrom):
+            names |= {alias.name for alias in at.names}
+        elif isinstance(at, ast.Constant) and isinstance(at.value, str) and ":" in at.value:
+            names.add(at.value.rpartition(":")[2])  # an entry of a registry
+    return names
+
+
 @lru_cache
 def third_party(path: Path) -> frozenset[str]:
-    """Top-level names of the installed packages that a file reaches."""
-    seen, todo, found = set(), [path], set()
+    """Top-level names of the installed packages that a file needs.
+
+    An import within a function counts where the function's name is mentioned in code that counts:
+    what only writes JSON needs no torch because its module can also read checkpoints.
+    """
+    waiting: dict[str, list[ast.AST]] = {}
+    mentioned: set[str] = set()
+    seen, found = set(), set()
+    todo: list[ast.AST] = []
+
+    def reach(file: Path, whole: bool = False) -> None:
+        if file in seen:
+            return
+        seen.add(file)
+        for name, nodes in units(ast.parse(file.read_text())).items():
+            if name is None or whole or name in mentioned:
+                todo.extend(nodes)
+            else:
+                waiting.setdefault(name, []).extend(nodes)
+
+    reach(path, whole=True)
     while todo:
-        at = todo.pop()
-        if at in seen:
-            continue
-        seen.add(at)
-        for name in named_modules(at):
+        node = todo.pop()
+        for name in mentions(node) - mentioned:
+            mentioned.add(name)
+            todo += waiting.pop(name, [])
+        for name in named_modules(node):
             top = name.split(".")[0]
             if top == "equiscape":
                 parts = name.split(".")
-                names = (".".join(parts[:i]) for i in range(1, len(parts) + 1))
-                todo += [file for file in map(module_file, names) if file]
+                for i in range(1, len(parts) + 1):
+                    if file := module_file(".".join(parts[:i])):
+                        reach(file)
             elif top not in sys.stdlib_module_names:
                 found.add(top)
     return frozenset(found)
@@ -144,7 +188,11 @@ def test_every_script_belongs_to_a_rule():
 
 def test_the_library_never_imports_snakemake():
     for file in (SCRIPTS / "equiscape").rglob("*.py"):
-        assert not {n for n in named_modules(file) if n.split(".")[0] == "snakemake"}, file
+        assert not {
+            name
+            for name in named_modules(ast.parse(file.read_text()))
+            if name.split(".")[0] == "snakemake"
+        }, file
 
 
 def test_every_snakemake_process_imports_neither_torch_nor_numpy():
