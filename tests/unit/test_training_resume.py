@@ -76,7 +76,7 @@ def test_killed_outright_and_run_again(tmp_path, undisturbed, at, split):
 
 @pytest.mark.parametrize(
     ("name", "at", "split", "where"),
-    [("SIGTERM", 8, "train", "epoch 2, step 3"), ("SIGUSR1", 3, "test", "epoch 2, step 5")],
+    [("SIGTERM", 8, "train", "epoch 2, step 3"), ("SIGINT", 3, "test", "epoch 2, step 5")],
 )
 def test_stops_on_a_signal_and_goes_on(tmp_path, undisturbed, name, at, split, where):
     run, result, folder = program(tmp_path, name, at, split)
@@ -205,6 +205,14 @@ def test_points_never_take_more_than_a_percent(tmp_path, monkeypatch):
     now[0] = 13 + 300
     assert points.due()
     assert points.load(torch.device("cpu"))["x"].shape == (3,)
+
+
+def test_nothing_is_left_of_a_point_whose_writing_was_killed(tmp_path):
+    points = ResumePoints(tmp_path / "cell", "cell", seconds=0)
+    points.save({"x": torch.zeros(3)})
+    (tmp_path / "cell" / f".{resume_module.NEWEST}.abc.part").write_bytes(b"half")
+    points.discard()
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_without_a_folder_nothing_is_written(tmp_path, monkeypatch):

@@ -88,10 +88,10 @@ def train_cell(
     """Train a network and report on it at its best and last epochs.
 
     A non-finite training or validation loss ends the cell with status ``diverged``, which is a
-    result. On SIGTERM or SIGUSR1 the step or evaluation batch under way is finished, a resume
-    point is written and :class:`Interrupted` raised; called again with the same arguments, the
-    function goes on from there and, on the CPU, returns bit for bit what an undisturbed call
-    returns (but for times).
+    result. On one of the signals of :mod:`equiscape.training.signals` the step or evaluation batch
+    under way is finished, a resume point is written and :class:`Interrupted` raised; called again
+    with the same arguments, the function goes on from there and, on the CPU, returns bit for bit
+    what an undisturbed call returns (but for times).
 
     Args:
         optimizer_entry: ``{"name", "class", "settings"}``.

@@ -104,7 +104,8 @@ class ResumePoints:
         """Remove the points and their folder, which a finished cell needs no more."""
         if self.folder is None:
             return
-        for name in (NEWEST, PREVIOUS):
-            (self.folder / name).unlink(missing_ok=True)
+        killed_in_writing = self.folder.glob(f".{NEWEST}.*.part")
+        for path in (self.folder / NEWEST, self.folder / PREVIOUS, *killed_in_writing):
+            path.unlink(missing_ok=True)
         with contextlib.suppress(OSError):  # absent, or it holds something that is not ours
             self.folder.rmdir()

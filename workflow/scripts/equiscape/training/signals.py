@@ -5,9 +5,9 @@ import threading
 
 from equiscape.errors import EquiscapeError
 
-# SIGURG does nothing to a process that does not ask for it. So SLURM can send it to every process of
-# a job step ahead of the end, and the shells and Snakemakes around the training stay alive.
-ANNOUNCEMENTS = ("SIGTERM", "SIGUSR1", "SIGURG")
+# SIGINT is a person's Ctrl-C. SIGURG does nothing to a process that does not ask for it, so SLURM can
+# send it to every process of a job step, and the shells and Snakemakes around the training live on.
+ANNOUNCEMENTS = ("SIGINT", "SIGTERM", "SIGUSR1", "SIGURG")
 
 
 class Interrupted(EquiscapeError):
