@@ -5,8 +5,8 @@ import threading
 
 from equiscape.errors import EquiscapeError
 
-# SIGINT is a person's Ctrl-C. SIGURG does nothing to a process that does not ask for it, so SLURM can
-# send it to every process of a job step, and the shells and Snakemakes around the training live on.
+# SIGINT is a person's Ctrl-C. SIGURG does nothing to a process that does not ask for it, so SLURM
+# can send it to every process of a job step, and the shells and Snakemakes around it live on.
 ANNOUNCEMENTS = ("SIGINT", "SIGTERM", "SIGUSR1", "SIGURG")
 
 
