@@ -144,8 +144,10 @@ class Cluster:
 
     def __exit__(self, *exception: object) -> None:
         if "slurmctld" in self.processes:
-            self.ask("scancel", "--state=PENDING", "--partition", PARTITION)
-            self.ask("scancel", "--signal=KILL", "--full", "--partition", PARTITION)
+            self.ask("scancel", "--partition", PARTITION)
+            deadline = time.monotonic() + 60  # a job's processes outlive slurmd
+            while self.ask("squeue", "--noheader").stdout and time.monotonic() < deadline:
+                time.sleep(0.5)
         for name in reversed(list(self.processes)):
             self.stop(name)
 
