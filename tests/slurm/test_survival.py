@@ -71,8 +71,8 @@ class Saboteur:
         if "epoch 2 of" not in training.said and "going on at" not in training.said:
             return  # the first resume point follows the first step
         cell = training.cell
-        if cell in (ANNOUNCED, LIMIT) and attempt == 1 and not training.held:
-            training.send(signal.SIGSTOP)
+        if attempt == 1 and not training.held and cell not in self.done:
+            training.send(signal.SIGSTOP)  # a cell of seconds must not finish under our hands
             training.held = True
         if cell == ANNOUNCED and training.held and training.pending(signal.SIGURG):
             training.send(signal.SIGCONT)
