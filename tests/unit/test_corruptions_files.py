@@ -167,7 +167,7 @@ def test_robustness_is_the_accuracy_of_every_cell(prepared, tmp_path):
     task = Task("toy", entry, dataset, torch.device("cpu"))
     models = {1: Radius(0.0), 2: Radius(0.5)}
     frame = measure_robustness(task, models, tmp_path / "c.h5")
-    assert list(frame.columns) == ["seed", "corruption", "severity", "accuracy"]
+    assert list(frame.columns) == ["seed", "corruption", "severity", "accuracy", "mean"]
     assert len(frame) == 13 * 2 * 2
     assert (frame[frame.seed == 1].accuracy == 50).all(), "always class 1, half of the clouds"
 

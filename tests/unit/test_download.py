@@ -255,7 +255,7 @@ def test_record(server, tmp_path):
     entry = {"kind": "pointcloud", "source": server.url("serve/data.zip"), "sha256": SUM}
     path = download(entry, tmp_path / "raw", tmp_path / "raw.json")
     record = json.loads((tmp_path / "raw.json").read_text())
-    expected = {"path": str(path), "url": entry["source"], "sha256": SUM, "bytes": len(ARCHIVE)}
+    expected = {"path": str(path), "sha256": SUM, "bytes": len(ARCHIVE)}
     assert record == expected
 
     local = {"kind": "pointcloud", "source": str(path), "sha256": SUM}

@@ -94,6 +94,16 @@ def test_a_grid_change_reruns_that_optimizer_only(finished, tmp_path):
     )
 
 
+def test_a_new_version_of_a_preparation_prepares_anew(finished, tmp_path, monkeypatch):
+    copy = Workspace(shutil.copytree(finished.folder, tmp_path / "copy", symlinks=True), TINY)
+    code = Workspace(shutil.copytree(ROOT / "workflow", tmp_path / "code/workflow").parent, TINY)
+    shutil.copy(ROOT / "Snakefile", code.folder)
+    versions = code / "workflow/scripts/equiscape/data/__init__.py"
+    versions.write_text(versions.read_text() + '\nVERSIONS["procedural"] = 2\n')
+    monkeypatch.setattr("workspace.ROOT", code.folder)
+    assert copy.planned("resources/prepared/shapes.h5") == {"prepare": 1}
+
+
 def test_an_analysis_setting_reruns_that_analysis_only(finished, tmp_path):
     copy = Workspace(shutil.copytree(finished.folder, tmp_path / "copy", symlinks=True), TINY)
     copy.config["slice"]["range"] = 0.25

@@ -13,6 +13,7 @@ from snakemake.utils import validate
 SCRIPTS = Path(workflow.basedir) / "workflow/scripts"
 sys.path.insert(0, str(SCRIPTS))
 
+from equiscape.data import CORRUPTED_VERSION
 from equiscape.errors import ConfigError
 from equiscape.report import manifest as reporting
 from equiscape.study import Study, check_schema

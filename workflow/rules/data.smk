@@ -38,6 +38,7 @@ rule prepare:
         runtime=60,
     params:
         protocol=1,
+        version=lambda wildcards: STUDY.preparation_version(wildcards.dataset),
         name="{dataset}",
         source=lambda wildcards: STUDY.local_source(wildcards.dataset),
         entry=lambda wildcards: STUDY.preparation_settings(wildcards.dataset),

@@ -31,6 +31,7 @@ rule corrupt:
         runtime=60,
     params:
         protocol=1,
+        version=CORRUPTED_VERSION,
         source=lambda wildcards: STUDY.local_source(wildcards.dataset, corrupted=True),
         entry=lambda wildcards: STUDY.corruption_settings(wildcards.dataset),
     script:

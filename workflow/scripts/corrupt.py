@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 from equiscape import io
 from equiscape.data.corrupted import prepare
+from equiscape.data.download import verify
 from equiscape.runtime import job
 
 if TYPE_CHECKING:
@@ -17,6 +18,8 @@ def main(
     """Write the corrupted clouds from a local source, a download or the prepared data."""
     if source is None and record is not None:
         source = io.read_json(record)["path"]
+    if source is not None and Path(source).is_file():
+        verify(Path(source), entry["corruptions"].get("sha256"))
     prepare(
         entry, Path(source) if source else None, Path(prepared) if prepared else None, Path(output)
     )

@@ -10,7 +10,7 @@ from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
-from equiscape.data import KINDS
+from equiscape.data import KINDS, VERSIONS
 from equiscape.errors import ConfigError
 from equiscape.models import ARCHITECTURES
 from equiscape.optim import OPTIMIZERS, SPLIT_SETTINGS, TORCH_SETTINGS
@@ -122,6 +122,12 @@ class Study:
             raise unknown(entry["architecture"], ARCHITECTURES, f"tasks.{name}.architecture")
         if entry["dataset"] not in self.datasets:
             raise unknown(entry["dataset"], self.datasets, f"tasks.{name}.dataset")
+        dataset = self.datasets[entry["dataset"]]
+        if dataset.get("corruptions") and "points" in (entry.get("data") or {}):
+            raise ConfigError(
+                f"tasks.{name}.data.points: the corrupted clouds have the points of the data set; "
+                f"set datasets.{entry['dataset']}.points."
+            )
         known = declared_settings(ARCHITECTURES[entry["architecture"]])
         check_settings(entry.get("model"), known, f"tasks.{name}.model")
         for grid in (False, True):
@@ -214,10 +220,11 @@ class Study:
     def corruption_settings(self, dataset: str) -> dict:
         """All that the corrupted clouds depend on beside the data they are made from."""
         entry = self.datasets[dataset]
-        chosen = {k: v for k, v in entry["corruptions"].items() if k not in ("mirrors", "sha256")}
-        if chosen["source"] != GENERATED:
-            chosen["source"] = "published"
-        return {"points": entry.get("points"), "corruptions": chosen}
+        chosen = {k: v for k, v in entry["corruptions"].items() if k != "mirrors"}
+        if chosen["source"] == GENERATED:
+            return {"points": entry.get("points"), "corruptions": chosen}
+        chosen = {k: v for k, v in chosen.items() if k in ("names", "severities", "sha256")}
+        return {"corruptions": {**chosen, "source": "published"}}
 
     def grid(self, optimizer: str) -> Iterator[tuple[str, str, int]]:
         """(lr, wd, seed) of every grid cell, spelled as in the configuration."""
@@ -243,6 +250,10 @@ class Study:
         """What loading depends on; where the bytes lie does not change what they are."""
         skip = {"source", "mirrors", "sha256", "expect", "corruptions"}
         return {k: v for k, v in self.datasets[dataset].items() if k not in skip}
+
+    def preparation_version(self, dataset: str) -> int:
+        """Version of the data set's preparation; raising it prepares its kind anew."""
+        return VERSIONS[self.datasets[dataset]["kind"]]
 
     def preparation_settings(self, dataset: str) -> dict:
         """What preparation depends on, so that a loader's setting does not prepare anew."""

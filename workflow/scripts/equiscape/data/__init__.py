@@ -13,3 +13,7 @@ KINDS = {
     "peptides-func": "equiscape.data.peptides",
     "molecules-generated": "equiscape.data.generated_molecules",
 }
+
+# Raised where the meaning of a kind's prepared file changes: it is prepared anew, and nothing else.
+VERSIONS = dict.fromkeys(KINDS, 1)
+CORRUPTED_VERSION = 1

@@ -14,6 +14,7 @@ import h5py
 import numpy as np
 
 from equiscape import io
+from equiscape.data import CORRUPTED_VERSION
 from equiscape.data.archives import DAMAGE, Source, open_source
 from equiscape.data.corruptions import CORRUPTIONS, SEVERITIES, corrupt
 from equiscape.data.pointcloud import open_prepared, read_rows
@@ -21,7 +22,6 @@ from equiscape.errors import ConfigError, DataError
 from equiscape.registry import unknown
 
 FORMAT = "equiscape-corrupted-1"
-PREPARATION_VERSION = 1
 GENERATED = "generated"
 PUBLISHED = (*CORRUPTIONS, "occlusion", "lidar")
 
@@ -65,6 +65,11 @@ def write_corrupted(prepared: Path, output: Path, settings: dict[str, Any]) -> N
             indices = np.sort(np.random.default_rng(seed).choice(indices, samples, replace=False))
         number = settings.get("points") or file["points"].shape[1]
         full = read_rows(file["points"], indices, file["points"].shape[1])
+        if np.abs(full).max() > 1.01:
+            raise DataError(
+                f"{prepared} has coordinates beyond [-1, 1], but corruptions suppose that box; "
+                "set `normalise: true` for its data set."
+            )
         seeds = [int(np.random.SeedSequence([seed, i]).generate_state(1)[0]) for i in indices]
         with h5py.File(temporary, "w") as out:
             out["labels"] = file["labels"][()][indices]
@@ -132,7 +137,7 @@ def _sign(file: h5py.File, source: str, checksum: str) -> None:
     file.attrs["format"] = FORMAT
     file.attrs["source"] = source
     file.attrs["source_sha256"] = checksum
-    file.attrs["preparation_version"] = PREPARATION_VERSION
+    file.attrs["preparation_version"] = CORRUPTED_VERSION
 
 
 def read_corrupted(path: Path) -> Iterator[tuple[str, int, np.ndarray, np.ndarray]]:

@@ -94,8 +94,8 @@ def upsampling(points: np.ndarray, severity: int, draws: Draws) -> np.ndarray:
 
 
 def rotation(points: np.ndarray, severity: int, draws: Draws) -> np.ndarray:
-    """A rotation ``Rx Ry Rz`` by a limited angle about each axis."""
-    return unit_box(points @ small_rotations(severity, draws).swapaxes(1, 2))
+    """Row vectors times ``Rx Ry Rz``, by a limited angle about each axis."""
+    return unit_box(points @ small_rotations(severity, draws))
 
 
 def small_rotations(severity: int, draws: Draws) -> np.ndarray:
@@ -114,8 +114,8 @@ def small_rotations(severity: int, draws: Draws) -> np.ndarray:
 
 
 def shear(points: np.ndarray, severity: int, draws: Draws) -> np.ndarray:
-    """Shear: x takes a share of z, y of both others, z of x."""
-    return unit_box(points @ shears(severity, draws).swapaxes(1, 2))
+    """Row vectors times the shear: x and z take shares, y (upright in ModelNet40) stays."""
+    return unit_box(points @ shears(severity, draws))
 
 
 def shears(severity: int, draws: Draws) -> np.ndarray:

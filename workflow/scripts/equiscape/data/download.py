@@ -57,7 +57,7 @@ def download(entry: dict[str, Any], folder: Path, record: Path) -> Path:
             ``mirrors`` (further URLs of the same bytes), ``sha256`` and ``kind``.
         folder: where the file goes. A file of the same name in the folder that the environment
             variable EQUISCAPE_DOWNLOADS names is used where it lies, without a network.
-        record: JSON to write: ``path``, ``url``, ``sha256``, ``bytes``. Preparation reads the path
+        record: JSON to write: ``path``, ``sha256``, ``bytes``. Preparation reads the path
             and depends on the record alone, so data are prepared anew when the bytes change, not
             when a file is touched.
 
@@ -74,11 +74,12 @@ def download(entry: dict[str, Any], folder: Path, record: Path) -> Path:
     elif "://" not in source:
         path, url = Path(source), None
         if path.is_file():
-            _verify(path, entry.get("sha256"))
+            verify(path, entry.get("sha256"))
     else:
         urls = [source, *(entry.get("mirrors") or [])]
         path, url = fetch(urls, folder, entry.get("sha256"))
-    io.write_json(record, {"path": str(path), "url": url, **_identity(path)})
+    log.info("%s from %s", path, url or "where it was")
+    io.write_json(record, {"path": str(path), **_identity(path)})
     return path
 
 
@@ -163,7 +164,12 @@ def matches(path: Path, checksum: str) -> bool:
     return pooch.file_hash(str(path), alg=algorithm or "sha256") == digest.lower()
 
 
-def _verify(path: Path, checksum: str | None) -> None:
+def verify(path: Path, checksum: str | None) -> None:
+    """Refuse a local file that has not the ``checksum`` (None: anything goes).
+
+    Raises:
+        DataError: naming the file.
+    """
     if checksum and not matches(path, checksum):
         raise DataError(f"{path} does not have the checksum {checksum}; get it again.")
 
@@ -227,10 +233,16 @@ def _fetch(url: str, path: Path, checksum: str | None) -> None:
 
 
 def _check_content(path: Path) -> None:
-    """Refuse an archive that does not open or has members outside it."""
+    """Refuse an archive that does not open, has damaged members, or members outside it."""
     if path.name.removesuffix(".unchecked").endswith(ARCHIVES):
-        with open_source(path):
-            pass
+        with open_source(path) as source:
+            for name in source.names:
+                with source.open(name) as member:
+                    try:
+                        while member.read(PIECE):
+                            pass
+                    except (zipfile.BadZipFile, zlib.error, EOFError) as error:
+                        raise source.damaged(name, error) from None
 
 
 def _reason(error: Exception) -> str:

@@ -10,13 +10,13 @@ from typing import Any
 
 import numpy as np
 
+from equiscape.data import VERSIONS
 from equiscape.data import molecules as container
 from equiscape.data.molecular_graphs import pointer, radius_edges
 from equiscape.data.molecular_splits import keep_used, random_split
 from equiscape.data.molecules import MoleculeDataset, Molecules
 from equiscape.io import settings_hash
 
-VERSION = 1
 ELEMENTS = np.array([1, 6, 7, 8])
 FREQUENCY = np.array([0.4, 0.3, 0.15, 0.15])
 RADIUS = np.array([0.45, 0.8, 0.75, 0.7])  # Angstrom; a pair is at rest at the sum of its two
@@ -64,7 +64,11 @@ def prepare(entry: dict[str, Any], source: Path | None, output: Path) -> None:
     )
     molecules = keep_used(molecules, random_split(count, entry, default))
     container.write_molecules(
-        output, molecules, entry.get("name", output.stem), settings_hash(entry), VERSION
+        output,
+        molecules,
+        entry.get("name", output.stem),
+        settings_hash(entry),
+        VERSIONS["molecules-generated"],
     )
 
 

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from equiscape.data import VERSIONS
 from equiscape.data import molecules as container
 from equiscape.data.molecular_graphs import index_type, pointer, random_walks
 from equiscape.data.molecular_splits import shrink
@@ -21,7 +22,6 @@ from equiscape.data.molecules import MoleculeDataset, Molecules
 from equiscape.data.sources import checksum, load_pickle, require
 from equiscape.errors import DataError
 
-VERSION = 1
 FILES = {
     "peptide_multi_class_dataset.csv.gz": (
         "701eb743e899f4d793f0e13c8fa5a1b4",
@@ -87,7 +87,9 @@ def prepare(entry: dict[str, Any], source: Path | None, output: Path) -> None:
         edge_categories=EDGE_CATEGORIES,
     )
     digest = checksum((table, split))
-    container.write_molecules(output, molecules, entry.get("name", output.stem), digest, VERSION)
+    container.write_molecules(
+        output, molecules, entry.get("name", output.stem), digest, VERSIONS["peptides-func"]
+    )
 
 
 def load(path: Path, device: Any, entry: dict[str, Any]) -> MoleculeDataset:

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from equiscape import io
-from equiscape.data import modelnet_layout
+from equiscape.data import VERSIONS, modelnet_layout
 from equiscape.data.archives import Source, open_source
 from equiscape.data.augment_clouds import augment_points, random_subsets
 from equiscape.data.base import Batch, Dataset, Split
@@ -26,7 +26,6 @@ from equiscape.errors import ConfigError, DataError
 from equiscape.objectives import Classification
 
 FORMAT = "equiscape-pointcloud-1"
-PREPARATION_VERSION = 1  # raise it when the meaning of a prepared file changes
 SPLITS = ("train", "validation", "test")
 WRITTEN_AT_ONCE = 32  # clouds in a chunk of the file
 
@@ -73,7 +72,7 @@ def prepare(entry: dict[str, Any], source: Path | None, output: Path) -> None:
             file.attrs["format"] = FORMAT
             file.attrs["name"] = Path(output).stem
             file.attrs["source_sha256"] = checksum
-            file.attrs["preparation_version"] = PREPARATION_VERSION
+            file.attrs["preparation_version"] = VERSIONS["pointcloud"]
 
 
 def source_sha256(source: Source) -> str:

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from equiscape.data import VERSIONS
 from equiscape.data import molecules as container
 from equiscape.data.molecular_graphs import pointer, radius_edges, ranges
 from equiscape.data.molecular_splits import random_split
@@ -20,7 +21,6 @@ from equiscape.data.molecules import MoleculeDataset, Molecules
 from equiscape.data.sources import checksum, load_arrays, require
 from equiscape.errors import DataError
 
-VERSION = 1
 COMPLETE = 130_831
 STANDARD = {"train": 110_000, "validation": 10_000}  # the rest is for the test
 HARTREE = 27211.386246  # meV
@@ -90,7 +90,9 @@ def prepare(entry: dict[str, Any], source: Path | None, output: Path) -> None:
         units=list(UNITS.values()),
         cutoff=cutoff,
     )
-    container.write_molecules(output, molecules, entry.get("name", output.stem), digest, VERSION)
+    container.write_molecules(
+        output, molecules, entry.get("name", output.stem), digest, VERSIONS["qm9"]
+    )
 
 
 def load(path: Path, device: Any, entry: dict[str, Any]) -> MoleculeDataset:

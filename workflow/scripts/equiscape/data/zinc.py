@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from equiscape.data import VERSIONS
 from equiscape.data import molecules as container
 from equiscape.data.molecular_graphs import index_type, pointer, random_walks
 from equiscape.data.molecular_splits import keep_used, shrink
@@ -17,7 +18,6 @@ from equiscape.data.molecules import MoleculeDataset, Molecules
 from equiscape.data.sources import checksum, load_arrays, load_pickle, require
 from equiscape.errors import DataError
 
-VERSION = 1
 ATOMS, BONDS = 28, 4  # kinds of atoms; bond types 1 to 3
 OFFICIAL = {"train": "train", "val": "validation", "test": "test"}
 RAW = ("pickle", "index")
@@ -77,7 +77,9 @@ def prepare(entry: dict[str, Any], source: Path | None, output: Path) -> None:
         edge_categories=[BONDS],
     )
     molecules = keep_used(molecules, shrink(graphs, entry))
-    container.write_molecules(output, molecules, entry.get("name", output.stem), digest, VERSION)
+    container.write_molecules(
+        output, molecules, entry.get("name", output.stem), digest, VERSIONS["zinc"]
+    )
 
 
 def load(path: Path, device: Any, entry: dict[str, Any]) -> MoleculeDataset:

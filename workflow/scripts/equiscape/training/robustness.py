@@ -26,8 +26,8 @@ def measure_robustness(
         corrupted: a file of :mod:`equiscape.data.corrupted`.
 
     Returns:
-        columns ``seed``, ``corruption``, ``severity`` and ``accuracy`` (in percent), one row each,
-        corruption by corruption.
+        columns ``seed``, ``corruption``, ``severity``, ``accuracy`` (in percent) and its ``mean``
+        over the seeds, one row each, corruption by corruption.
 
     Raises:
         DataError: the file is damaged, or its labels are not the task's.
@@ -49,4 +49,7 @@ def measure_robustness(
         for seed, model in models.items():
             accuracy = task.score(model, iter(batches))["score"]
             rows.append((seed, corruption, severity, accuracy))
-    return pd.DataFrame(rows, columns=["seed", "corruption", "severity", "accuracy"])
+    frame = pd.DataFrame(rows, columns=["seed", "corruption", "severity", "accuracy"])
+    by = frame.groupby(["corruption", "severity"], sort=False)["accuracy"]
+    frame["mean"] = by.transform("mean")
+    return frame
