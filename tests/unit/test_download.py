@@ -60,7 +60,9 @@ def refused(server, folder, *behaviours, checksum=SUM):
 
 
 @pytest.mark.parametrize(
-    "checksum", [SUM, SUM.upper(), f"md5:{hashlib.md5(ARCHIVE).hexdigest()}", None]
+    "checksum",
+    [SUM, SUM.upper(), f"md5:{hashlib.md5(ARCHIVE).hexdigest()}", None],
+    ids=["sha256", "upper", "md5", "none"],  # the archive's bytes hold the time it was made
 )
 def test_serves(server, tmp_path, checksum):
     path, url = fetch([server.url("serve/data.zip")], tmp_path / "raw", checksum)

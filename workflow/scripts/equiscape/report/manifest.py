@@ -201,7 +201,6 @@ def notebooks(manifest: Manifest) -> list[str]:
 
 def notebook_inputs(manifest: Manifest, notebook: str) -> list[Path]:
     """The products that a notebook reads, beside the manifest and the published figures."""
-    molecular = manifest.molecular_tasks
     return {
         "accuracy": lambda: [*manifest.finals(), *manifest.every(manifest.selection)],
         "learning": lambda: [*manifest.finals(), *manifest.finals("history.csv")],
@@ -212,12 +211,7 @@ def notebook_inputs(manifest: Manifest, notebook: str) -> list[Path]:
             *manifest.finals(),
             *manifest.every(manifest.robustness, manifest.robust_tasks),
         ],
-        "molecules": lambda: [
-            manifest.final(t, o, s)
-            for t, o in manifest.pairs
-            for s in manifest.seeds
-            if t in molecular
-        ],
+        "molecules": lambda: manifest.finals(),  # its table is a part of the accuracy table
     }[notebook]()
 
 
