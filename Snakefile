@@ -1,7 +1,7 @@
 # Equiscape: does the choice of optimizer change which solution a geometric network learns?
 #
 # needs: config.yaml, or another study given by --configfile (profiles/demo gives config/demo.yaml)
-# gives: `all`, everything under <results>; `grid`, `final`, `analyses` and `tables` are parts of it
+# gives: `all`, everything under <results>; `grid`, `selections`, `final`, `analyses` and `tables` are parts of it
 
 from snakemake.utils import min_version
 
@@ -37,6 +37,7 @@ include: "workflow/rules/report.smk"
 localrules:
     all,
     grid,
+    selections,
     final,
     analyses,
 
@@ -51,6 +52,11 @@ rule all:
 rule grid:
     input:
         [cell for pair in STUDY.pairs for cell in grid_cells(*pair)],
+
+
+rule selections:
+    input:
+        pairs("<results>/selection/{task}_{optimizer}.choice.json"),
 
 
 rule final:
