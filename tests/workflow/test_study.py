@@ -94,6 +94,17 @@ def test_a_grid_change_reruns_that_optimizer_only(finished, tmp_path):
     )
 
 
+def test_final_cells_whose_choice_stands_are_not_trained_again(finished, tmp_path):
+    copy = Workspace(shutil.copytree(finished.folder, tmp_path / "copy", symlinks=True), TINY)
+    before = (copy / "results/selection/egnn_muon.choice.json").read_text()
+    copy.config["optimizers"]["muon"]["grid"]["lr"] = ["1e-3", "1e-9"]  # which learns nothing
+    copy.run("results/selection/egnn_muon.choice.json")
+    after = (copy / "results/selection/egnn_muon.choice.json").read_text()
+    planned = copy.planned("results/hessian/egnn_muon.json")
+    assert ("train_final_cell" not in planned) == (before == after)
+    assert len(json.loads((copy / "results/selection/egnn_muon.json").read_text())["grid"]) == 2
+
+
 def test_a_new_version_of_a_preparation_prepares_anew(finished, tmp_path, monkeypatch):
     copy = Workspace(shutil.copytree(finished.folder, tmp_path / "copy", symlinks=True), TINY)
     code = Workspace(shutil.copytree(ROOT / "workflow", tmp_path / "code/workflow").parent, TINY)
