@@ -12,7 +12,7 @@ export PATH := $(abspath $(BIN)):$(PATH)
 export PYTHONPATH := $(abspath workflow/scripts)
 export PYTHONDONTWRITEBYTECODE ?=
 
-.PHONY: help setup demo test lint format unit workflow-test test-slurm bench lock clean
+.PHONY: help setup demo test lint format unit workflow-test test-scale test-slurm bench lock clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -49,7 +49,10 @@ unit: setup ## unit tests
 	$(BIN)/python -m pytest tests/unit -n $(CORES)
 
 workflow-test: setup ## the workflow, end to end on a tiny study, and its bad inputs
-	$(BIN)/python -m pytest tests/workflow
+	$(BIN)/python -m pytest tests/workflow -m "not scale"
+
+test-scale: setup ## plan a study of ten thousand cells, count the files of a study
+	$(BIN)/python -m pytest tests/workflow -m scale
 
 test-slurm: setup ## the workflow on a real one-node SLURM (Debian's packages; needs root)
 	@tests/slurm/install.sh

@@ -8,6 +8,7 @@ from math import prod
 import pytest
 from workspace import TINY, Workspace
 
+pytestmark = pytest.mark.scale
 SECONDS, MEGABYTES = 60, 1024
 CELLS = {"grid": 4, "final": 5}  # files a cell leaves, its log and benchmark counted in
 
