@@ -95,7 +95,7 @@ for name in reporting.notebooks(MANIFEST):
             runtime=20,
         params:
             protocol=1,
-            library=str(WORKFLOW / "scripts"),
+            library=lambda wildcards: str(WORKFLOW / "scripts"),
             figures=lambda wildcards, output: Path(output.png[0]).parent,
         shell:
             "(export PYTHONPATH={params.library:q} && "
