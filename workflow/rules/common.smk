@@ -16,7 +16,7 @@ sys.path.insert(0, str(SCRIPTS))
 from equiscape.data import CORRUPTED_VERSION
 from equiscape.errors import ConfigError
 from equiscape.report import manifest as reporting
-from equiscape.study import Study, check_schema
+from equiscape.study import NUMBER, Study, check_schema
 
 SCHEMA = Path(workflow.basedir) / "workflow/schemas/config.schema.yaml"
 try:
@@ -38,8 +38,8 @@ wildcard_constraints:
     task=one_of(STUDY.tasks),
     optimizer=one_of(STUDY.optimizers),
     dataset=one_of(STUDY.datasets),
-    lr="[0-9.eE+-]+",
-    wd="[0-9.eE+-]+",
+    lr=NUMBER.pattern,
+    wd=NUMBER.pattern,
     seed="[0-9]+",
 
 
