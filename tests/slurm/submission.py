@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 import yaml
-from cluster import PARTITION, Cluster
+from cluster import PARTITION, Cluster, process_environment
 from workspace import ROOT, Workspace
 
 PROFILE = ROOT / "profiles/slurm"
@@ -23,6 +23,17 @@ class Submission(Workspace):
         super().__init__(folder, config)
         self.cluster = cluster
         self.announced: int | None = None  # seconds ahead of a job's end; None for the profile's
+        profile = yaml.safe_load((PROFILE / "profile.yaml").read_text())
+        self.defaults = profile["default-resources"]
+
+    @property
+    def extra(self) -> str:
+        """The profile's ``slurm_extra``, a Python expression."""
+        extra = self.defaults["slurm_extra"]
+        if self.announced is None:
+            return extra
+        assert "--signal=URG@" in extra
+        return re.sub(r"(--signal=\w+)@\d+", rf"\1@{self.announced}", extra)
 
     def command(
         self, *targets: str, options: Iterable[str] = (), device: str = "cpu", cores: int = 2
@@ -30,16 +41,12 @@ class Submission(Workspace):
         """The profile's own command with account, partition, status command and device replaced.
 
         Default resources on the command line take the place of all of the profile's, so the others
-        are repeated. There is no conda here.
+        are repeated.
         """
         (self.folder / "study.yaml").write_text(yaml.safe_dump(self.config, sort_keys=False))
-        profile = yaml.safe_load((PROFILE / "profile.yaml").read_text())
-        defaults = {**profile["default-resources"], "slurm_partition": PARTITION}
+        defaults = {**self.defaults, "slurm_partition": PARTITION}
         del defaults["slurm_account"]
-        if self.announced is not None:
-            extra = defaults["slurm_extra"]
-            defaults["slurm_extra"] = re.sub(r"(--signal=\w+)@\d+", rf"\1@{self.announced}", extra)
-            assert defaults["slurm_extra"] != extra
+        defaults["slurm_extra"] = self.extra
         return [
             *(sys.executable, str(IMPATIENT), "--snakefile", str(ROOT / "Snakefile")),
             *("--profile", str(PROFILE), "--configfile", "study.yaml"),
@@ -47,7 +54,6 @@ class Submission(Workspace):
             *("--default-resources", *(f"{key}={value}" for key, value in defaults.items())),
             *("--slurm-status-command", "squeue", "--slurm-no-account"),
             *("--slurm-init-seconds-before-status-checks", "1"),
-            *("--software-deployment-method", "env-modules"),
             *options,
             "--",
             *targets,
@@ -82,8 +88,7 @@ class Training:
 
     def __init__(self, pid: int, cell: str, log: Path):
         self.pid, self.cell, self.log = pid, cell, log
-        entries = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
-        variables = dict(e.decode().split("=", 1) for e in entries if b"=" in e)
+        variables = process_environment(pid)
         self.job = variables["SLURM_JOB_ID"]
         self.gpu = variables.get("CUDA_VISIBLE_DEVICES")
         self.said = ""
@@ -100,19 +105,6 @@ class Training:
         """Take a copy of the cell's log, which the next attempt begins anew."""
         if self.alive:
             self.said = self.log.read_text()
-
-    def pending(self, number: signal.Signals) -> bool:
-        """Whether a signal waits for the (stopped) process."""
-        try:
-            status = Path(f"/proc/{self.pid}/status").read_text()
-        except OSError:
-            return False
-        masks = [
-            int(line.split()[1], 16)
-            for line in status.splitlines()
-            if line[:7] in ("SigPnd:", "ShdPnd:")
-        ]
-        return any(mask >> (number - 1) & 1 for mask in masks)
 
     def send(self, number: signal.Signals) -> None:
         os.kill(self.pid, number)
