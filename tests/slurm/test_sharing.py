@@ -1,5 +1,6 @@
 """Several training cells in one job and on one GPU; a node whose GPU does not work."""
 
+import shutil
 from copy import deepcopy
 
 import pytest
@@ -38,5 +39,17 @@ def test_cells_of_a_group_share_one_job_and_one_gpu(submission):
     assert job["TresPerJob"] == "gres:gpu:1"
     assert job["MinMemoryNode"] == "8000M"  # of one cell, since they run one after another
     assert job["TimeLimit"] == "16:00:00"  # of all four
+    for lr in ("1e-3", "2e-3", "3e-3", "4e-3"):
+        assert (submission / f"results/grid/egnn_adam/lr{lr}_wd0_seed0/metrics.json").is_file()
+
+
+def test_cells_are_submitted_as_one_array(submission):
+    before = set(submission.cluster.jobs())
+    shutil.rmtree(submission / "results/grid")
+    submission.run("grid", options=["--slurm-array-jobs", "train_grid_cell"])
+    new = [f for job, f in submission.cluster.jobs().items() if job not in before]
+    tasks = [fields for fields in new if fields.get("ArrayTaskId")]
+    assert len({fields["ArrayJobId"] for fields in tasks}) == 1
+    assert len({fields["ArrayTaskId"] for fields in tasks}) == len(tasks) == 4
     for lr in ("1e-3", "2e-3", "3e-3", "4e-3"):
         assert (submission / f"results/grid/egnn_adam/lr{lr}_wd0_seed0/metrics.json").is_file()
