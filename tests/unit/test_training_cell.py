@@ -285,6 +285,7 @@ def test_label_smoothing_raises_the_training_loss_alone():
         ({"clip_norm": 0}, "training.clip_norm"),
         ({"label_smoothing": 1}, "training.label_smoothing"),
         ({"precision": "bf15"}, "training.precision"),
+        ({"compile": "yes"}, "training.compile"),
         ({"schedule": {"name": "cosine", "warmup": 1}}, "training.schedule"),
         ({"augmentation": {"scales": [1, 2]}}, "training.augmentation"),
     ],

@@ -19,11 +19,15 @@ from equiscape.errors import ConfigError
 
 
 def transformed(x: Tensor) -> bool:
-    """Whether a ``torch.func`` transform or ``is_grads_batched`` works on x.
+    """Whether a ``torch.func`` transform, ``is_grads_batched`` or ``torch.compile`` works on x.
 
-    Both compose with plain tensor operations only, so whoever has a faster way takes those then.
+    They compose with plain tensor operations only, so whoever has a faster way takes those then.
     """
-    return is_functorch_wrapped_tensor(x) or is_legacy_batchedtensor(x)
+    return (
+        torch.compiler.is_compiling()
+        or is_functorch_wrapped_tensor(x)
+        or is_legacy_batchedtensor(x)
+    )
 
 
 def chunk_size(device: torch.device) -> int:
@@ -72,7 +76,7 @@ def knn(x: Tensor, k: int, include_self: bool) -> Tensor:
     Raises:
         ConfigError: the clouds have fewer than ``k`` points to choose from.
     """
-    known = _reused.get(id(x))
+    known = None if torch.compiler.is_compiling() else _reused.get(id(x))
     if known is None:
         return _search(x, k, include_self)
     if (k, include_self) not in known:

@@ -63,6 +63,8 @@ class Trainer:
     ):
         self.task, self.settings = task, settings
         self.model = task.build(seed)
+        # what the steps call: the same parameters and buffers, whichever form
+        self.network = torch.compile(self.model) if settings.compile else self.model
         self.statistics = batch_statistics(self.model)
         self.micro_batch = settings.micro_batch
         if self.statistics and self.micro_batch and self.micro_batch < settings.batch_size:
@@ -156,6 +158,11 @@ class Trainer:
                 loss = self._gradient(batch, indices)
                 break
             except (RuntimeError, MemoryError) as error:
+                if self.settings.compile and compiler_failed(error):
+                    raise DeviceError(
+                        f"training.compile: torch.compile failed ({first_line(error)}); set it to "
+                        "false, or give the job a working C++ compiler (and Triton on CUDA)."
+                    ) from error
                 if not out_of_memory(error):
                     raise
                 reason = first_line(error)
@@ -172,7 +179,7 @@ class Trainer:
         total: Tensor | None = None
         for piece in self._pieces(batch, indices):
             with autocast(self.settings.precision, self.task.device):
-                loss = self.task.loss(self.model, piece, self.settings.label_smoothing)
+                loss = self.task.loss(self.network, piece, self.settings.label_smoothing)
             if piece.size != batch.size:
                 loss = loss * (piece.size / batch.size)
             loss.backward()
@@ -283,6 +290,13 @@ def out_of_memory(error: BaseException) -> bool:
     if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
         return True
     return "can't allocate memory" in str(error) or "out of memory" in str(error)
+
+
+def compiler_failed(error: BaseException) -> bool:
+    """Whether ``error`` comes from ``torch.compile`` and not from the network."""
+    from torch._dynamo.exc import TorchDynamoException  # takes seconds to import
+
+    return isinstance(error, TorchDynamoException)
 
 
 def first_line(error: BaseException) -> str:

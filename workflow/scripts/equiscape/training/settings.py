@@ -22,6 +22,8 @@ class Settings:
         clip_norm: largest norm of the gradient; None leaves it alone.
         label_smoothing: share of the uniform law in the training target.
         precision: of training steps, see :mod:`equiscape.training.precision`.
+        compile: run training steps through ``torch.compile``, which costs a minute or more at first;
+            evaluation and the analyses do without.
         evaluate_every: epochs between evaluations; the last epoch is always evaluated.
         resume_seconds: least time between two resume points.
     """
@@ -33,6 +35,7 @@ class Settings:
     clip_norm: float | None = None
     label_smoothing: float = 0.0
     precision: str = "float32"
+    compile: bool = False
     evaluate_every: int = 1
     resume_seconds: float = 300.0
 
@@ -60,6 +63,8 @@ class Settings:
             raise ConfigError(
                 f"training.label_smoothing: {settings.label_smoothing!r} must lie in [0, 1)."
             )
+        if not isinstance(settings.compile, bool):
+            raise ConfigError(f"training.compile: {settings.compile!r} must be true or false.")
         check_precision(settings.precision)
         return settings
 
