@@ -3,6 +3,8 @@
 # needs: config.yaml, or another study given by --configfile (profiles/demo gives config/demo.yaml)
 # gives: `all`, everything under <results>; `grid`, `selections`, `final`, `analyses` and `tables` are parts of it
 
+from pathlib import Path
+
 from snakemake.utils import min_version
 
 min_version("9.19")
@@ -17,7 +19,7 @@ pathvars:
 # A study given on the command line takes the place of the paper's; merged, it would train both.
 if "tasks" not in config:
 
-    configfile: "config.yaml"
+    configfile: str(Path(workflow.basedir) / "config.yaml")  # wherever --directory points
 
 
 report: "workflow/report/workflow.rst"

@@ -38,7 +38,7 @@ for name in "$@"; do
     micromamba env export --explicit --md5 --prefix "$folder/$name" >"$folder/$name.txt"
   else
     "$tool" env create --quiet --prefix "$folder/$name" --file "$name.yaml"
-    conda list --explicit --md5 --prefix "$folder/$name" >"$folder/$name.txt"
+    "$tool" list --explicit --md5 --prefix "$folder/$name" >"$folder/$name.txt"
   fi
   grep -q '^@EXPLICIT' "$folder/$name.txt"
   if [ "$name" = torch ] && ! grep -q '/pytorch-[0-9][^/]*cuda' "$folder/$name.txt"; then

@@ -270,20 +270,22 @@ def test_frozen_environments_are_those_of_the_yaml_files(path):
 
 FAKE_CONDA = """#!/bin/sh
 echo "$CONDA_SUBDIR $CONDA_OVERRIDE_CUDA $*" >> "$CALLS"
-if [ "$1" = env ]; then
+if [ "$1 $2" = "env export" ] || [ "$1" = list ]; then
     printf '@EXPLICIT\\nhttps://x/linux-64/pytorch-2.13.0-%s_0.conda#00\\n' "$BUILD"
 fi
 """
 
 
-def freeze(folder: Path, *names: str, build: str = "cuda129", conda: bool = True, **variables):
-    """Run a copy of envs/freeze.sh with a stand-in for micromamba that notes how it is called."""
+def freeze(
+    folder: Path, *names: str, build: str = "cuda129", tool: str = "micromamba", **variables
+):
+    """Run a copy of envs/freeze.sh with a stand-in for ``tool`` that notes how it is called."""
     environments = folder / "envs"
     shutil.copytree(ROOT / "envs", environments, ignore=shutil.ignore_patterns("*.pin.txt"))
     (folder / "bin").mkdir()
-    if conda:
-        (folder / "bin/micromamba").write_text(FAKE_CONDA)
-        (folder / "bin/micromamba").chmod(0o755)
+    if tool:
+        (folder / "bin" / tool).write_text(FAKE_CONDA)
+        (folder / "bin" / tool).chmod(0o755)
     variables |= {"CALLS": str(folder / "calls"), "BUILD": build}
     run = subprocess.run(
         ["bash", str(environments / "freeze.sh"), *names],
@@ -295,12 +297,13 @@ def freeze(folder: Path, *names: str, build: str = "cuda129", conda: bool = True
     return run, calls, sorted(file.name for file in environments.glob("*.pin.txt"))
 
 
-def test_freezing_solves_every_environment_for_linux_and_a_stated_cuda(tmp_path):
-    run, calls, frozen = freeze(tmp_path)
+@pytest.mark.parametrize("tool", ["micromamba", "mamba", "conda"])
+def test_freezing_solves_every_environment_for_linux_and_a_stated_cuda(tmp_path, tool):
+    run, calls, frozen = freeze(tmp_path, tool=tool)
     assert run.returncode == 0, run.stderr
     assert frozen == [f"{path.stem}.linux-64.pin.txt" for path in ENVIRONMENTS]
     assert all(call.startswith("linux-64 12.9 ") for call in calls)
-    run, calls, frozen = freeze(tmp_path / "one", "torch", CUDA="13.0")
+    run, calls, frozen = freeze(tmp_path / "one", "torch", tool=tool, CUDA="13.0")
     assert (run.returncode, frozen) == (0, ["torch.linux-64.pin.txt"])
     assert all(call.startswith("linux-64 13.0 ") for call in calls)
 
@@ -308,7 +311,7 @@ def test_freezing_solves_every_environment_for_linux_and_a_stated_cuda(tmp_path)
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        ({"conda": False}, "micromamba, mamba and conda are missing; install one of them"),
+        ({"tool": ""}, "micromamba, mamba and conda are missing; install one of them"),
         ({"build": "cpu"}, "no CUDA build of PyTorch for CUDA 12.9; set CUDA to a version"),
         ({"names": ["tourch"]}, "envs/tourch.yaml does not exist; name one of the environments"),
     ],

@@ -2,12 +2,15 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
+import sys
 import time
 
 import pytest
 import torch
+from workspace import ROOT
 
 CELL = "results/grid/egnn_muon/lr1e-3_wd1e-2_seed0"
 FINAL = "results/final/egnn_muon/seed1"
@@ -49,6 +52,8 @@ def test_killed_and_resumed_equals_undisturbed_bit_for_bit(workspace, tmp_path_f
     process.wait()
     assert not (workspace / f"{FINAL}/metrics.json").exists()
 
+    refused = workspace.run(f"{FINAL}/checkpoint.pt", ok=False)  # the killed one left its lock
+    assert "Directory cannot be locked" in refused
     workspace.run(options=["--unlock"])
     workspace.run(f"{FINAL}/checkpoint.pt", options=["--rerun-incomplete"])
     log = (workspace / "results/logs/final/egnn_muon/seed1.log").read_text()
@@ -85,3 +90,21 @@ def test_a_diverged_cell_is_a_result_that_selection_passes_over(workspace):
     workspace.config["optimizers"]["sgd"]["grid"]["lr"] = ["1e30"]
     output = workspace.run("results/selection/egnn_sgd.json", ok=False)
     assert "every grid cell of egnn with sgd diverged" in output
+
+
+@pytest.mark.slow
+def test_each_retry_asks_for_more_memory_up_to_a_bound(workspace):
+    if torch.cuda.is_available():
+        pytest.skip("this machine has a working GPU")
+    workspace.config["device"] = "cuda"  # so that every attempt fails
+    output = workspace.run(f"{CELL}/metrics.json", ok=False, options=["--retries", "4"])
+    asked = [int(mb) for mb in re.findall(r"resources:.*gpu=1.*\bmem_mb=(\d+)", output)]
+    assert asked == [8000, 12000, 16000, 20000, 20000]
+
+
+def test_results_may_lie_far_from_the_checkout(tmp_path):
+    command = [sys.executable, "-m", "snakemake", "--snakefile", str(ROOT / "Snakefile")]
+    command += ["--directory", str(tmp_path / "scratch"), "--dry-run", "--quiet", "--cores", "1"]
+    target = "results/hessian/egnn_muon.json"
+    run = subprocess.run([*command, "--", target], cwd=tmp_path, capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr[-3000:]

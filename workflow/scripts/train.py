@@ -22,6 +22,7 @@ def main(
     lr: str,
     wd: str,
     seed: int,
+    protocol: int,
     device: str,
     resume: str,
     execution: dict,
@@ -44,6 +45,7 @@ def main(
         "wd": wd,
         "seed": seed,
         "data": io.sha256(data),
+        "protocol": protocol,
     }
     result = train_cell(
         loaded,
@@ -78,6 +80,7 @@ if __name__ == "__main__":
             lr=chosen["lr"],
             wd=chosen["wd"],
             seed=int(snakemake.params.seed),
+            protocol=snakemake.params.protocol,
             device=snakemake.resources.device,
             resume=snakemake.resources.resume,
             execution={

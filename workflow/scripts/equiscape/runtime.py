@@ -1,5 +1,6 @@
 """What every rule's script needs around its one call: log, threads, device, clear errors."""
 
+import errno
 import logging
 import os
 import sys
@@ -22,8 +23,8 @@ def job(snakemake: Any) -> Iterator[float]:
     imports Snakemake. Yields the start time (``time.monotonic``), for provenance.
 
     An :class:`EquiscapeError` is printed as one sentence on the terminal and in the log and ends
-    the process with status 1; its ``status`` attribute, if it has one, overrides that. Any other
-    exception is a bug and keeps its traceback.
+    the process with status 1; its ``status`` attribute, if it has one, overrides that. So does a
+    full disk. Any other exception is a bug and keeps its traceback.
     """
     path = Path(str(snakemake.log[0])) if snakemake.log else None
     handlers: list[logging.Handler] = []
@@ -45,9 +46,27 @@ def job(snakemake: Any) -> Iterator[float]:
         log.error("error: %s", error)
         print(f"{snakemake.rule}: {error}", file=sys.stderr)
         raise SystemExit(getattr(error, "status", 1)) from None
-    except Exception:
-        log.exception("unexpected error")
-        raise
+    except Exception as error:
+        if not disk_full(error):
+            log.exception("unexpected error")
+            raise
+        sentence = (
+            f"no space is left on the disk ({error}); free some, or give the run another place "
+            "with --directory, and run the same again."
+        )
+        log.error("error: %s", sentence)
+        print(f"{snakemake.rule}: {sentence}", file=sys.stderr)
+        raise SystemExit(1) from None
+
+
+def disk_full(error: BaseException) -> bool:
+    """Whether ``error`` says that a disk or a quota is used up (HDF5 says it in its text alone)."""
+    if not isinstance(error, (OSError, RuntimeError)):
+        return False
+    numbers = (errno.ENOSPC, errno.EDQUOT)
+    return getattr(error, "errno", None) in numbers or any(
+        os.strerror(number) in str(error) for number in numbers
+    )
 
 
 def set_threads(threads: int) -> None:
@@ -64,6 +83,8 @@ def set_threads(threads: int) -> None:
 def resolve_device(name: str) -> Any:
     """``"auto"`` (CUDA where there is one), ``"cpu"``, ``"cuda"`` or ``"cuda:N"`` as a device.
 
+    ``auto`` within a SLURM job that was given a GPU is ``cuda``: a broken one must not go unseen.
+
     Raises:
         DeviceError: CUDA was asked for and does not work here; training never falls back to the
             CPU in silence.
@@ -71,7 +92,9 @@ def resolve_device(name: str) -> Any:
     import torch
 
     if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
+        visible = os.environ.get("CUDA_VISIBLE_DEVICES", "")
+        given = "SLURM_JOB_ID" in os.environ and visible not in ("", "NoDevFiles")
+        name = "cuda" if given or torch.cuda.is_available() else "cpu"
     if name.startswith("cuda"):
         try:
             torch.zeros(1, device=name)

@@ -205,11 +205,12 @@ class Study:
         return "://" in source or source == PYG
 
     def local_files(self, dataset: str, corrupted: bool = False) -> list[Path]:
-        """The files of a local source: the archive itself, or those in the folder."""
+        """The files of a local source: the archive itself, or those in the folder and its `raw`."""
         path = self.local_source(dataset, corrupted)
         if path is None or path.is_file():
             return [] if path is None else [path]
-        return sorted(file for file in path.iterdir() if file.is_file())
+        files = [*path.iterdir(), *(path / "raw").glob("*")]
+        return sorted(file for file in files if file.is_file())
 
     def download_settings(self, dataset: str, corrupted: bool = False) -> dict:
         """What a download depends on."""

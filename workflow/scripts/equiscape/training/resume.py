@@ -63,7 +63,7 @@ class ResumePoints:
                 file.write(content)
                 file.flush()
                 os.fsync(file.fileno())
-            if newest.exists():
+            with contextlib.suppress(FileNotFoundError):  # the first point
                 os.replace(newest, self.folder / PREVIOUS)
         self._last = time.monotonic()
         self._cost = self._last - start

@@ -1,0 +1,55 @@
+"""What a rule's script ends with: one sentence and a status, or a traceback for a bug."""
+
+import os
+from types import SimpleNamespace
+
+import h5py
+import numpy as np
+import pytest
+
+from equiscape.errors import ConfigError
+from equiscape.runtime import job
+
+
+@pytest.fixture
+def rule(tmp_path):
+    """What Snakemake hands to a script."""
+    return SimpleNamespace(log=[str(tmp_path / "logs/rule.log")], threads=1, rule="prepare")
+
+
+def said(rule, capsys):
+    with open(rule.log[0]) as log:
+        return capsys.readouterr().err, log.read()
+
+
+def test_an_error_on_purpose_is_one_sentence(rule, capsys):
+    with pytest.raises(SystemExit) as ended, job(rule):
+        raise ConfigError("training.epochs is missing.")
+    assert ended.value.code == 1
+    printed, logged = said(rule, capsys)
+    assert printed == "prepare: training.epochs is missing.\n"
+    assert logged.endswith("error: training.epochs is missing.\n")
+
+
+def test_a_bug_keeps_its_traceback(rule, capsys):
+    with pytest.raises(IndexError), job(rule):
+        [][0]
+    assert "IndexError" in said(rule, capsys)[1]
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="this system has no /dev/full")
+def test_a_full_disk_is_one_sentence(rule, capsys):
+    with pytest.raises(SystemExit), job(rule), open("/dev/full", "w") as disk:
+        disk.write("x" * 100_000)
+    printed, logged = said(rule, capsys)
+    assert "No space left on device" in printed
+    assert "--directory" in printed
+    assert "Traceback" not in logged
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="this system has no /dev/full")
+def test_a_full_disk_under_hdf5_is_the_same_sentence(rule, capsys):
+    with pytest.raises(SystemExit), job(rule), h5py.File("/dev/full", "w") as file:
+        file["points"] = np.zeros(10**6)
+        file.flush()
+    assert "No space left on device" in said(rule, capsys)[0]
