@@ -93,11 +93,15 @@ def test_a_graph_beyond_the_budget_is_a_batch_of_its_own():
     assert pack(torch.arange(0), torch.arange(0), 10) == []
 
 
-def test_plans_are_deterministic_and_in_order_without_a_generator(prepared):
+def test_plans_are_deterministic_and_by_size_without_a_generator(prepared):
     data = generated.load(prepared, "cpu", {**ENTRY, "target": "energy", "node_budget": 40})
     first, second = (data.plan("train", 8, torch.Generator().manual_seed(3)) for _ in range(2))
     assert all(torch.equal(a, b) for a, b in zip(first, second))
-    assert torch.cat(data.plan("train", 8)).tolist() == list(range(data.size("train")))
+    plan = torch.cat(data.plan("train", 8))
+    assert plan.sort().values.tolist() == list(range(data.size("train")))
+    sizes = [torch.bincount(data.gather("train", i.view(1)).graph).item() for i in plan]
+    assert sizes == sorted(sizes, reverse=True)
+    assert len(set(sizes)) > 1
     data.node_budget = None
     assert [len(batch) for batch in data.plan("test", 8)] == [8, 8, 2]
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from small_graphs import write_zinc
 
 from equiscape.data import peptides, qm9, zinc
 from equiscape.data.molecules import read_molecules
@@ -149,24 +150,6 @@ def test_qm9_of_the_project(tmp_path):
     kT, n = 25.6926, np.diff(molecules.node_ptr)  # meV at 298.15 K
     np.testing.assert_allclose(values["h298"] - values["u298"], kT * (1 - n), atol=0.5)
     assert len(molecules) == pytest.approx(600, abs=3)
-
-
-def write_zinc(folder, names, size=6, seed=0):
-    generator = np.random.default_rng(seed)
-    for name in names:
-        counts = generator.integers(3, 6, size)
-        ends = [
-            [(i, i + 1) for i in range(n - 1)] + [(i + 1, i) for i in range(n - 1)] for n in counts
-        ]
-        np.savez(
-            folder / f"zinc12k_official_{name}.npz",
-            atom_type=generator.integers(0, 28, counts.sum()).astype(np.int16),
-            edge_index=np.array([e for graph in ends for e in graph], dtype=np.int32).T,
-            bond_type=np.ones(sum(map(len, ends)), dtype=np.int8),
-            y=generator.normal(size=size).astype(np.float32),
-            node_ptr=np.concatenate([[0], counts.cumsum()]),
-            edge_ptr=np.concatenate([[0], np.cumsum([len(e) for e in ends])]),
-        )
 
 
 def test_zinc_takes_the_official_splits_or_divides_the_validation(tmp_path):

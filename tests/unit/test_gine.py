@@ -1,7 +1,10 @@
 """GINE: the tuned network's exact size, symmetries, and second derivatives."""
 
+from pathlib import Path
+
 import pytest
 import torch
+import yaml
 
 from equiscape.errors import ConfigError
 from equiscape.models import build
@@ -9,6 +12,7 @@ from equiscape.models.gine import GINE
 
 pytest.importorskip("torch_geometric")
 
+ROOT = Path(__file__).resolve().parents[2]
 PEPTIDES = {
     "num_outputs": 10,
     "node_categories": [119, 5, 12, 12, 10, 6, 6, 2, 2],
@@ -46,20 +50,18 @@ def graphs(counts=(4, 3), seed=0):
 
 
 def test_the_tuned_peptides_network_has_490_966_parameters():
-    assert sum(p.numel() for p in GINE(**PEPTIDES).parameters()) == 490_966
+    model = GINE(**PEPTIDES, **shipped("gine-peptides-func"))
+    assert sum(p.numel() for p in model.parameters()) == 490_966
+
+
+def shipped(task):
+    """The model settings of a task in the study's configuration."""
+    return yaml.safe_load((ROOT / "config.yaml").read_text())["tasks"][task].get("model", {})
 
 
 def test_the_zinc_recipe_stays_within_500k():
-    model = GINE(
-        **{**PEPTIDES, "num_outputs": 1, "node_categories": [28], "edge_categories": [4]},
-        hidden=140,
-        layers=12,
-        norm=True,
-        dropout=0.0,
-        activation="relu",
-        readout="sum",
-        head=[70],
-    )
+    zinc = {**PEPTIDES, "num_outputs": 1, "node_categories": [28], "edge_categories": [4]}
+    model = GINE(**zinc, **shipped("gine-zinc"))
     assert 480_000 < sum(p.numel() for p in model.parameters()) <= 500_000
 
 

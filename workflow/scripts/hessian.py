@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from equiscape import io
 from equiscape.landscape.hessian import measure_hessian
 from equiscape.runtime import job, resolve_device
-from equiscape.task import load_task
+from equiscape.task import load_representative
 
 if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake
@@ -24,9 +24,7 @@ def main(
 ) -> None:
     """Restore the representative, measure its Hessian and write it as JSON."""
     where = resolve_device(device)
-    loaded = load_task(prepared=data, device=where, **task)
-    chosen = io.read_json(representative)
-    model = loaded.restore(chosen["checkpoint"])
+    loaded, model, chosen = load_representative(task, data, representative, where)
     result = measure_hessian(loaded, model, settings, progress=logging.getLogger("equiscape").info)
     seconds = time.monotonic() - started
     io.write_json(

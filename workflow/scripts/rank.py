@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 from equiscape import io
 from equiscape.runtime import job, resolve_device
 from equiscape.spectra.ranks import measure_ranks
-from equiscape.task import load_task
+from equiscape.task import load_representative
 
 if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake
@@ -15,9 +15,7 @@ def main(
     data: str, task: dict, representative: str, settings: dict, device: str, output: str
 ) -> None:
     """Restore the representative, measure its ranks and write them as a tidy CSV."""
-    loaded = load_task(prepared=data, device=resolve_device(device), **task)
-    chosen = io.read_json(representative)
-    model = loaded.restore(chosen["checkpoint"])
+    loaded, model, chosen = load_representative(task, data, representative, resolve_device(device))
     ranks = measure_ranks(loaded, model, settings)
     ranks.insert(0, "task", chosen["task"])
     ranks.insert(1, "optimizer", chosen["optimizer"])

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from equiscape import io
 from equiscape.landscape.slices import measure_slice, write_slice
 from equiscape.runtime import job, resolve_device
-from equiscape.task import load_task
+from equiscape.task import load_representative
 
 if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake
@@ -24,9 +24,7 @@ def main(
 ) -> None:
     """Restore the representative, measure the plane and write it as HDF5."""
     where = resolve_device(device)
-    loaded = load_task(prepared=data, device=where, **task)
-    chosen = io.read_json(representative)
-    model = loaded.restore(chosen["checkpoint"])
+    loaded, model, chosen = load_representative(task, data, representative, where)
     plane = measure_slice(loaded, model, settings)
     seconds = time.monotonic() - started
     write_slice(

@@ -15,7 +15,7 @@ from equiscape import models
 from equiscape.data import KINDS
 from equiscape.data.base import Batch, Dataset, Split
 from equiscape.errors import CheckpointError, ConfigError
-from equiscape.io import load_checkpoint
+from equiscape.io import load_checkpoint, read_json
 from equiscape.metric import Metric
 from equiscape.registry import lookup
 
@@ -103,7 +103,7 @@ class Task:
         if samples is not None and samples < n:
             generator = torch.Generator().manual_seed(seed)
             indices = torch.randperm(n, generator=generator)[:samples].sort().values
-        return list(indices.split(batch_size or self.batch_size))
+        return list(self.dataset.by_size(split, indices).split(batch_size or self.batch_size))
 
     def batch(self, split: Split, indices: Tensor) -> Batch:
         """The samples ``indices`` of ``split``, on the device, not augmented."""
@@ -181,3 +181,22 @@ def load_task(
     dataset = kind.load(Path(prepared), device, options)
     dataset.name = dataset_name
     return Task(name, entry, dataset, device)
+
+
+def load_representative(
+    entry: dict[str, Any], prepared: str | Path, representative: str | Path, device: torch.device
+) -> tuple[Task, nn.Module, dict[str, Any]]:
+    """A task, the network that stands for one of its optimizers, and which checkpoint that is.
+
+    Args:
+        entry: the arguments of :func:`load_task` but for the data file and the device.
+        prepared: the data file.
+        representative: the JSON that names the checkpoint.
+        device: of data and network.
+
+    Raises:
+        CheckpointError: the checkpoint is damaged or belongs to another task.
+    """
+    task = load_task(prepared=prepared, device=device, **entry)
+    chosen = read_json(representative)
+    return task, task.restore(chosen["checkpoint"]), chosen

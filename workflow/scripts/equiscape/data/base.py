@@ -29,6 +29,13 @@ class Batch:
     graph: Tensor | None = None
 
 
+def upload(indices: Tensor, device: torch.device) -> Tensor:
+    """CPU ``indices`` on the device, without the host waiting for what the device has to do."""
+    if device.type == "cuda":
+        indices = indices.pin_memory()
+    return indices.to(device, non_blocking=True)
+
+
 class Dataset:
     """A prepared data set, held as tensors on one device.
 
@@ -54,6 +61,10 @@ class Dataset:
         n = self.size(split)
         order = torch.arange(n) if generator is None else torch.randperm(n, generator=generator)
         return list(order.split(batch_size))
+
+    def by_size(self, split: Split, indices: Tensor) -> Tensor:
+        """``indices`` in the order in which batches cost least, where their order is free."""
+        return indices
 
     def gather(self, split: Split, indices: Tensor) -> Batch:
         """The samples ``indices`` of ``split`` as one batch on the device."""

@@ -28,7 +28,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from equiscape.data.base import Batch, Dataset, Split
+from equiscape.data.base import Batch, Dataset, Split, upload
 from equiscape.data.molecular_graphs import pointer, ranges
 from equiscape.errors import ConfigError, DataError
 from equiscape.io import atomic_path
@@ -262,9 +262,19 @@ class MoleculeDataset(Dataset):
         if self.node_budget is None:
             return super().plan(split, batch_size, generator)
         n = self.size(split)
-        order = torch.arange(n) if generator is None else torch.randperm(n, generator=generator)
+        if generator is None:
+            order = self.by_size(split, torch.arange(n))
+        else:
+            order = torch.randperm(n, generator=generator)
         counts = self._counts[self._splits[split]][order]
         return pack(order, counts, self.node_budget, generator)
+
+    def by_size(self, split: Split, indices: Tensor) -> Tensor:
+        """The largest first where networks pad to the largest of a batch: those with a geometry."""
+        if self._positions is None:
+            return indices
+        counts = self._counts[self._splits[split][indices]]
+        return indices[counts.argsort(descending=True, stable=True)]
 
     def gather(self, split: Split, indices: Tensor) -> Batch:
         """The molecules ``indices`` of ``split``; inputs are those of the networks' ``forward``."""
@@ -272,7 +282,7 @@ class MoleculeDataset(Dataset):
         size = len(graphs)
         nodes, edges = int(self._counts[graphs].sum()), int(self._edge_counts[graphs].sum())
         largest = int(self._counts[graphs].max())
-        graphs = graphs.to(self.device)
+        graphs = upload(graphs, self.device)
         node_counts, edge_counts = self._nodes_of[graphs], self._edges_of[graphs]
         graph, node, before = _ranges(self._node_start[graphs], node_counts, nodes)
         edge_graph, edge, _ = _ranges(self._edge_start[graphs], edge_counts, edges)

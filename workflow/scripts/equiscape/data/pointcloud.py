@@ -20,7 +20,7 @@ from equiscape import io
 from equiscape.data import VERSIONS, modelnet_layout
 from equiscape.data.archives import Source, open_source
 from equiscape.data.augment_clouds import augment_points, random_subsets
-from equiscape.data.base import Batch, Dataset, Split
+from equiscape.data.base import Batch, Dataset, Split, upload
 from equiscape.data.splits import hold_out
 from equiscape.errors import ConfigError, DataError
 from equiscape.objectives import Classification
@@ -188,7 +188,7 @@ class PointClouds(Dataset):
     def gather(self, split: Split, indices: Tensor) -> Batch:
         """Clouds ``[B, N, 3]`` and labels ``[B]``."""
         labels = self.labels[split]
-        indices = indices.to(labels.device)
+        indices = upload(indices, labels.device)
         every = self.points[split][indices]
         return CloudBatch(
             inputs=(every[:, : self.number],),

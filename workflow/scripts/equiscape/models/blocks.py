@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from equiscape.errors import ConfigError
-from equiscape.models.neighbours import chunk_size, first_maximum, transformed
+from equiscape.models.neighbours import chunk_size, first_maximum, full_products, transformed
 
 
 def whole(name: str, value: object) -> int:
@@ -59,7 +59,7 @@ class FoldedNorm(nn.BatchNorm1d):
         """
         if self.training:
             center, covariance = moments
-            with torch.autocast(weight.device.type, enabled=False):
+            with full_products(weight.device):
                 mean = weight @ center
                 variance = ((weight @ covariance) * weight).sum(1).clamp_min(0.0)
             self._track(mean.detach(), variance.detach() * (count / max(1, count - 1)))
@@ -75,9 +75,16 @@ class FoldedNorm(nn.BatchNorm1d):
         self.running_var.lerp_(variance.to(self.running_var.dtype), self.momentum)
 
 
+def node_counts(graph: Tensor, size: int) -> Tensor:
+    """``[size]`` nodes of each graph, from the graph of each node; unlike ``bincount`` on CUDA, the
+    host does not wait for it.
+    """
+    return graph.new_zeros(size).index_add_(0, graph, torch.ones_like(graph))
+
+
 def moments(rows: Tensor) -> tuple[Tensor, Tensor]:
     """Mean ``[C]`` and biased covariance ``[C, C]`` of ``[count, C]``, in full precision."""
-    with torch.autocast(rows.device.type, enabled=False):
+    with full_products(rows.device):
         rows = full_precision(rows)
         mean = rows.mean(0)
         centred = rows - mean

@@ -10,7 +10,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
-from equiscape.models.blocks import fraction, whole, wholes
+from equiscape.models.blocks import fraction, node_counts, whole, wholes
 from equiscape.registry import unknown
 
 ACTIVATIONS = {"gelu": nn.GELU, "relu": nn.ReLU}
@@ -86,7 +86,7 @@ class Readout(nn.Module):
         total = h.new_zeros(size, h.shape[1]).index_add(0, graph, h)
         if not self.mean:
             return total
-        return total / torch.bincount(graph, minlength=size).clamp(min=1).unsqueeze(1)
+        return total / node_counts(graph, size).clamp(min=1).unsqueeze(1)
 
 
 class GINE(nn.Module):

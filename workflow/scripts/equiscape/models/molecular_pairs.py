@@ -13,6 +13,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from equiscape.models.blocks import node_counts
+
 
 @dataclass(frozen=True)
 class Pairs:
@@ -118,7 +120,7 @@ def geometry(
         graph: ``[N]`` molecule of every atom.
         size, largest: number of molecules, and of the atoms of the largest.
     """
-    counts = torch.bincount(graph, minlength=size)
+    counts = node_counts(graph, size)
     place = torch.arange(len(graph), device=graph.device) - (counts.cumsum(0) - counts)[graph]
     slot, shape = graph * largest + place, (size, largest)
     source, target = edge_index

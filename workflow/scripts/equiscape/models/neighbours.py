@@ -35,6 +35,25 @@ def chunk_size(device: torch.device) -> int:
     return 2**20 if device.type == "cpu" else 2**26
 
 
+@contextmanager
+def full_products(device: torch.device) -> Iterator[None]:
+    """Within the block, products of float32 are of float32: neither of bfloat16 nor of TF32.
+
+    For differences of large terms, such as squared distances and variances. Compiled code takes
+    TF32 as the training step does, since that switch cannot be thrown within a graph.
+    """
+    with torch.autocast(device.type, enabled=False):
+        if device.type != "cuda" or torch.compiler.is_compiling():
+            yield
+            return
+        before = torch.get_float32_matmul_precision()
+        torch.set_float32_matmul_precision("highest")
+        try:
+            yield
+        finally:
+            torch.set_float32_matmul_precision(before)
+
+
 _reused: dict[int, dict[tuple[int, bool], Tensor]] = {}
 
 
@@ -97,7 +116,7 @@ def _search(x: Tensor, k: int, include_self: bool) -> Tensor:
     x = x - x.mean(1, keepdim=True)
     own = -torch.inf if include_self else torch.inf
     nearest = []
-    with torch.autocast(x.device.type, enabled=False):
+    with full_products(x.device):
         for clouds in x.split(max(1, chunk_size(x.device) // points**2)):
             distance = squared_distances(clouds)
             distance.diagonal(dim1=1, dim2=2).fill_(own)

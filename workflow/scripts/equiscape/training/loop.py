@@ -20,8 +20,6 @@ from equiscape.training.settings import Settings, batch_statistics
 
 log = logging.getLogger("equiscape.training")
 
-CHECK_EVERY = 64
-
 
 class Diverged(Exception):
     """The loss of step ``step`` (from 1) of the epoch under way is not finite."""
@@ -44,9 +42,9 @@ class Trainer:
     A last batch of a single sample is joined to the batch before it where the network has batch
     statistics, which one sample does not have; so each sample is still seen once an epoch.
 
-    Losses stay on the device. They are looked at every 64 steps and at the end of an epoch, so a
-    step never waits for the device; up to 63 steps after the first non-finite loss are wasted,
-    but it is that step which is reported.
+    Losses stay on the device and are looked at when an epoch ends or a resume point is written, so
+    a step never waits for the device; the steps of the epoch after the first non-finite loss are
+    wasted, but it is that step which is reported.
 
     Raises:
         ConfigError: a setting is unknown or does not fit the network.
@@ -119,8 +117,6 @@ class Trainer:
                 self.step += 1
                 self.steps += 1
                 self.samples += self._pending[-1][1]
-                if len(self._pending) >= CHECK_EVERY:
-                    self.check()
                 self.train_seconds = counted + time.monotonic() - start
                 after_step()
         self.check()
