@@ -46,12 +46,13 @@ def test_a_compiled_cell_is_the_same_cell():
     tasks = [case(epochs=2), case(epochs=2, compile=True)]
     for task in tasks:
         task.model_settings["dropout"] = 0.0  # compiled code draws other masks
-    plain, compiled = map(train, tasks)
+    # without an optimizer that turns the rounding of small gradients into steps
+    plain, compiled = (train(task, optimizer={"name": "sgd", "class": "sgd"}) for task in tasks)
     for column in ("train_loss", "validation_loss", "test_loss"):
         expected, actual = (
             torch.tensor(result.history[column].to_numpy()) for result in (plain, compiled)
         )
-        torch.testing.assert_close(actual, expected, rtol=1e-3, atol=0)
+        torch.testing.assert_close(actual, expected, rtol=1e-5, atol=0)
     assert list(compiled.checkpoint["model"]) == list(plain.checkpoint["model"])
 
 

@@ -22,8 +22,8 @@ class Settings:
         clip_norm: largest norm of the gradient; None leaves it alone.
         label_smoothing: share of the uniform law in the training target.
         precision: of training steps, see :mod:`equiscape.training.precision`.
-        compile: run training steps through ``torch.compile``, which costs a minute or more at first;
-            evaluation and the analyses do without.
+        compile: run training steps through ``torch.compile``, which costs a minute or more at
+            first; evaluation and the analyses do without.
         evaluate_every: epochs between evaluations; the last epoch is always evaluated.
         resume_seconds: least time between two resume points.
     """
