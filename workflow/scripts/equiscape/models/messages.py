@@ -1,14 +1,16 @@
-"""EGNN's messages, summed over neighbours cloud by cloud.
+"""EGNN's messages, summed over neighbours a few nodes at a time.
 
-No edge joins two clouds. So a batch is worked through a cloud (or a few small ones) at a time: the
-tensors with a row for every edge, the widest of the network by far, stay in a cache-sized workspace
-and are computed again in the backward pass instead of being kept. The derivatives are exact to the
-second order, and of any order inside ``torch.func`` transforms, which take the plain form.
+No edge joins two clouds. So a batch is worked through a part of a cloud (or a few small clouds) at
+a time: the tensors with a row for every edge, the widest of the network by far, stay in a
+cache-sized workspace and are computed again in the backward pass instead of being kept. The
+derivatives are exact to the second order, and of any order inside ``torch.func`` transforms, which
+take the plain form.
 """
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 import torch.nn.functional as F
@@ -102,33 +104,43 @@ def message_sums(
 
 @dataclass
 class _Chunk:
-    """Some clouds of a graph: their nodes, and their edges numbered from the first of them."""
+    """Receiving nodes within a cloud, or those of some clouds, and all that may send to them."""
 
-    nodes: slice
-    sources: Tensor  # [nodes, k]
-    by_source: tuple[Tensor, Tensor] | None
+    nodes: slice  # that receive
+    senders: slice  # all nodes of their clouds
+    sources: Tensor  # [nodes, k], numbered from the first sender
+
+    @cached_property
+    def by_source(self) -> tuple[Tensor, Tensor]:
+        """The chunk's edges ordered by sender; where each sender's run starts."""
+        sources, edges = self.sources.flatten().sort(stable=True)
+        senders = torch.arange(self.senders.stop - self.senders.start, device=sources.device)
+        return edges, torch.searchsorted(sources, senders)
 
     def receive(self, edges: Tensor) -> Tensor:
-        """The sum ``[nodes, C]`` of ``[edges, C]`` over the edges that each node sends along."""
+        """The sum ``[senders, C]`` of ``[edges, C]`` over the edges that each node sends along."""
         order, starts = self.by_source
         return F.embedding_bag(order, edges, starts, mode="sum")
 
 
-def _chunks(graph: Graph, width: int, reverse: bool = False) -> list[_Chunk]:
+def _chunks(graph: Graph, width: int, whole_clouds: bool = False) -> list[_Chunk]:
+    """The graph in chunks, kept with it since every layer and both passes take the same."""
+    size = chunk_size(graph.sources.device) // 2  # of one of the tensors that are in use together
+    return graph.kept((size, width, whole_clouds), lambda: _cut(graph, size, width, whole_clouds))
+
+
+def _cut(graph: Graph, size: int, width: int, whole_clouds: bool) -> list[_Chunk]:
     edges = graph.points * graph.k
-    clouds = max(1, chunk_size(graph.sources.device) // (edges * width))
+    clouds = max(1, size // (edges * width))
+    parts = 1 if whole_clouds or clouds > 1 else min(graph.points, -(-edges * width // size))
     chunks = []
     for first in range(0, graph.clouds, clouds):
         last = min(first + clouds, graph.clouds)
-        nodes = slice(first * graph.points, last * graph.points)
-        by_source = None
-        if reverse:  # a cloud's edges stay together when edges are ordered by source
-            order, starts = graph.by_source
-            by_source = (
-                order[first * edges : last * edges] - first * edges,
-                starts[nodes] - first * edges,
-            )
-        chunks.append(_Chunk(nodes, graph.sources[nodes] - nodes.start, by_source))
+        senders = slice(first * graph.points, last * graph.points)
+        step = -(-(senders.stop - senders.start) // parts)
+        for start in range(senders.start, senders.stop, step):
+            nodes = slice(start, min(start + step, senders.stop))
+            chunks.append(_Chunk(nodes, senders, graph.sources[nodes] - senders.start))
     return chunks
 
 
@@ -146,8 +158,7 @@ class _Workspace:
 
 def _differences(x: Tensor, chunk: _Chunk) -> tuple[Tensor, Tensor]:
     """``x_i - x_j`` as ``[edges, 3]`` and its square as ``[edges, 1]``."""
-    x = x[chunk.nodes]
-    difference = (x.unsqueeze(1) - x[chunk.sources]).flatten(0, 1)
+    difference = (x[chunk.nodes].unsqueeze(1) - x[chunk.senders][chunk.sources]).flatten(0, 1)
     return difference, difference.square().sum(1, keepdim=True)
 
 
@@ -155,7 +166,7 @@ def _first_layer(
     own: Tensor, other: Tensor, squared: Tensor, distance: Tensor, chunk: _Chunk, out: Tensor
 ) -> None:
     """``own_i + other_j + distance |x_i - x_j|^2`` into ``out [edges, H]``."""
-    torch.index_select(other[chunk.nodes], 0, chunk.sources.flatten(), out=out)
+    torch.index_select(other[chunk.senders], 0, chunk.sources.flatten(), out=out)
     out.view(*chunk.sources.shape, -1).add_(own[chunk.nodes].unsqueeze(1))
     out.addcmul_(squared, distance)
 
@@ -207,11 +218,11 @@ class _Gradient(Function):
         ctx.save_for_backward(*tensors)
         (g_sum, *g_move), inputs = tensors[:outputs], tensors[outputs:]
         own, other, x, distance, weight, bias, *phi_x = inputs
-        to_own, to_other = torch.empty_like(own), torch.empty_like(other)
+        to_own, to_other = torch.empty_like(own), torch.zeros_like(other)
         to_x = torch.zeros_like(x) if moved else None
         to_weights = [torch.zeros_like(tensor) for tensor in inputs[3:]]
         to_distance, to_weight, to_bias, *to_phi_x = to_weights
-        chunks = _chunks(graph, own.shape[1], reverse=True)
+        chunks = _chunks(graph, own.shape[1])
         workspace = _Workspace(6 if phi_x else 4, chunks, own)
         ones = own.new_ones(1, max(chunk.sources.numel() for chunk in chunks))
         for chunk in chunks:
@@ -245,14 +256,14 @@ class _Gradient(Function):
             to_bias.add_((one @ g_v)[0])
             g_u = silu_backward(torch.mm(g_v, weight, out=v), u, grad_input=v)
             torch.sum(g_u.view(shape), 1, out=to_own[nodes])
-            to_other[nodes] = chunk.receive(g_u)
+            to_other[chunk.senders] += chunk.receive(g_u)
             to_distance.add_((squared.T @ g_u)[0])
             if moved:
                 g_difference = difference * (2 * (g_u @ distance.unsqueeze(1)))
                 if phi_x:
                     g_difference.view(shape).addcmul_(phi.view(shape), g_edge)
-                torch.sum(g_difference.view(shape), 1, out=to_x[nodes])
-                to_x[nodes] -= chunk.receive(g_difference)
+                to_x[nodes] += g_difference.view(shape).sum(1)
+                to_x[chunk.senders] -= chunk.receive(g_difference)
         return to_own, to_other, to_x, *to_weights
 
     @staticmethod
@@ -261,7 +272,7 @@ class _Gradient(Function):
         graph, saved = ctx.graph, ctx.saved_tensors
         per_node = ctx.outputs + 3  # gradients of the outputs, then own, other and x
         parts = []
-        for chunk in _chunks(graph, saved[0].shape[1]):
+        for chunk in _chunks(graph, saved[0].shape[1], whole_clouds=True):
             cut = [t[chunk.nodes] if i < per_node else t for i, t in enumerate(saved)]
             leaves = [tensor.detach().requires_grad_() for tensor in cut]
             gradients, inputs = leaves[: ctx.outputs], leaves[ctx.outputs :]

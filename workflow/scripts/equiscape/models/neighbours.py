@@ -5,9 +5,10 @@ adjacency matrix, a maximum is a selection of winners found in chunks. Both can 
 any number of times.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Hashable, Iterable, Iterator
 from contextlib import contextmanager
 from functools import cached_property
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -150,6 +151,7 @@ class Graph:
     def __init__(self, neighbours: Tensor):
         self.clouds, self.points, self.k = neighbours.shape
         self.nodes = self.clouds * self.points
+        self._kept: dict[Hashable, Any] = {}
         first = torch.arange(0, self.nodes, self.points, device=neighbours.device)
         self.sources = (neighbours + first.view(-1, 1, 1)).flatten(0, 1)
 
@@ -159,6 +161,12 @@ class Graph:
         sources, edges = self.sources.flatten().sort(stable=True)
         nodes = torch.arange(self.nodes, device=sources.device)
         return edges, torch.searchsorted(sources, nodes)
+
+    def kept(self, key: Hashable, make: Callable[[], Any]) -> Any:
+        """What ``make()`` gave for the key; made once for the graph."""
+        if key not in self._kept:
+            self._kept[key] = make()
+        return self._kept[key]
 
     @cached_property
     def targets_by_source(self) -> Tensor:
