@@ -65,11 +65,11 @@ def trained(name: str, folder: Path, device: str) -> tuple[Task, nn.Module]:
 
 def seconds(work: Callable[[], object], device: str) -> tuple[float, object]:
     """Wall seconds of ``work()``, and what it returned."""
-    if device == "cuda":
+    if device.startswith("cuda"):
         torch.cuda.synchronize()
     start = time.perf_counter()
     result = work()
-    if device == "cuda":
+    if device.startswith("cuda"):
         torch.cuda.synchronize()
     return time.perf_counter() - start, result
 

@@ -18,6 +18,7 @@ from pathlib import Path
 
 import torch
 from rivals import stock
+from torch.utils.flop_counter import FlopCounterMode
 
 from equiscape.models import build
 
@@ -32,6 +33,8 @@ COLUMNS = (
     "quartile_1",
     "quartile_3",
     "cpu_seconds",
+    "cpu_quartile_1",
+    "cpu_quartile_3",
     "memory_mb",
 )
 
@@ -43,9 +46,10 @@ def training_step(
     torch.manual_seed(0)
     model = build(name, {"num_outputs": 40}, NETWORKS[name]).to(device)
     model = model if rival == "ours" else stock(model)
-    shape = torch.randn(batch, points, 3).div_(2).clamp_(-1, 1)  # filled balls of unequal shape
-    clouds = (shape * torch.rand(batch, 1, 3).add(0.2)).to(device)
-    labels = torch.randint(0, 40, (batch,)).to(device)
+    draw = torch.Generator().manual_seed(1)  # its own: building a rival draws numbers too
+    shape = torch.randn(batch, points, 3, generator=draw).div_(2).clamp_(-1, 1)  # filled balls
+    clouds = (shape * torch.rand(batch, 1, 3, generator=draw).add(0.2)).to(device)
+    labels = torch.randint(0, 40, (batch,), generator=draw).to(device)
 
     def step() -> None:
         model.zero_grad()
@@ -54,6 +58,33 @@ def training_step(
             torch.cuda.synchronize()
 
     return step
+
+
+def operations(name: str, rival: str, batch: int, points: int, device: str) -> float:
+    """Billions of multiplications and additions in the matrix products of a step.
+
+    torch's counter does not know the in-place form of ``addmm``.
+    """
+    step = training_step(name, rival, batch, points, device)
+    in_place = {torch.ops.aten.addmm_: lambda out, a, b, **_: 2 * a[0] * a[1] * b[1]}
+    with FlopCounterMode(display=False, custom_mapping=in_place) as counter:
+        step()
+    return counter.get_total_flops() / 1e9
+
+
+def shares(
+    name: str, rival: str, batch: int, points: int, device: str, largest: int = 6
+) -> list[tuple[str, float]]:
+    """The operations that a step spends most of its time in, with their share of it."""
+    step = training_step(name, rival, batch, points, device)
+    step()
+    with torch.profiler.profile(record_shapes=False) as profile:
+        step()
+    key = "self_cpu_time_total" if device == "cpu" else "self_device_time_total"
+    times = {event.key: getattr(event, key) for event in profile.key_averages()}
+    total = sum(times.values())
+    ordered = sorted(times.items(), key=lambda item: -item[1])[:largest]
+    return [(operation.removeprefix("aten::"), time / total) for operation, time in ordered]
 
 
 def status_mb(key: str) -> float:
@@ -107,10 +138,11 @@ def rows(
         for rival in RIVALS:
             walls, cpus = zip(*times[rival])
             first, median, third = statistics.quantiles(walls, n=4, method="inclusive")
+            cpu_first, cpu, cpu_third = statistics.quantiles(cpus, n=4, method="inclusive")
             arguments = (name, rival, batch, points, device)
             peak = memory_in_a_fresh_process(*arguments) if memory else float("nan")
-            cpu = statistics.median(cpus)
-            values = (name, rival, batch, points, median, first, third, cpu, peak)
+            cpu_values = (cpu, cpu_first, cpu_third)
+            values = (name, rival, batch, points, median, first, third, *cpu_values, peak)
             table.append(dict(zip(COLUMNS, values)))
     return table
 

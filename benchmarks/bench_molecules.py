@@ -4,7 +4,8 @@ Both train the same GotenNet from the same weights on the same molecules, with t
 molecules a batch on average. Ours gathers batches of molecules of similar size from arrays that lie
 on the device, neighbour lists included; the rival collates ``Data`` objects in random order and
 searches the neighbours of every batch anew, as a ``radius_graph`` inside the network does. Rivals
-take turns in one process, and rates are per second of CPU time, which other jobs disturb less.
+take turns in one process; rates are per second of wall time and of CPU time, which other jobs
+disturb less.
 
     python benchmarks/bench_molecules.py --source ../shared/data/qm9 --csv molecules.csv
 """
@@ -26,7 +27,7 @@ from equiscape.data import generated_molecules, qm9
 from equiscape.data.molecules import MoleculeDataset
 from equiscape.models.gotennet import GotenNet
 
-COLUMNS = ("name", "rival", "hidden", "molecules_per_second", "quartile_1", "quartile_3")
+COLUMNS = ("name", "rival", "hidden", "clock", "molecules_per_second", "quartile_1", "quartile_3")
 
 
 def neighbours(positions: torch.Tensor, graph: torch.Tensor, cutoff: float) -> torch.Tensor:
@@ -93,16 +94,17 @@ def feed(batches: Iterator[tuple]) -> Callable[[], int]:
 
 def measure(
     rivals: dict[str, Callable[[], int]], rounds: int, steps: int
-) -> dict[str, list[float]]:
-    """Molecules a second of every rival in each round, taking turns."""
+) -> dict[str, list[tuple[float, float]]]:
+    """Molecules a second of wall and of CPU time of every rival in each round, taking turns."""
     for step in rivals.values():
         step()
-    rates: dict[str, list[float]] = {name: [] for name in rivals}
+    rates: dict[str, list[tuple[float, float]]] = {name: [] for name in rivals}
     for _ in range(rounds):
         for name, step in rivals.items():
-            start = time.process_time()
+            wall, cpu = time.perf_counter(), time.process_time()
             molecules = sum(step() for _ in range(steps))
-            rates[name].append(molecules / (time.process_time() - start))
+            wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
+            rates[name].append((molecules / wall, molecules / cpu))
     return rates
 
 
@@ -139,9 +141,13 @@ def main() -> None:
             for rival, batches in sources.items()
         }
         for rival, rates in measure(rivals, arguments.rounds, arguments.steps).items():
-            first, median, third = statistics.quantiles(rates, n=4)
-            rows.append(dict(zip(COLUMNS, (name, rival, hidden or "", median, first, third))))
-            print(f"{name:22} {rival:16} {median:10.1f} ({first:.1f} - {third:.1f}) molecules/s")
+            for clock, found in zip(("wall s", "CPU s"), zip(*rates)):
+                low, median, high = statistics.quantiles(found, n=4)
+                rows.append(dict(zip(COLUMNS, (name, rival, hidden, clock, median, low, high))))
+                print(
+                    f"{name:22} {rival:16} {median:10.1f} ({low:.1f} - {high:.1f}) molecules "
+                    f"a {clock}"
+                )
     with open(arguments.csv, "w", newline="") as file:
         writer = csv.DictWriter(file, COLUMNS)
         writer.writeheader()

@@ -1,6 +1,6 @@
 """Every comparison with a rival, side by side: writes results.csv and results.md beside this file.
 
-    python benchmarks/run.py [--device cuda] [--quick] [models optim landscape molecules]
+    python benchmarks/run.py [--device cuda] [--quick] [models optim landscape molecules ...]
 
 Rivals take turns within one process. Times are medians with quartiles; `factor` is how many times
 less of the unit ours needs than the rival (more, for a throughput). On a shared machine the CPU
@@ -17,32 +17,61 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
+import bench_ceilings
+import bench_epochs
 import bench_landscape
 import bench_models
 import bench_optim
+import bench_resume
+import bench_start
 import pandas as pd
 import torch
 
 HERE = Path(__file__).parent
 OURS = ("ours", "equiscape")
 COLUMNS = ("part", "case", "rival", "quantity", "median", "low", "high", "factor")
+POINTS, BATCHES = 1024, (8, 32)
+
+# What was set out for: case (its beginning), rival, quantity, least factor; whose, if not ours.
+TARGETS = (
+    ("training step, dgcnn", "stock", "wall s", 3),
+    ("training step, dgcnn", "stock", "memory MB", 2),
+    ("training step, egnn", "stock", "wall s", 3),
+    ("training step, egnn", "stock", "memory MB", 2),
+    ("training step, pointnet", "stock", "wall s", 1),
+    ("muon step, egnn", "torch", "wall ms", 2),
+    ("muon step, gine", "torch", "wall ms", 2),
+    ("muon step, pointnet", "torch", "wall ms", 1),
+    ("muon step, dgcnn", "torch", "wall ms", 1),
+    ("Hessian product", "a gradient", "wall ms", 1 / 2.5),
+    ("Hessian product", "a gradient", "wall ms", 1 / 2.5, "graph built anew"),
+    ("trace to 2 %", "plain Hutchinson", "products", 2),
+    ("train, ", "PyG DataLoader", "molecules/wall s", 1),
+)
+# Most of a quantity, without a rival.
+LIMITS = (("first step", "wall s", 4.0), ("resume point", "% of the time, every 300 s", 1.0))
 
 
 def models(device: str, quick: bool) -> list[dict]:
     """A training step against stock torch-geometric layers: wall and CPU seconds, memory."""
-    repetitions = 3 if quick else 7
-    table = bench_models.rows(list(bench_models.NETWORKS), repetitions=repetitions, device=device)
     found = []
-    for row in table:
-        case = f"training step, {row['network']}, {row['batch']} x {row['points']}"
-        wall = (row["seconds"], row["quartile_1"], row["quartile_3"])
-        for quantity, values in (
-            ("wall s", wall),
-            ("CPU s", (row["cpu_seconds"],) * 3),
-            ("memory MB", (row["memory_mb"],) * 3),
-        ):
-            found.append(_row("models", case, row["rival"], quantity, *values))
+    for batch in BATCHES[:1] if quick else BATCHES:
+        repetitions = 3 if quick or batch > BATCHES[0] else 7
+        table = bench_models.rows(
+            list(bench_models.NETWORKS), batch, POINTS, repetitions=repetitions, device=device
+        )
+        for row in table:
+            case = _step(row["network"], batch)
+            wall = (row["seconds"], row["quartile_1"], row["quartile_3"])
+            cpu = (row["cpu_seconds"], row["cpu_quartile_1"], row["cpu_quartile_3"])
+            memory = (row["memory_mb"],)
+            for quantity, values in (("wall s", wall), ("CPU s", cpu), ("memory MB", memory)):
+                found.append(_row("models", case, row["rival"], quantity, *values))
     return found
+
+
+def _step(network: str, batch: int) -> str:
+    return f"training step, {network}, {batch} x {POINTS}"
 
 
 def optim(device: str, quick: bool) -> list[dict]:
@@ -52,8 +81,9 @@ def optim(device: str, quick: bool) -> list[dict]:
     found = []
     for row in bench_optim.measure(names, repetitions, device):
         wall = (row["median_ms"], row["low_ms"], row["high_ms"])
+        cpu = (row["cpu_ms"], row["cpu_low_ms"], row["cpu_high_ms"])
         found.append(_row("optim", row["case"], row["rival"], "wall ms", *wall))
-        found.append(_row("optim", row["case"], row["rival"], "CPU ms", *(row["cpu_ms"],) * 3))
+        found.append(_row("optim", row["case"], row["rival"], "CPU ms", *cpu))
     return found
 
 
@@ -64,31 +94,64 @@ def landscape(device: str, quick: bool) -> list[dict]:
     for row in bench_landscape.measure(tuple(bench_landscape.NETWORKS), repetitions, device):
         wall = (row["median_ms"], row["low_ms"], row["high_ms"])
         found.append(_row("landscape", row["case"], row["rival"], "wall ms", *wall))
-        if row["products"]:
-            products = (row["products"],) * 3
-            found.append(_row("landscape", row["case"], row["rival"], "products", *products))
+        if row["products"] > 1:
+            products = _row("landscape", row["case"], row["rival"], "products", row["products"])
+            found.append(products)
     return found
 
 
 def molecules(device: str, quick: bool) -> list[dict]:
-    """Molecules a CPU second against PyG's DataLoader, on generated molecules."""
+    """Molecules a second against PyG's DataLoader: QM9's, where they are at hand, or generated."""
+    real = HERE.parents[1] / "shared/data/qm9"
+    source = ["--source", real] if real.is_dir() else []
+    which = "QM9's molecules" if source else "generated molecules"
+    print(f"molecules: {which}, since ../shared/data/qm9 is {'here' if source else 'absent'}")
     with tempfile.TemporaryDirectory() as folder:
         table = Path(folder) / "rows.csv"
         rounds = "3" if quick else "7"
         command = [sys.executable, HERE / "bench_molecules.py", "--rounds", rounds, "--csv", table]
+        command += source
         subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
         with open(table, newline="") as file:
             rows = list(csv.DictReader(file))
     return [
         _row(
             "molecules",
-            row["name"],
+            f"{row['name']}, {which}",
             row["rival"],
-            "molecules/s",
+            f"molecules/{row['clock']}",
             *(float(row[key]) for key in ("molecules_per_second", "quartile_1", "quartile_3")),
         )
         for row in rows
     ]
+
+
+def epochs(device: str, quick: bool) -> list[dict]:
+    """Whole epochs on CUDA, in each arithmetic, against stock layers fed by a DataLoader."""
+    if not device.startswith("cuda"):
+        return []
+    table = bench_epochs.measure(2 if quick else 5, device)
+    return [
+        _row("epochs", r["case"], r["rival"], "clouds/s", r["median"], r["low"], r["high"])
+        for r in table
+    ]
+
+
+def overheads(device: str, quick: bool) -> list[dict]:
+    """Process start to first step, on the CPU; what a resume point costs."""
+    found = []
+    for row in bench_start.measure(3 if quick else 7):
+        values = (row["median"], row["low"], row["high"])
+        found.append(_row("overheads", f"first step, {row['case']}", "ours", "wall s", *values))
+    with tempfile.TemporaryDirectory() as folder:
+        for row in bench_resume.measure(folder):
+            values = (row["median_ms"], row["low_ms"], row["high_ms"])
+            found.append(_row("overheads", row["case"], "ours", "wall ms", *values))
+            for seconds in bench_resume.INTERVALS:
+                quantity = f"% of the time, every {seconds} s"
+                share = row[f"share_{seconds}"]
+                found.append(_row("overheads", row["case"], "ours", quantity, share))
+    return found
 
 
 PARTS: dict[str, Callable[[str, bool], list[dict]]] = {
@@ -96,12 +159,20 @@ PARTS: dict[str, Callable[[str, bool], list[dict]]] = {
     "optim": optim,
     "landscape": landscape,
     "molecules": molecules,
+    "epochs": epochs,
+    "overheads": overheads,
 }
 
 
 def _row(part: str, case: str, rival: str, quantity: str, *values: float) -> dict:
+    """Median and quartiles; a quantity that does not vary comes without quartiles."""
     rival = "ours" if rival in OURS else rival
     return dict(zip(COLUMNS, (part, case, rival, quantity, *values)))
+
+
+def _is_rate(quantity: str) -> bool:
+    """Whether more is better."""
+    return quantity.startswith(("molecules/", "clouds/"))
 
 
 def with_factors(rows: list[dict]) -> pd.DataFrame:
@@ -111,9 +182,50 @@ def with_factors(rows: list[dict]) -> pd.DataFrame:
     ours = frame[frame.rival == "ours"].set_index(key)["median"]
     base = pd.Series([ours.get(tuple(k)) for k in frame[key].itertuples(index=False)], frame.index)
     ahead = frame["median"] / base
-    ahead = ahead.where(frame.quantity != "molecules/s", 1 / ahead)
+    ahead = ahead.where(~frame.quantity.map(_is_rate), 1 / ahead)
     frame["factor"] = ahead.where(frame.rival != "ours")
     return frame
+
+
+def targets(frame: pd.DataFrame) -> pd.DataFrame:
+    """Each target that was measured: what was wanted, what came out, and whether it is missed."""
+    found = []
+    for beginning, rival, quantity, wanted, *of in TARGETS:
+        of = of[0] if of else "ours"
+        rows = frame[frame.case.str.startswith(beginning) & (frame.quantity == quantity)]
+        values = rows.set_index(["case", "rival"])["median"]
+        for case in rows["case"].unique():
+            ratio = values[case, rival] / values[case, of]
+            what = f"{quantity}, {rival} / {of}"
+            if _is_rate(quantity):
+                ratio, what = 1 / ratio, f"{quantity}, {of} / {rival}"
+            verdict = "met" if ratio >= wanted else f"missed, {ratio / wanted:.0%} of it"
+            found.append((case, what, f"{wanted:.2g} or more", ratio, verdict))
+    for beginning, quantity, most in LIMITS:
+        rows = frame[frame.case.str.startswith(beginning) & (frame.quantity == quantity)]
+        for row in rows.itertuples():
+            verdict = "met" if row.median <= most else f"missed, {row.median / most:.2f} times it"
+            found.append((row.case, quantity, f"{most:.2g} or less", row.median, verdict))
+    return pd.DataFrame(found, columns=["case", "quantity", "target", "measured", "verdict"])
+
+
+def bounds(frame: pd.DataFrame, ceilings: dict[str, float], device: str) -> pd.DataFrame:
+    """The training steps against what the machine's matrix products alone would take."""
+    found = []
+    for network in bench_models.NETWORKS:
+        for rival in bench_models.RIVALS:
+            case = _step(network, BATCHES[0])
+            rows = frame[(frame.case == case) & (frame.rival == rival)]
+            taken = rows[rows.quantity == "wall s"]["median"]
+            if taken.empty:
+                continue
+            work = bench_models.operations(network, rival, BATCHES[0], POINTS, device)
+            floor = work / ceilings["products"]
+            mostly = bench_models.shares(network, rival, BATCHES[0], POINTS, device)
+            text = ", ".join(f"{operation} {share:.0%}" for operation, share in mostly)
+            found.append((case, rival, work, floor, taken.item(), floor / taken.item(), text))
+    names = ["case", "rival", "GFLOP of products", "s at the ceiling", "wall s", "share", "mostly"]
+    return pd.DataFrame(found, columns=names)
 
 
 def machine(device: str) -> str:
@@ -126,26 +238,47 @@ def machine(device: str) -> str:
     )
 
 
+def report(frame: pd.DataFrame, where: str, ceilings: dict[str, float], device: str) -> str:
+    """The page results.md."""
+    command = " ".join(["python benchmarks/run.py", *sys.argv[1:]])
+    lines = ["# Benchmarks", "", f"Measured by `{command}` on: {where}.", ""]
+    lines += ["## Targets", "", _table(targets(frame)), ""]
+    lines += [
+        "## What bounds the training steps",
+        "",
+        f"The machine's best, in the same run: products {ceilings['products']:.0f} GFLOP/s, SiLU "
+        f"{ceilings['activations']:.1f} billion values/s, copies {ceilings['copies']:.0f} GB/s. "
+        "Below: the share of a step that its matrix products would take at that rate, and the "
+        "operations that it spends most of its time in.",
+        "",
+        _table(bounds(frame, ceilings, device)),
+        "",
+    ]
+    for part, table in frame.groupby("part", sort=False):
+        lines += [f"## {part}", "", PARTS[part].__doc__, "", _table(table.drop(columns="part")), ""]
+    return "\n".join(lines)
+
+
+def _table(frame: pd.DataFrame) -> str:
+    shown = frame.astype(object).where(frame.notna(), None)
+    return shown.to_markdown(index=False, floatfmt=".4g", missingval="")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("parts", nargs="*", default=list(PARTS), choices=[*PARTS, []])
-    parser.add_argument("--device", default="cpu")
+    parser.add_argument("parts", nargs="*", default=[], choices=[*PARTS, []], metavar="part")
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--quick", action="store_true", help="fewer repetitions")
     arguments = parser.parse_args()
     where = machine(arguments.device)
     rows: list[dict] = []
-    for part in arguments.parts:
+    for part in arguments.parts or PARTS:
         print(f"{part} ...", flush=True)
         rows += PARTS[part](arguments.device, arguments.quick)
     frame = with_factors(rows)
     frame.to_csv(HERE / "results.csv", index=False, float_format="%.6g")
-    command = " ".join(["python benchmarks/run.py", *sys.argv[1:]])
-    lines = ["# Benchmarks", "", f"Measured by `{command}` on: {where}.", ""]
-    for part, table in frame.groupby("part", sort=False):
-        lines += [f"## {part}", "", PARTS[part].__doc__, ""]
-        shown = table.drop(columns="part")
-        lines += [shown.to_markdown(index=False, floatfmt=".4g", missingval=""), ""]
-    (HERE / "results.md").write_text("\n".join(lines))
+    ceilings = bench_ceilings.measure(arguments.device)
+    (HERE / "results.md").write_text(report(frame, where, ceilings, arguments.device))
     print(HERE / "results.md")
 
 
