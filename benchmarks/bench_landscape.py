@@ -29,6 +29,7 @@ from equiscape.landscape import slices
 from equiscape.landscape.lanczos import lanczos, power_iteration
 from equiscape.landscape.objective import TrainingLoss
 from equiscape.landscape.trace import hutchinson
+from equiscape.models import neighbours
 from equiscape.optim import build_optimizer
 from equiscape.task import Task, load_task
 
@@ -145,7 +146,8 @@ def cases(task: Task, model: nn.Module, device: str) -> dict[str, dict[str, Call
         settings = {**arguments, "resolution": 3, "seed": seed}
         context = nullcontext()
         if not reuse:
-            context = mock.patch.object(slices, "reuse_neighbours", return_value=nullcontext())
+            search = neighbours._search
+            context = mock.patch.object(neighbours.NeighbourTables, "answer", return_value=search)
         with context:
             elapsed, _ = seconds(lambda: slices.measure_slice(task, model, settings), device)
         return 1e3 * elapsed / 10, 0  # nine points and the checkpoint

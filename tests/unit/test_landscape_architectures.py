@@ -1,7 +1,5 @@
 """Second derivatives of every point-cloud network, and each analysis on each of them."""
 
-from contextlib import nullcontext
-
 import numpy as np
 import pytest
 import torch
@@ -9,11 +7,11 @@ from tiny_task import TinyClouds
 
 from equiscape import models
 from equiscape.data.base import Batch
-from equiscape.landscape import slices
 from equiscape.landscape.hessian import measure_hessian
 from equiscape.landscape.objective import TrainingLoss
 from equiscape.landscape.slices import measure_slice
 from equiscape.models import neighbours
+from equiscape.models.neighbours import NeighbourTables
 from equiscape.spectra.ranks import measure_ranks
 from equiscape.task import Task
 
@@ -32,7 +30,8 @@ class Clouds(TinyClouds):
         self.x = torch.randn(6, 20, 3, generator=torch.Generator().manual_seed(1))
 
     def gather(self, split, indices):
-        return Batch((self.x[indices],), self.y[indices], len(indices))
+        own = (split, indices, indices)
+        return Batch((self.x[indices],), self.y[indices], len(indices), own=own)
 
 
 @pytest.fixture(params=SMALL)
@@ -116,11 +115,11 @@ def test_a_slice_searches_the_neighbours_of_the_input_once(case, monkeypatch):
     settings = {"samples": None, "batch_size": 4, "seed": 0, "resolution": 3}
     reused = measure_slice(task, model, settings)
     once, searched[:] = len([x for x in searched if x.shape[2] == 3]), []
-    monkeypatch.setattr(slices, "reuse_neighbours", lambda clouds: nullcontext())
+    monkeypatch.setattr(NeighbourTables, "answer", lambda *rows: neighbours._search)
     repeated = measure_slice(task, model, settings)
     batches, passes = 2, 10  # nine grid points and the checkpoint
     uses = 0 if task.architecture == "pointnet" else 1
     assert once == uses * batches
     assert len([x for x in searched if x.shape[2] == 3]) == uses * batches * passes
     assert np.array_equal(reused.loss, repeated.loss)
-    assert not neighbours._reused
+    assert not neighbours._answers

@@ -17,6 +17,7 @@ from equiscape.data.base import Batch, Dataset, Split
 from equiscape.errors import CheckpointError, ConfigError
 from equiscape.io import load_checkpoint, read_json
 from equiscape.metric import Metric
+from equiscape.models.neighbours import NeighbourTables
 from equiscape.registry import lookup
 
 
@@ -37,6 +38,7 @@ class Task:
         self.training: dict[str, Any] = dict(entry.get("training") or {})
         self.dataset = dataset
         self.device = torch.device(device)
+        self._neighbours: dict[Split, NeighbourTables] = {}
 
     @property
     def metric(self) -> Metric:
@@ -120,7 +122,18 @@ class Task:
 
     def loss(self, model: nn.Module, batch: Batch, label_smoothing: float = 0.0) -> Tensor:
         """Mean loss over the ``batch.size`` samples, a scalar with gradient."""
-        return self.dataset.objective.loss(model(*batch.inputs), batch.target, label_smoothing)
+        output = self._forward(model, batch)
+        return self.dataset.objective.loss(output, batch.target, label_smoothing)
+
+    def _forward(self, model: nn.Module, batch: Batch) -> Tensor:
+        """The network's output; neighbours in clouds of the data set are searched once for each."""
+        if batch.own is None:
+            return model(*batch.inputs)
+        split, rows, on_device = batch.own
+        if split not in self._neighbours:
+            self._neighbours[split] = NeighbourTables(self.dataset.size(split))
+        with self._neighbours[split].serving(batch.inputs[0], rows, on_device):
+            return model(*batch.inputs)
 
     @torch.no_grad()
     def evaluate(self, model: nn.Module, split: Split) -> dict[str, float]:
@@ -135,7 +148,7 @@ class Task:
         try:
             outputs, targets, losses, sizes = [], [], [], []
             for batch in batches:
-                output = model(*batch.inputs)
+                output = self._forward(model, batch)
                 losses.append(self.dataset.objective.loss(output, batch.target).double())
                 sizes.append(batch.size)
                 outputs.append(output)

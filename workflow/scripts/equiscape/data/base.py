@@ -21,12 +21,15 @@ class Batch:
         size: the number of samples that a loss averages over.
         graph: ``[nodes]`` index of every node's sample in a sparse batch of graphs; None for
             dense point clouds.
+        own: of point clouds that are the data set's own, not transformed: their split, and their
+            indices in it, on the CPU and on the device.
     """
 
     inputs: tuple[Any, ...]
     target: Tensor
     size: int
     graph: Tensor | None = None
+    own: tuple[Split, Tensor, Tensor] | None = None
 
 
 def upload(indices: Tensor, device: torch.device) -> Tensor:

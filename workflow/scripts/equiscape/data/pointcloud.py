@@ -187,13 +187,14 @@ class PointClouds(Dataset):
 
     def gather(self, split: Split, indices: Tensor) -> Batch:
         """Clouds ``[B, N, 3]`` and labels ``[B]``."""
-        labels = self.labels[split]
+        labels, rows = self.labels[split], indices
         indices = upload(indices, labels.device)
         every = self.points[split][indices]
         return CloudBatch(
             inputs=(every[:, : self.number],),
             target=labels[indices],
             size=len(indices),
+            own=(split, rows, indices),
             every_point=every if self.sample_points and split == "train" else None,
         )
 
@@ -201,6 +202,8 @@ class PointClouds(Dataset):
         """Draw the points anew where ``sample_points``, then transform them."""
         (points,) = batch.inputs
         every = getattr(batch, "every_point", None)
+        if every is None and not any(value is not None for value in settings.values()):
+            return batch
         if every is not None:
             points = random_subsets(every, self.number, generator)
         return Batch((augment_points(points, settings, generator),), batch.target, batch.size)

@@ -19,7 +19,6 @@ from torch import Tensor, nn
 
 from equiscape.errors import ConfigError, DataError
 from equiscape.io import atomic_path
-from equiscape.models.neighbours import reuse_neighbours
 from equiscape.registry import call
 from equiscape.task import Task
 
@@ -103,17 +102,15 @@ def measure_slice(task: Task, model: nn.Module, settings: Mapping[str, Any]) -> 
     half = s.resolution // 2
     axis = np.arange(-half, half + 1) / half * s.range
     batches = [task.batch("train", indices) for indices in plan]
-    inputs = (item for batch in batches for item in batch.inputs if isinstance(item, Tensor))
     loss = np.empty((s.resolution, s.resolution))
     score = np.empty_like(loss)
     try:
-        with reuse_neighbours(inputs):  # those of the input do not depend on the grid point
-            checkpoint = task.score(model, batches)
-            for j, y in enumerate(axis):
-                for i, x in enumerate(axis):
-                    _move(parameters, center, along_x, along_y, float(x), float(y))
-                    point = task.score(model, batches)
-                    loss[j, i], score[j, i] = point["loss"], point["score"]
+        checkpoint = task.score(model, batches)
+        for j, y in enumerate(axis):
+            for i, x in enumerate(axis):
+                _move(parameters, center, along_x, along_y, float(x), float(y))
+                point = task.score(model, batches)  # the input's neighbours are searched once
+                loss[j, i], score[j, i] = point["loss"], point["score"]
     finally:
         with torch.no_grad():
             for parameter, value in zip(parameters, center, strict=True):

@@ -55,23 +55,81 @@ def full_products(device: torch.device) -> Iterator[None]:
             torch.set_float32_matmul_precision(before)
 
 
-_reused: dict[int, dict[tuple[int, bool], Tensor]] = {}
+# What :func:`knn` asks in place of a search, by the identity of its tensor.
+_answers: dict[int, Callable[[Tensor, int, bool], Tensor]] = {}
 
 
 @contextmanager
 def reuse_neighbours(clouds: Iterable[Tensor]) -> Iterator[None]:
     """Within the block, search the neighbours of each of these tensors once, however often asked.
 
-    For many passes over the same coordinates, as in a loss slice. A tensor is known by its
-    identity, not by its values: it must not change within the block.
+    For several passes over the same clouds. A tensor is known by its identity, not by its values:
+    it must not change within the block.
     """
     clouds = list(clouds)  # held, so that no other tensor gets the id of one of them
-    _reused.update((id(x), {}) for x in clouds)
+    rows = torch.arange(max(map(len, clouds), default=0))
+    for x in clouds:
+        _answers[id(x)] = NeighbourTables(len(x)).answer(
+            rows[: len(x)], rows[: len(x)].to(x.device)
+        )
     try:
         yield
     finally:
         for x in clouds:
-            _reused.pop(id(x), None)
+            _answers.pop(id(x), None)
+
+
+class NeighbourTables:
+    """The neighbours of clouds that never change, searched once for each cloud.
+
+    Args:
+        clouds: how many there are.
+        limit: bytes of the largest table; above it neighbours are searched each time.
+    """
+
+    def __init__(self, clouds: int, limit: int = 2**30):
+        self.clouds, self.limit = clouds, limit
+        self._tables: dict[tuple[int, bool, torch.dtype], tuple[Tensor, Tensor]] = {}
+
+    @contextmanager
+    def serving(self, x: Tensor, rows: Tensor, on_device: Tensor) -> Iterator[None]:
+        """Within the block, :func:`knn` of ``x`` is read from the tables.
+
+        Args:
+            x: ``[B, points, channels]``, some of the clouds.
+            rows: ``[B]`` which ones, on the CPU, so that the host need not wait for the device.
+            on_device: the same on the device of ``x``.
+        """
+        before = _answers.get(id(x))
+        _answers[id(x)] = self.answer(rows, on_device)
+        try:
+            yield
+        finally:
+            del _answers[id(x)]
+            if before is not None:
+                _answers[id(x)] = before
+
+    def answer(self, rows: Tensor, on_device: Tensor) -> Callable[[Tensor, int, bool], Tensor]:
+        """What :func:`knn` asks in place of a search."""
+
+        def find(x: Tensor, k: int, include_self: bool) -> Tensor:
+            points = x.shape[1]
+            small = torch.int16 if points <= 2**15 else torch.int32
+            if self.clouds * points * k * small.itemsize > self.limit:
+                return _search(x, k, include_self)
+            key = (k, include_self, x.dtype)
+            if key not in self._tables:
+                table = torch.empty(self.clouds, points, k, dtype=small, device=x.device)
+                self._tables[key] = table, torch.zeros(self.clouds, dtype=torch.bool)
+            table, known = self._tables[key]
+            missing = (~known[rows]).nonzero().squeeze(1)
+            if len(missing):
+                where = missing.to(x.device)
+                table[on_device[where]] = _search(x[where], k, include_self).to(small)
+                known[rows[missing]] = True
+            return table[on_device].long()
+
+        return find
 
 
 @torch.no_grad()
@@ -96,12 +154,8 @@ def knn(x: Tensor, k: int, include_self: bool) -> Tensor:
     Raises:
         ConfigError: the clouds have fewer than ``k`` points to choose from.
     """
-    known = None if torch.compiler.is_compiling() else _reused.get(id(x))
-    if known is None:
-        return _search(x, k, include_self)
-    if (k, include_self) not in known:
-        known[k, include_self] = _search(x, k, include_self)
-    return known[k, include_self]
+    answer = _search if torch.compiler.is_compiling() else _answers.get(id(x), _search)
+    return answer(x, k, include_self)
 
 
 def _search(x: Tensor, k: int, include_self: bool) -> Tensor:
