@@ -6,9 +6,10 @@ from types import SimpleNamespace
 import h5py
 import numpy as np
 import pytest
+import torch
 
-from equiscape.errors import ConfigError
-from equiscape.runtime import job
+from equiscape.errors import ConfigError, DeviceError
+from equiscape.runtime import job, resolve_device
 
 
 @pytest.fixture
@@ -53,3 +54,17 @@ def test_a_full_disk_under_hdf5_is_the_same_sentence(rule, capsys):
         file["points"] = np.zeros(10**6)
         file.flush()
     assert "No space left on device" in said(rule, capsys)[0]
+
+
+def test_auto_never_passes_over_a_gpu_that_slurm_gave(monkeypatch):
+    if torch.cuda.is_available():
+        pytest.skip("this machine has a working GPU")
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
+    assert resolve_device("auto").type == "cpu"  # no SLURM job
+    monkeypatch.setenv("SLURM_JOB_ID", "7")
+    with pytest.raises(DeviceError, match="give the job a GPU or set `device: cpu`"):
+        resolve_device("auto")
+    assert resolve_device("cpu").type == "cpu"
+    for nothing in ("", "NoDevFiles"):
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", nothing)
+        assert resolve_device("auto").type == "cpu"
