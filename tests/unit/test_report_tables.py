@@ -136,6 +136,23 @@ def test_hessian_ratios(study):
     assert "not converged" not in text.lower()
 
 
+def test_no_ratio_to_a_trace_that_may_be_zero(study, monkeypatch):
+    found = load.hessians(study)
+    adam = found["egnn", "adam"]
+    error = adam["trace"]["standard_error"]
+    changed = {
+        **found,
+        ("egnn", "adam"): {**adam, "trace": {**adam["trace"], "value": 1.9 * error}},
+    }
+    monkeypatch.setattr(load, "hessians", lambda manifest: changed)
+    frame = tables.hessian(study)
+    muon = row(frame, task="egnn", optimizer="muon")
+    assert np.isnan(muon["trace_ratio"])
+    assert np.isfinite(muon["largest_ratio"])
+    other = row(frame, task="pointnet", optimizer="muon")
+    assert np.isfinite(other["trace_ratio"])
+
+
 def test_unconverged_eigenvalues_are_named(tmp_path):
     study = write_study(tmp_path, {"egnn": CLOUDS["egnn"]}, seeds=1)
     path = study.hessian("egnn", "muon")

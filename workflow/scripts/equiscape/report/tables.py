@@ -44,10 +44,11 @@ def accuracy(manifest: Manifest) -> pd.DataFrame:
 def hessian(manifest: Manifest) -> pd.DataFrame:
     """Curvature of the training loss at the representatives: one row a task and optimizer.
 
-    ``*_ratio`` is to the baseline, ``*_residual`` bounds the distance of an eigenvalue to the
-    reported one, ``trace_se`` is the standard error of the trace, ``converged`` whether largest and
-    smallest eigenvalue reached the tolerance, ``adaptive_largest`` the largest eigenvalue of
-    |theta| H |theta|, which rescalings between layers leave alone (NaN where not measured).
+    ``*_ratio`` is to the baseline, NaN to a trace within two standard errors of zero;
+    ``*_residual`` bounds the distance of an eigenvalue to the reported one, ``trace_se`` is the
+    standard error of the trace, ``converged`` whether largest and smallest eigenvalue reached the
+    tolerance, ``adaptive_largest`` the largest eigenvalue of |theta| H |theta|, which rescalings
+    between layers leave alone (NaN where not measured).
     """
     rows = []
     for (task, optimizer), data in load.hessians(manifest).items():
@@ -77,6 +78,8 @@ def hessian(manifest: Manifest) -> pd.DataFrame:
     frame = pd.concat([frame, beside], axis=1)
     for column in ("largest", "trace", "published_largest", "published_trace"):
         base = _baseline(manifest, frame, ["task"], column)
+        if column == "trace":
+            base = base.where(base.abs() > 2 * _baseline(manifest, frame, ["task"], "trace_se"))
         frame[f"{column}_ratio"] = frame[column] / base
     return frame
 

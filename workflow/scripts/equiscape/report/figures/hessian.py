@@ -73,6 +73,8 @@ def _bars(manifest: Manifest, axis: Axes, table: pd.DataFrame, quantity: str, er
     ends = (positive - errors)[positive.index]
     low, high = ends.where(ends > 0, positive / 2).min(), (values + errors).max()
     floor = 10 ** np.floor(np.log10(low) - 0.15)
+    longest = max(len(significant(value, 3)) for value in table[quantity])
+    crowded = len(table) * longest > 44  # characters that lie side by side in a panel
     for x, row in _places(manifest, table):
         value = row[quantity]
         if not np.isfinite(value) or value == 0:
@@ -86,7 +88,6 @@ def _bars(manifest: Manifest, axis: Axes, table: pd.DataFrame, quantity: str, er
             color=colour[row["optimizer"]], edgecolor="white", linewidth=0.4,
             hatch="/////" if value < 0 else None,
         )  # fmt: skip
-        crowded = len(table) > 8
         beside = row.get(f"published_{quantity}", np.nan)
         top = np.nanmax([abs(value) + spread, 1.15 * beside])
         axis.annotate(
@@ -98,7 +99,7 @@ def _bars(manifest: Manifest, axis: Axes, table: pd.DataFrame, quantity: str, er
             x, abs(value), yerr=[[below], [spread]], color="black", capsize=1.8, elinewidth=0.8,
             capthick=0.8,
         )  # fmt: skip
-    axis.set_ylim(floor, high * (high / floor) ** 0.18)
+    axis.set_ylim(floor, high * (high / floor) ** (0.35 if crowded else 0.18))
     style.plain_log(axis)
     axis.set_xticks(range(len(titles)), _short(list(titles.values())))
     if len(titles) > 2 and max(map(len, titles.values())) > 9:
