@@ -60,26 +60,22 @@ def training_step(
     return step
 
 
-def operations(name: str, rival: str, batch: int, points: int, device: str) -> float:
-    """Billions of multiplications and additions in the matrix products of a step.
+def operations(work: Callable[[], object]) -> float:
+    """Billions of multiplications and additions in the matrix products of ``work()``.
 
     torch's counter does not know the in-place form of ``addmm``.
     """
-    step = training_step(name, rival, batch, points, device)
     in_place = {torch.ops.aten.addmm_: lambda out, a, b, **_: 2 * a[0] * a[1] * b[1]}
     with FlopCounterMode(display=False, custom_mapping=in_place) as counter:
-        step()
+        work()
     return counter.get_total_flops() / 1e9
 
 
-def shares(
-    name: str, rival: str, batch: int, points: int, device: str, largest: int = 6
-) -> list[tuple[str, float]]:
-    """The operations that a step spends most of its time in, with their share of it."""
-    step = training_step(name, rival, batch, points, device)
-    step()
-    with torch.profiler.profile(record_shapes=False) as profile:
-        step()
+def shares(work: Callable[[], object], device: str, largest: int = 6) -> list[tuple[str, float]]:
+    """The operations that ``work()`` spends most of its time in, with their share of it."""
+    work()
+    with torch.profiler.profile() as profile:
+        work()
     key = "self_cpu_time_total" if device == "cpu" else "self_device_time_total"
     times = {event.key: getattr(event, key) for event in profile.key_averages()}
     total = sum(times.values())

@@ -14,7 +14,8 @@ import platform
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import bench_ceilings
@@ -209,22 +210,36 @@ def targets(frame: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(found, columns=["case", "quantity", "target", "measured", "verdict"])
 
 
+def works(parts: set[str], device: str) -> Iterator[tuple[str, str, Callable[[], object]]]:
+    """Case, rival and one execution of what the page says the bounds of."""
+    if "models" in parts:
+        for network in bench_models.NETWORKS:
+            for rival in bench_models.RIVALS:
+                step = bench_models.training_step(network, rival, BATCHES[0], POINTS, device)
+                yield _step(network, BATCHES[0]), rival, step
+    if "landscape" in parts:
+        with tempfile.TemporaryDirectory() as folder:
+            for network in bench_landscape.NETWORKS:
+                trained = bench_landscape.trained(network, Path(folder), device)
+                case, rivals = next(iter(bench_landscape.cases(*trained, device).items()))
+                for rival, product in rivals.items():
+                    yield f"{case}, {network}", rival, partial(product, 0)
+
+
 def bounds(frame: pd.DataFrame, ceilings: dict[str, float], device: str) -> pd.DataFrame:
-    """The training steps against what the machine's matrix products alone would take."""
+    """Steps and products against what the machine's matrix products alone would take."""
     found = []
-    for network in bench_models.NETWORKS:
-        for rival in bench_models.RIVALS:
-            case = _step(network, BATCHES[0])
-            rows = frame[(frame.case == case) & (frame.rival == rival)]
-            taken = rows[rows.quantity == "wall s"]["median"]
-            if taken.empty:
-                continue
-            work = bench_models.operations(network, rival, BATCHES[0], POINTS, device)
-            floor = work / ceilings["products"]
-            mostly = bench_models.shares(network, rival, BATCHES[0], POINTS, device)
-            text = ", ".join(f"{operation} {share:.0%}" for operation, share in mostly)
-            found.append((case, rival, work, floor, taken.item(), floor / taken.item(), text))
-    names = ["case", "rival", "GFLOP of products", "s at the ceiling", "wall s", "share", "mostly"]
+    for case, rival, work in works(set(frame["part"]), device):
+        rival = "ours" if rival in OURS else rival
+        rows = frame[(frame.case == case) & (frame.rival == rival)]
+        rows = rows[rows.quantity.str.startswith("wall")]
+        taken = rows["median"].item() / (1e3 if rows["quantity"].item() == "wall ms" else 1)
+        gflop = bench_models.operations(work)
+        floor = gflop / ceilings["products"]
+        mostly = bench_models.shares(work, device)
+        text = ", ".join(f"{operation} {share:.0%}" for operation, share in mostly)
+        found.append((case, rival, gflop, floor, taken, floor / taken, text))
+    names = ["case", "rival", "GFLOP", "s at the ceiling", "wall s", "share", "mostly"]
     return pd.DataFrame(found, columns=names)
 
 
@@ -244,12 +259,15 @@ def report(frame: pd.DataFrame, where: str, ceilings: dict[str, float], device: 
     lines = ["# Benchmarks", "", f"Measured by `{command}` on: {where}.", ""]
     lines += ["## Targets", "", _table(targets(frame)), ""]
     lines += [
-        "## What bounds the training steps",
+        "## What bounds the training steps and the Hessian products",
         "",
         f"The machine's best, in the same run: products {ceilings['products']:.0f} GFLOP/s, SiLU "
         f"{ceilings['activations']:.1f} billion values/s, copies {ceilings['copies']:.0f} GB/s. "
-        "Below: the share of a step that its matrix products would take at that rate, and the "
-        "operations that it spends most of its time in.",
+        "Below: the matrix products (GFLOP), the share of the time that they would take at that "
+        "rate, and the operations that most of the time is spent in. What is no product is bytes "
+        "moved: EGNN's Hessian product on kept graphs reads and writes the tensors of all edges, "
+        "while the gradient that it is held against keeps to the cache; built anew, it makes them "
+        "first.",
         "",
         _table(bounds(frame, ceilings, device)),
         "",

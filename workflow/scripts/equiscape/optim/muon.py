@@ -48,7 +48,9 @@ def orthogonalise(
     """
     tall = matrices.shape[1] > matrices.shape[2]
     x = matrices.mT if tall else matrices
-    x = (x / x.norm(dim=(1, 2), keepdim=True).clamp(min=eps)).to(dtype)
+    norm = x.norm(dim=(1, 2), keepdim=True).clamp(min=eps)
+    # contiguous: products of bfloat16 with a transposed result are slower by orders of magnitude
+    x = x.to(dtype).contiguous() / norm.to(dtype)
     x = (_steps_on_gram if by_gram else _steps)(x, steps, coefficients)
     return x.mT if tall else x
 
@@ -192,9 +194,10 @@ class Muon(Optimizer):
         updates = momenta
         if group["nesterov"]:
             updates = torch._foreach_lerp(grads, momenta, group["momentum"])
-        order, steps = [], []
+        torch._foreach_mul_(params, 1 - group["lr"] * group["weight_decay"])
         for wide, tall in _by_shape(params):
-            stack = torch.stack([updates[i] for i in wide] + [updates[i].mT for i in tall])
+            members = [updates[i] for i in wide] + [updates[i].mT for i in tall]
+            stack = torch.stack(members) if len(members) > 1 else members[0].unsqueeze(0)
             dtype = _ns_dtype(group["ns_dtype"], stack.device)
             stack = orthogonalise(
                 stack,
@@ -205,15 +208,20 @@ class Muon(Optimizer):
                 by_gram=group["ns_dtype"] == "auto"
                 and dtype == torch.float32
                 and stack.shape[2] >= WIDE * stack.shape[1],
-            ).to(stack.dtype)
-            for members, part in ((wide, stack[: len(wide)]), (tall, stack[len(wide) :].mT)):
-                if members:
-                    factor = scale(*params[members[0]].shape, group["adjust_lr"])
-                    # contiguous: foreach updates mixed strides one by one
-                    steps += part.mul(-group["lr"] * factor).contiguous().unbind()
-                    order += [params[i] for i in members]
-        torch._foreach_mul_(order, 1 - group["lr"] * group["weight_decay"])
-        torch._foreach_add_(order, steps)
+            )
+            for chosen, part in ((wide, stack[: len(wide)]), (tall, stack[len(wide) :].mT)):
+                if chosen:
+                    factor = -group["lr"] * scale(*params[chosen[0]].shape, group["adjust_lr"])
+                    _add([params[i] for i in chosen], part, factor)
+
+
+def _add(params: list[Tensor], steps: Tensor, factor: float) -> None:
+    """``p += factor * step`` for each row of ``steps``."""
+    if steps.device.type == "cpu":  # in one pass each, the conversion from bfloat16 included
+        for p, step in zip(params, steps):
+            p.add_(step, alpha=factor)
+    else:  # contiguous and of one dtype: others foreach updates one by one
+        torch._foreach_add_(params, steps.to(params[0].dtype).mul(factor).contiguous().unbind())
 
 
 def _by_shape(params: list[Tensor]) -> list[tuple[list[int], list[int]]]:
