@@ -114,7 +114,8 @@ class Muon(Optimizer):
         ns_coefficients: of its polynomial.
         ns_dtype: of the Newton-Schulz products: ``float32``, ``bfloat16``, or ``auto``: bfloat16
             on GPUs and CPUs that multiply it natively; elsewhere float32 in its fastest form,
-            which is a hundred times closer to the exact result than bfloat16 is.
+            which is a hundred times closer to the exact result than bfloat16 is. Name one of the
+            two where the cells of a study run on unlike machines.
         adjust_lr: ``match_rms_adamw`` or ``original``, see :func:`scale`.
         eps: the smallest norm that a momentum is divided by.
         betas, adamw_eps: of AdamW.
