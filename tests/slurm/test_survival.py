@@ -51,6 +51,7 @@ class Saboteur:
         self.states: dict[str, set[str]] = defaultdict(set)  # states that a job was seen in
         self.restarts: dict[str, int] = defaultdict(int)
         self.jobs: dict[str, dict[str, str]] = {}
+        self.others = set(cluster.jobs())  # of the tests before
 
     def look(self) -> None:
         """One round: find new processes, disturb those that are due."""
@@ -63,6 +64,8 @@ class Saboteur:
                 attempts[-1].listen()
                 self.disturb(attempts[-1], len(attempts))
         for job, fields in self.cluster.jobs().items():
+            if job in self.others:
+                continue
             self.jobs[job] = fields
             self.states[job].add(fields["JobState"])
             self.restarts[job] = max(self.restarts[job], int(fields["Restarts"]))
