@@ -162,14 +162,20 @@ def test_same_figure_same_bytes(tmp_path):
         assert first.stat().st_size > 5000
 
 
-def test_plain_log_labels():
+@pytest.mark.parametrize(
+    ("low", "high", "labels"),
+    [
+        (0.08, 0.5, "0.1 0.15 0.2 0.3 0.4 0.5"),
+        (0.55, 95, "1 2 5 10 20 50"),
+        (0.02, 500, "0.1 1 10 100"),
+    ],
+)
+def test_plain_log_labels(low, high, labels):
     _, axis = plt.subplots()
-    axis.plot([1, 2], [0.1, 0.4])
-    axis.set_ylim(0.08, 0.5)
+    axis.plot([1, 2], [low * 1.2, high / 1.2])
+    axis.set_ylim(low, high)
     style.plain_log(axis)
-    assert [f"{tick:g}" for tick in axis.get_yticks()] == (
-        ["0.1", "0.15", "0.2", "0.3", "0.4", "0.5"]
-    )
+    assert [f"{tick:g}" for tick in axis.get_yticks()] == labels.split()
 
 
 def test_every_figure_has_a_caption(study):

@@ -170,7 +170,7 @@ def plain_log(axis: Axes, which: str = "y") -> None:
     decades = np.log10(high / low)
     if not 0 < decades <= 6:
         return
-    mantissas = (1,) if decades > 2.2 else (1, 2, 5) if decades > 0.8 else (1, 1.5, 2, 3, 4, 5, 7)
+    mantissas = (1,) if decades > 3 else (1, 2, 5) if decades > 0.8 else (1, 1.5, 2, 3, 4, 5, 7)
     powers = 10.0 ** np.arange(np.floor(np.log10(low)), np.ceil(np.log10(high)) + 1)
     ticks = np.outer(powers, mantissas).ravel()
     if ((ticks >= low) & (ticks <= high)).sum() < 3:
