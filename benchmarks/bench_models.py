@@ -18,7 +18,8 @@ from pathlib import Path
 
 import torch
 from rivals import stock
-from torch.utils.flop_counter import FlopCounterMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import flop_registry
 
 from equiscape.models import build
 
@@ -61,14 +62,31 @@ def training_step(
 
 
 def operations(work: Callable[[], object]) -> float:
-    """Billions of multiplications and additions in the matrix products of ``work()``.
-
-    torch's counter does not know the in-place form of ``addmm``.
-    """
-    in_place = {torch.ops.aten.addmm_: lambda out, a, b, **_: 2 * a[0] * a[1] * b[1]}
-    with FlopCounterMode(display=False, custom_mapping=in_place) as counter:
+    """Billions of multiplications and additions in the matrix products of ``work()``."""
+    with _Products() as counter:
         work()
-    return counter.get_total_flops() / 1e9
+    return counter.operations / 1e9
+
+
+class _Products(TorchDispatchMode):
+    """Counts by torch's own formulas.
+
+    Not its ``FlopCounterMode``, which cannot watch ``torch.autograd.grad`` with a leaf and does not
+    know the in-place form of ``addmm``.
+    """
+
+    def __init__(self):
+        super().__init__()
+        self.operations = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        out = func(*args, **(kwargs or {}))
+        packet = func.overloadpacket
+        if packet is torch.ops.aten.addmm_:
+            packet = torch.ops.aten.addmm
+        if packet in flop_registry:
+            self.operations += flop_registry[packet](*args, **(kwargs or {}), out_val=out)
+        return out
 
 
 def shares(work: Callable[[], object], device: str, largest: int = 6) -> list[tuple[str, float]]:
