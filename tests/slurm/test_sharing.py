@@ -53,3 +53,18 @@ def test_cells_are_submitted_as_one_array(submission):
     assert len({fields["ArrayTaskId"] for fields in tasks}) == len(tasks) == 4
     for lr in ("1e-3", "2e-3", "3e-3", "4e-3"):
         assert (submission / f"results/grid/egnn_adam/lr{lr}_wd0_seed0/metrics.json").is_file()
+
+
+def test_the_sites_own_request_reaches_the_jobs_with_a_gpu_alone(submission):
+    before = set(submission.cluster.jobs())
+    for made in ("results/grid", "resources/prepared"):
+        shutil.rmtree(submission / made, ignore_errors=True)  # by the tests before, if they ran
+    # the profile's commented set-resources, in its form for clusters that insist on --gres
+    site = ["train_grid_cell:gpu=0", "train_grid_cell:gres='gpu:1'"]
+    submission.run("grid", options=["--set-resources", *site])
+    new = [f for job, f in submission.cluster.jobs().items() if job not in before]
+    asked = {True: set(), False: set()}
+    for fields in new:
+        trains = fields["Comment"].startswith("rule_train_grid_cell")
+        asked[trains].add(fields.get("TresPerNode") or fields.get("TresPerJob"))
+    assert asked == {True: {"gres:gpu:1"}, False: {None}}
