@@ -81,6 +81,10 @@ def _free_port() -> int:
         return probe.getsockname()[1]
 
 
+class DidNotStart(RuntimeError):
+    """A daemon ended or took too long as the cluster was started."""
+
+
 class Cluster:
     """A context manager; within it the node is idle and takes jobs.
 
@@ -137,8 +141,10 @@ class Cluster:
             self._wait(lambda: self.ask("scontrol", "ping").returncode == 0, "the controller")
             self.start("slurmd")
             self._wait(lambda: "idle" in self.node_state(), "the node")
-        except BaseException:
+        except BaseException as error:
             self.__exit__()
+            if isinstance(error, RuntimeError):
+                raise DidNotStart(str(error)) from None
             raise
         return self
 
