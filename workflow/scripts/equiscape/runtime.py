@@ -43,20 +43,24 @@ def job(snakemake: Any) -> Iterator[float]:
     try:
         yield time.monotonic()
     except EquiscapeError as error:
-        log.error("error: %s", error)
-        print(f"{snakemake.rule}: {error}", file=sys.stderr)
+        _say(snakemake.rule, str(error))
         raise SystemExit(getattr(error, "status", 1)) from None
     except Exception as error:
         if not disk_full(error):
             log.exception("unexpected error")
             raise
-        sentence = (
+        _say(
+            snakemake.rule,
             f"no space is left on the disk ({error}); free some, or give the run another place "
-            "with --directory, and run the same again."
+            "with --directory, and run the same again.",
         )
-        log.error("error: %s", sentence)
-        print(f"{snakemake.rule}: {sentence}", file=sys.stderr)
         raise SystemExit(1) from None
+
+
+def _say(rule: str, sentence: str) -> None:
+    """Put one sentence on the terminal and in the log."""
+    log.error("error: %s", sentence)
+    print(f"{rule}: {sentence}", file=sys.stderr)
 
 
 def disk_full(error: BaseException) -> bool:

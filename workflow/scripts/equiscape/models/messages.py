@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 
-from equiscape.models.neighbours import Graph, chunk_size, transformed
+from equiscape.models.neighbours import Graph, chunk_size, ordered_by_source, transformed
 
 silu, silu_backward = torch.ops.aten.silu, torch.ops.aten.silu_backward
 
@@ -113,9 +113,7 @@ class _Chunk:
     @cached_property
     def by_source(self) -> tuple[Tensor, Tensor]:
         """The chunk's edges ordered by sender; where each sender's run starts."""
-        sources, edges = self.sources.flatten().sort(stable=True)
-        senders = torch.arange(self.senders.stop - self.senders.start, device=sources.device)
-        return edges, torch.searchsorted(sources, senders)
+        return ordered_by_source(self.sources, self.senders.stop - self.senders.start)
 
     def receive(self, edges: Tensor) -> Tensor:
         """The sum ``[senders, C]`` of ``[edges, C]`` over the edges that each node sends along."""

@@ -37,6 +37,20 @@ def chunk_size(device: torch.device) -> int:
 
 
 @contextmanager
+def matmul_precision(level: str, device: torch.device) -> Iterator[None]:
+    """Within the block, float32 products on CUDA at torch's precision ``level``."""
+    if device.type != "cuda":
+        yield
+        return
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision(level)
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(before)
+
+
+@contextmanager
 def full_products(device: torch.device) -> Iterator[None]:
     """Within the block, products of float32 are of float32: neither of bfloat16 nor of TF32.
 
@@ -44,15 +58,11 @@ def full_products(device: torch.device) -> Iterator[None]:
     TF32 as the training step does, since that switch cannot be thrown within a graph.
     """
     with torch.autocast(device.type, enabled=False):
-        if device.type != "cuda" or torch.compiler.is_compiling():
+        if torch.compiler.is_compiling():
             yield
             return
-        before = torch.get_float32_matmul_precision()
-        torch.set_float32_matmul_precision("highest")
-        try:
+        with matmul_precision("highest", device):
             yield
-        finally:
-            torch.set_float32_matmul_precision(before)
 
 
 # What :func:`knn` asks in place of a search, by the identity of its tensor.
@@ -192,6 +202,17 @@ def squared_distances(x: Tensor) -> Tensor:
     return inner.add_(squares.unsqueeze(2))
 
 
+def ordered_by_source(sources: Tensor, nodes: int) -> tuple[Tensor, Tensor]:
+    """Edges ordered by source, and where each source's run starts.
+
+    Args:
+        sources: ``[targets, k]``; edges are numbered in its order.
+        nodes: how many there may be among the sources.
+    """
+    ordered, edges = sources.flatten().sort(stable=True)
+    return edges, torch.searchsorted(ordered, torch.arange(nodes, device=sources.device))
+
+
 class Graph:
     """The neighbours of every point of a batch of clouds, all nodes numbered through.
 
@@ -212,9 +233,7 @@ class Graph:
     @cached_property
     def by_source(self) -> tuple[Tensor, Tensor]:
         """Edges (numbered as in ``sources``) ordered by source; where each source's run starts."""
-        sources, edges = self.sources.flatten().sort(stable=True)
-        nodes = torch.arange(self.nodes, device=sources.device)
-        return edges, torch.searchsorted(sources, nodes)
+        return ordered_by_source(self.sources, self.nodes)
 
     def kept(self, key: Hashable, make: Callable[[], Any]) -> Any:
         """What ``make()`` gave for the key; made once for the graph."""

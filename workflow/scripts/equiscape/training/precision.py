@@ -1,10 +1,10 @@
 """The arithmetic of a training step; evaluation and the analyses stay in float32."""
 
-from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, nullcontext
 
 import torch
 
+from equiscape.models.neighbours import matmul_precision
 from equiscape.registry import unknown
 
 PRECISIONS = ("float32", "tf32", "bf16")
@@ -21,18 +21,9 @@ def check_precision(name: str) -> str:
     return name
 
 
-@contextmanager
-def matrix_products(name: str, device: torch.device) -> Iterator[None]:
+def matrix_products(name: str, device: torch.device) -> AbstractContextManager:
     """Let float32 matrix products on CUDA use TF32 units where ``name`` is ``tf32``."""
-    if name != "tf32" or device.type != "cuda":
-        yield
-        return
-    before = torch.get_float32_matmul_precision()
-    torch.set_float32_matmul_precision("high")
-    try:
-        yield
-    finally:
-        torch.set_float32_matmul_precision(before)
+    return matmul_precision("high", device) if name == "tf32" else nullcontext()
 
 
 def autocast(name: str, device: torch.device) -> AbstractContextManager:
