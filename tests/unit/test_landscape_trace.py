@@ -6,8 +6,8 @@ import torch
 from test_landscape_lanczos import generator, hessian_like, operator_of
 
 from equiscape.landscape.lanczos import lanczos
-from equiscape.landscape.objective import SymmetricOperator
-from equiscape.landscape.trace import hutchinson, rademacher
+from equiscape.landscape.operators import SymmetricOperator
+from equiscape.landscape.trace import hutchinson, mean_interval, rademacher
 
 
 def test_a_diagonal_is_exact_with_one_kind_of_probe():
@@ -82,7 +82,44 @@ def test_probes_stop_at_the_asked_precision():
     estimate = hutchinson(
         operator, 500, generator=generator(1), krylov=krylov, tolerance=0.02, block=4
     )
-    assert 8 <= estimate.probes < 20
+    assert estimate.probes == 30  # the pilot sample is enough
     assert estimate.standard_error <= 0.02 * abs(estimate.value)
     capped = hutchinson(operator, 10, generator=generator(1), tolerance=1e-9)
     assert capped.probes == 10
+    capped = hutchinson(operator, 50, generator=generator(1), tolerance=1e-9)
+    assert capped.probes == 50
+
+
+def chi_squared(top, bulk):
+    """A spectrum with one dominating eigenvalue: samples are skewed as chi-squared ones are."""
+    return np.r_[top, np.linspace(-1, 1.4, 119) * bulk]
+
+
+@pytest.mark.parametrize("tolerance", [None, 0.02, 0.1], ids=["fixed", "fine", "coarse"])
+@pytest.mark.parametrize(
+    "values",
+    [np.linspace(0.2, 3, 120), chi_squared(10, 1), chi_squared(50, 0.3)],
+    ids=["bulk", "outlier", "one dominates"],
+)
+def test_the_stated_interval_covers(values, tolerance):
+    """Over 1,000 estimates the 95 % interval holds the trace 93 to 97 % of the time."""
+    operator, _ = operator_of(values, dtype=torch.float64)
+    probes = 64 if tolerance is None else 1200
+    estimates = [
+        hutchinson(operator, probes, generator=generator(s), tolerance=tolerance, block=1200)
+        for s in range(1000)
+    ]
+    inside = [e.low <= values.sum() <= e.high for e in estimates]
+    assert 0.93 <= np.mean(inside) <= 0.97
+    errors = np.array([(e.value - values.sum()) / e.standard_error for e in estimates])
+    assert np.sqrt(np.median(errors**2)) == pytest.approx(0.6745, abs=0.08)
+
+
+def test_an_interval_of_a_known_sample():
+    """Without skewness it is Student's."""
+    samples = np.array([1.0, 2.0, 3.0, 4.0, 5.0])
+    mean, error, low, high = mean_interval(samples)
+    assert (mean, error) == (3.0, pytest.approx(np.sqrt(2.5 / 5)))
+    assert high - mean == pytest.approx(2.776445 * error, rel=1e-6)
+    assert mean - low == pytest.approx(high - mean)
+    assert mean_interval(samples * 1e200)[1] == pytest.approx(error * 1e200)

@@ -223,9 +223,16 @@ def _adaptive(objective: TrainingLoss, s: HessianSettings) -> dict[str, Any]:
 
 def _pairs(pairs: Eigenpairs) -> list[dict[str, Any]]:
     return [
-        {"value": float(value), "residual": float(residual), "converged": bool(converged)}
-        for value, residual, converged in zip(
-            pairs.values, pairs.residuals, pairs.converged, strict=True
+        {
+            "value": float(value),
+            "residual": float(residual),
+            "low": float(value - residual),
+            "high": float(value + residual),
+            "converged": bool(converged),
+            "sign_known": bool(sign_known),
+        }
+        for value, residual, converged, sign_known in zip(
+            pairs.values, pairs.residuals, pairs.converged, pairs.sign_known, strict=True
         )
     ]
 
@@ -234,6 +241,8 @@ def _describe_trace(estimate: TraceEstimate, krylov: LanczosResult | None = None
     return {
         "value": estimate.value,
         "standard_error": estimate.standard_error,
+        "low": estimate.low,
+        "high": estimate.high,
         "method": "hutchinson" if krylov is None else "hutchinson, Krylov space deflated",
         "probes": estimate.probes,
         "deflated": estimate.deflated,

@@ -1,5 +1,6 @@
 """Extreme eigenvalues of a symmetric operator: Lanczos, and plain power iteration beside it."""
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -7,7 +8,10 @@ import scipy.linalg
 import torch
 from torch import Tensor
 
-from equiscape.landscape.objective import SymmetricOperator
+from equiscape.landscape.operators import SymmetricOperator
+
+ROUNDING = 4  # residuals below this many units in the last place of the largest are not resolved
+SETTLE = 5  # steps after the last change of a wanted pair
 
 
 @dataclass(frozen=True)
@@ -16,15 +20,18 @@ class Eigenpairs:
 
     Attributes:
         values: ``[k]`` float64, descending.
-        residuals: ``[k]`` float64, ``|A y - theta y|`` of the unit Ritz vectors y, from products
-            of their own: an eigenvalue of A lies within the residual of theta.
-        converged: ``[k]`` bool, residual at most tolerance times the largest ``|theta|``.
+        residuals: ``[k]`` float64, ``|A y - theta y|`` of the unit Ritz vectors y from the Lanczos
+            recurrence, never less than ``rounding``: an eigenvalue of A lies within the residual
+            of theta.
+        converged: ``[k]`` bool, residual at most tolerance times ``|theta|``, or at rounding.
+        sign_known: ``[k]`` bool, residual below ``|theta|``.
         vectors: ``[k, n]``, unit rows.
     """
 
     values: np.ndarray
     residuals: np.ndarray
     converged: np.ndarray
+    sign_known: np.ndarray
     vectors: Tensor
 
 
@@ -39,6 +46,10 @@ class LanczosResult:
         projection: ``[m, m]`` float64, ``Q A Q^T``.
         ritz_values: ``[m]`` float64 eigenvalues of the projection, descending.
         tolerance: what convergence was judged by.
+        rounding: smallest residual that the precision of the products resolves.
+        copies: ``"searched"`` where the copies of multiple eigenvalues were looked for,
+            ``"one a start vector"`` where only as many are sure to be found as there are start
+            vectors.
     """
 
     leading: Eigenpairs
@@ -47,11 +58,117 @@ class LanczosResult:
     projection: np.ndarray
     ritz_values: np.ndarray
     tolerance: float
+    rounding: float
+    copies: str
 
     @property
     def iterations(self) -> int:
-        """Dimension of the Krylov space: products spent without the residuals."""
+        """Dimension of the Krylov space: products spent."""
         return self.basis.shape[0]
+
+
+class Krylov:
+    """A growing block Krylov space with full reorthogonalisation, and its Rayleigh-Ritz pairs.
+
+    Everything is kept in units of the first product (a power of two, so nothing is rounded): the
+    scale of A does not matter (squares of 1e-25 underflow in float32, those of 1e30 overflow).
+
+    Attributes:
+        count: basis vectors so far.
+        theta, coordinates: ascending Ritz values ``[count]`` in units, and their coordinates.
+        bounds: ``[count]`` residuals of the Ritz pairs by the recurrence, in units.
+    """
+
+    def __init__(
+        self,
+        operator: SymmetricOperator,
+        limit: int,
+        block: int = 1,
+        generator: torch.Generator | None = None,
+    ):
+        self.operator = operator
+        self.generator = generator
+        self.limit = min(limit, operator.size)
+        self.epsilon = torch.finfo(operator.dtype).eps
+        self.unit = 0.0
+        self.count = 0
+        self._basis = torch.empty(
+            self.limit, operator.size, dtype=operator.dtype, device=operator.device
+        )
+        self._projection = np.zeros((self.limit, self.limit))
+        self._candidates = gaussian(operator, min(block, self.limit), generator)
+
+    @property
+    def basis(self) -> Tensor:
+        """``[count, n]`` orthonormal rows."""
+        return self._basis[: self.count]
+
+    @property
+    def projection(self) -> np.ndarray:
+        """``[count, count]`` in A's own scale."""
+        return self._projection[: self.count, : self.count] * (self.unit or 1.0)
+
+    @property
+    def rounding(self) -> float:
+        """Smallest residual, in units, that the precision resolves."""
+        return ROUNDING * self.epsilon * float(np.abs(self.theta).max())
+
+    def extend(self) -> None:
+        """One block step: a product for each vector of the block."""
+        basis, start = self._basis, self.count
+        floor = self.rounding if start else 0.0
+        for candidate in self._candidates[: self.limit - start]:
+            basis[self.count] = self._orthonormal(candidate, floor)
+            self.count += 1
+        images = self.operator(basis[start : self.count])
+        if self.unit == 0.0:
+            self.unit = power_of_two(images)
+        images = images / (self.unit or 1.0)
+        columns = inner(self.basis, images)
+        self._projection[: self.count, start : self.count] = columns
+        self._projection[start : self.count, : self.count] = columns.T
+        self.theta, self.coordinates = scipy.linalg.eigh(
+            self._projection[: self.count, : self.count]
+        )
+        self._candidates = images - (self.basis.T @ (self.basis @ images.T)).T
+        # A Q^T = Q^T T + W e^T: the residual of a Ritz pair is W times the end of its coordinates.
+        tail = self.coordinates[start:]
+        gram = inner(self._candidates, self._candidates)
+        self.bounds = np.sqrt(np.maximum(np.einsum("ai,ab,bi->i", tail, gram, tail), 0.0))
+
+    def pairs(self, rows: np.ndarray, tolerance: float) -> Eigenpairs:
+        """The Ritz pairs ``rows`` of the ascending order, as given."""
+        theta, residuals = self.theta[rows], np.maximum(self.bounds[rows], self.rounding)
+        unit = self.unit or 1.0
+        coordinates = torch.from_numpy(self.coordinates[:, rows].T.copy()).to(self._basis)
+        vectors = coordinates @ self.basis
+        return Eigenpairs(
+            theta * unit,
+            residuals * unit,
+            residuals <= np.maximum(tolerance * np.abs(theta), self.rounding),
+            residuals < np.abs(theta),
+            vectors / vectors.norm(dim=1, keepdim=True),
+        )
+
+    def settled(self, rows: np.ndarray, tolerance: float) -> bool:
+        """Whether the Ritz pairs ``rows`` have converged, or reached the rounding."""
+        allowed = np.maximum(tolerance * np.abs(self.theta[rows]), self.rounding)
+        return bool((self.bounds[rows] <= allowed).all())
+
+    def _orthonormal(self, vector: Tensor, floor: float) -> Tensor:
+        """``vector [n]`` orthonormalised against the basis.
+
+        What is left below ``floor`` is rounding: a random direction takes its place.
+        """
+        basis = self.basis
+        vector = vector - basis.T @ (basis @ vector)
+        if vector.double().norm().item() <= floor:
+            vector = gaussian(self.operator, 1, self.generator)[0]
+            vector = vector - basis.T @ (basis @ vector)
+        for _ in range(2):  # twice is enough (Parlett): orthogonal to working precision
+            vector = vector / vector.norm()
+            vector = vector - basis.T @ (basis @ vector)
+        return vector / vector.norm()
 
 
 def lanczos(
@@ -62,69 +179,124 @@ def lanczos(
     tolerance: float = 1e-3,
     max_iterations: int = 100,
     block: int = 1,
+    copies: bool = False,
     generator: torch.Generator | None = None,
 ) -> LanczosResult:
     """Block Lanczos with full reorthogonalisation (Golub & Van Loan, section 10.3).
 
-    Starts from Gaussian vectors and stops when the wanted Ritz pairs have converged, after
-    ``max_iterations`` basis vectors, or when the basis spans the whole space. Where the Krylov
-    space is exhausted early (a multiple of the identity, say) it goes on from a new random
-    direction. From a single start vector only one copy of a multiple eigenvalue is sure to be
-    found; a ``block`` of p finds p copies.
+    Starts from Gaussian vectors and goes on until each wanted Ritz pair has converged by its own
+    magnitude and none has changed for five more steps (an end of the spectrum that the start
+    vector hardly contains shows up late), until ``max_iterations`` basis vectors, or until the
+    basis spans the whole space. Where the Krylov space is exhausted early (a multiple of the
+    identity, say) it goes on from a new random direction. From a single start vector only one copy
+    of a multiple eigenvalue is sure to be found; a ``block`` of p finds p copies, and ``copies``
+    starts again from random vectors off the pairs found, until no further copy appears.
 
     Args:
         operator: A, of size n.
         leading, trailing: how many eigenvalues from the upper and the lower end.
-        tolerance: on the residual, relative to the largest ``|theta|``.
+        tolerance: on each residual, relative to its own ``|theta|``.
         max_iterations: largest basis; its memory is ``max_iterations x n``.
         block: vectors a step.
+        copies: whether to look for the copies of multiple leading eigenvalues: at least as many
+            further products as the first search took.
         generator: CPU generator of the start vectors.
     """
-    n, limit = operator.size, min(max_iterations, operator.size)
-    basis = torch.empty(limit, n, dtype=operator.dtype, device=operator.device)
-    projection = np.zeros((limit, limit))
-    epsilon = torch.finfo(operator.dtype).eps
-    candidates = gaussian(operator, min(block, limit), generator)
-    count, scale = 0, 0.0
-    while True:
-        added = 0
-        for candidate in candidates[: limit - count]:
-            floor = 100 * epsilon * scale
-            basis[count + added] = _orthonormal(
-                candidate, basis[: count + added], floor, operator, generator
-            )
-            added += 1
-        images = operator(basis[count : count + added])
-        count += added
-        columns = _inner(basis[:count], images)
-        projection[:count, count - added : count] = columns
-        projection[count - added : count, :count] = columns.T
-        theta, s = scipy.linalg.eigh(projection[:count, :count])
-        scale = float(np.abs(theta).max())
-        candidates = images - (basis[:count].T @ (basis[:count] @ images.T)).T
-        # A Q^T = Q^T T + W e^T: the residual of a Ritz pair is W times the end of its coordinates.
-        tail = s[-added:]
-        bounds = np.sqrt(np.einsum("ai,ab,bi->i", tail, _inner(candidates, candidates), tail))
+    krylov = Krylov(operator, max_iterations, block, generator)
+    enough = min(leading + trailing, operator.size)
+    steady, before = 0, None
+    while krylov.count < krylov.limit:
+        krylov.extend()
+        count = krylov.count
         wanted = np.r_[0 : min(trailing, count), max(count - leading, 0) : count]
-        enough = count >= min(leading + trailing, n)
-        if count == limit or (enough and (bounds[wanted] <= tolerance * scale).all()):
+        values = krylov.theta[wanted]
+        allowed = np.maximum(tolerance * np.abs(values), krylov.rounding)
+        same = before is not None and len(before) == len(values)
+        if count < enough or not krylov.settled(wanted, tolerance):
+            steady, before = 0, None
+            continue
+        if same and (np.abs(values - before) <= allowed).all():
+            steady += 1
+        else:
+            steady, before = 0, values
+        if steady == SETTLE:
             break
-    theta, s = theta[::-1], s[:, ::-1]
-    basis, projection = basis[:count], projection[:count, :count]
-    ends = [np.arange(min(leading, count)), np.arange(max(count - trailing, 0), count)]
-    rows = np.unique(np.concatenate(ends))
-    coordinates = torch.from_numpy(s[:, rows].T.copy()).to(basis)
-    vectors = torch.nn.functional.normalize(coordinates @ basis, dim=1)
-    residuals = _residuals(operator, vectors, theta[rows])
-    pairs = []
-    for end in ends:
-        index = np.searchsorted(rows, end)
-        pairs.append(
-            Eigenpairs(
-                theta[end], residuals[index], residuals[index] <= tolerance * scale, vectors[index]
-            )
-        )
-    return LanczosResult(*pairs, basis, projection, theta, tolerance)
+    count = krylov.count
+    first = krylov.pairs(np.arange(count)[::-1][:leading], tolerance)
+    last = krylov.pairs(np.arange(min(trailing, count))[::-1], tolerance)
+    basis, projection = krylov.basis, krylov.projection
+    if copies and leading and krylov.settled(np.arange(count)[::-1][:leading], tolerance):
+        first, extra = _with_copies(operator, first, tolerance, max_iterations, generator)
+        basis, projection = _joined(operator, basis, projection, extra)
+    return LanczosResult(
+        first,
+        last,
+        basis,
+        projection,
+        scipy.linalg.eigvalsh(projection)[::-1],
+        tolerance,
+        krylov.rounding * (krylov.unit or 1.0),
+        "searched" if copies else "one a start vector",
+    )
+
+
+def _with_copies(
+    operator: SymmetricOperator,
+    found: Eigenpairs,
+    tolerance: float,
+    max_iterations: int,
+    generator: torch.Generator | None,
+) -> tuple[Eigenpairs, Tensor]:
+    """The leading pairs with the copies that the first start vector did not contain.
+
+    Searches off the pairs found, again and again, until the largest eigenvalue there is below the
+    smallest one wanted. Also gives the vectors that came in ``[c, n]``.
+    """
+    wanted = len(found.values)
+    extra = found.vectors[:0]
+    while len(found.vectors) < operator.size:
+        # What has been found is moved below all that could be missing.
+        rest = operator.off(_orthonormal_rows(found.vectors), float(found.values[-1]))
+        new = lanczos(
+            rest,
+            leading=1,
+            trailing=0,
+            tolerance=tolerance,
+            max_iterations=max_iterations,
+            generator=generator,
+        ).leading
+        if new.values[0] <= found.values[wanted - 1] + found.residuals[wanted - 1]:
+            break
+        extra = torch.cat([extra, new.vectors])
+        merged = [
+            np.concatenate([getattr(found, key), getattr(new, key)])
+            for key in ("values", "residuals", "converged", "sign_known")
+        ]
+        order = np.argsort(-merged[0], kind="stable")
+        vectors = torch.cat([found.vectors, new.vectors])[torch.from_numpy(order)]
+        found = Eigenpairs(*(column[order] for column in merged), vectors)
+    kept = [getattr(found, key)[:wanted] for key in ("values", "residuals")]
+    flags = [getattr(found, key)[:wanted] for key in ("converged", "sign_known")]
+    return Eigenpairs(*kept, *flags, found.vectors[:wanted]), extra
+
+
+def _joined(
+    operator: SymmetricOperator, basis: Tensor, projection: np.ndarray, extra: Tensor
+) -> tuple[Tensor, np.ndarray]:
+    """Basis and projection with the directions ``extra [c, n]`` added, a product for each."""
+    if not len(extra):
+        return basis, projection
+    rows = _orthonormal_rows(torch.cat([basis, extra]))[len(basis) :]
+    images = operator(rows)
+    unit = power_of_two(images) or 1.0
+    joined = torch.cat([basis, rows])
+    columns = inner(joined, images / unit) * unit
+    size = len(joined)
+    result = np.zeros((size, size))
+    result[: len(basis), : len(basis)] = projection
+    result[:, len(basis) :] = columns
+    result[len(basis) :, :] = columns.T
+    return joined, result
 
 
 @dataclass(frozen=True)
@@ -135,7 +307,7 @@ class PowerResult:
         value: the Rayleigh quotient.
         residual: ``|A y - value y|``.
         iterations: products spent.
-        converged: residual at most tolerance times ``|value|``.
+        converged: residual at most tolerance times the dominant magnitude.
         vector: ``[n]``, unit.
     """
 
@@ -159,17 +331,18 @@ def power_iteration(
     Shifted by the dominant eigenvalue it finds the opposite end of the spectrum. It stops at a
     residual of ``tolerance`` relative to the dominant magnitude, or after ``max_iterations``.
     """
-    vector = torch.nn.functional.normalize(gaussian(operator, 1, generator), dim=1)
+    vector = unit_rows(gaussian(operator, 1, generator))
     for iteration in range(1, max_iterations + 1):
         image = operator(vector)
-        value = _inner(vector, image).item()
+        unit = power_of_two(image) or 1.0
+        image = image / unit
+        value = inner(vector, image).item()
         residual = (image - value * vector).double().norm().item()
-        converged = residual <= tolerance * max(abs(value), abs(value - shift))
+        converged = residual <= tolerance * max(abs(value), abs(value - shift / unit))
         if converged or iteration == max_iterations:
             break
-        image = image - shift * vector
-        vector = torch.nn.functional.normalize(image, dim=1)
-    return PowerResult(value, residual, iteration, converged, vector[0])
+        vector = unit_rows(image - (shift / unit) * vector)
+    return PowerResult(value * unit, residual * unit, iteration, converged, vector[0])
 
 
 def gaussian(operator: SymmetricOperator, count: int, generator: torch.Generator | None) -> Tensor:
@@ -179,33 +352,24 @@ def gaussian(operator: SymmetricOperator, count: int, generator: torch.Generator
     )
 
 
-def _orthonormal(
-    vector: Tensor,
-    basis: Tensor,
-    floor: float,
-    operator: SymmetricOperator,
-    generator: torch.Generator | None,
-) -> Tensor:
-    """``vector [n]`` orthonormalised against ``basis [m, n]``.
-
-    What is left below ``floor`` is rounding: a random direction takes its place.
-    """
-    vector = vector - basis.T @ (basis @ vector)
-    if vector.double().norm().item() <= floor:
-        vector = gaussian(operator, 1, generator)[0]
-        vector = vector - basis.T @ (basis @ vector)
-    for _ in range(2):  # twice is enough (Parlett): orthogonal to working precision
-        vector = vector / vector.norm()
-        vector = vector - basis.T @ (basis @ vector)
-    return vector / vector.norm()
-
-
-def _inner(a: Tensor, b: Tensor) -> np.ndarray:
+def inner(a: Tensor, b: Tensor) -> np.ndarray:
     """``a [k, n]`` times ``b [l, n]`` transposed, ``[k, l]`` float64."""
     return (a @ b.T).double().cpu().numpy()
 
 
-def _residuals(operator: SymmetricOperator, vectors: Tensor, values: np.ndarray) -> np.ndarray:
-    images = operator(vectors)
-    theta = torch.from_numpy(values.copy()).to(vectors)[:, None]
-    return (images - theta * vectors).double().norm(dim=1).cpu().numpy()
+def unit_rows(vectors: Tensor) -> Tensor:
+    """Rows of length one whatever their scale; zero rows stay zero."""
+    largest = vectors.abs().amax(1, keepdim=True)
+    vectors = vectors / torch.where(largest > 0, largest, 1.0)
+    norms = vectors.norm(dim=1, keepdim=True)
+    return vectors / torch.where(norms > 0, norms, 1.0)
+
+
+def _orthonormal_rows(vectors: Tensor) -> Tensor:
+    return torch.linalg.qr(vectors.T).Q.T
+
+
+def power_of_two(tensor: Tensor) -> float:
+    """The power of two at or below the largest magnitude; 0 for zeros."""
+    largest = float(tensor.abs().max())
+    return math.ldexp(1.0, math.frexp(largest)[1] - 1) if largest > 0 else 0.0

@@ -8,7 +8,7 @@ where memory allows; each product is then one backward pass through it.
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from copy import deepcopy
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from fnmatch import fnmatchcase
 from typing import Any
 
@@ -17,37 +17,11 @@ from torch import Tensor, nn
 
 from equiscape.data.base import Batch
 from equiscape.errors import ConfigError, EquiscapeError
+from equiscape.landscape.operators import SymmetricOperator
 from equiscape.models.messages import edges_kept
 from equiscape.task import Task
 
 DTYPES = {"float32": torch.float32, "float64": torch.float64}
-
-
-@dataclass
-class SymmetricOperator:
-    """A symmetric linear map on ``R^size`` that is known by its products only.
-
-    Attributes:
-        size: n.
-        apply: maps ``[k, n]``, k vectors as rows, to the k products ``[k, n]``.
-        dtype, device: of the vectors.
-        products: how many vectors it has been applied to.
-    """
-
-    size: int
-    apply: Callable[[Tensor], Tensor]
-    dtype: torch.dtype = torch.float64
-    device: torch.device | str = "cpu"
-    products: int = 0
-
-    def __call__(self, vectors: Tensor) -> Tensor:
-        """The products of ``vectors [k, n]``, as rows."""
-        self.products += vectors.shape[0]
-        return self.apply(vectors)
-
-    def scaled(self, scale: Tensor) -> "SymmetricOperator":
-        """``T A T`` with the diagonal T = ``scale [n]``; its products count as this operator's."""
-        return replace(self, apply=lambda vectors: scale * self(scale * vectors), products=0)
 
 
 class TrainingLoss:
