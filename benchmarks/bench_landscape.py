@@ -29,7 +29,7 @@ from equiscape.landscape import slices
 from equiscape.landscape.lanczos import lanczos, power_iteration
 from equiscape.landscape.objective import TrainingLoss
 from equiscape.landscape.trace import hutchinson
-from equiscape.models import neighbours
+from equiscape.ops import neighbors
 from equiscape.optim import build_optimizer
 from equiscape.task import Task, load_task
 
@@ -146,8 +146,11 @@ def cases(task: Task, model: nn.Module, device: str) -> dict[str, dict[str, Call
         settings = {**arguments, "resolution": 3, "seed": seed}
         context = nullcontext()
         if not reuse:
-            search = neighbours._search
-            context = mock.patch.object(neighbours.NeighbourTables, "answer", return_value=search)
+            context = mock.patch.object(
+                neighbors.NeighborTables,
+                "find",
+                lambda self, x, rows, on_device, *rest: neighbors.knn(x, *rest),
+            )
         with context:
             elapsed, _ = seconds(lambda: slices.measure_slice(task, model, settings), device)
         return 1e3 * elapsed / 10, 0  # nine points and the checkpoint

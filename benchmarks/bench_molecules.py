@@ -2,8 +2,8 @@
 
 Both train the same GotenNet from the same weights on the same molecules, with the same number of
 molecules a batch on average. Ours gathers batches of molecules of similar size from arrays that lie
-on the device, neighbour lists included; the rival collates ``Data`` objects in random order and
-searches the neighbours of every batch anew, as a ``radius_graph`` inside the network does. Rivals
+on the device, neighbor lists included; the rival collates ``Data`` objects in random order and
+searches the neighbors of every batch anew, as a ``radius_graph`` inside the network does. Rivals
 take turns in one process; rates are per second of wall time and of CPU time, which other jobs
 disturb less.
 
@@ -30,7 +30,7 @@ from equiscape.models.gotennet import GotenNet
 COLUMNS = ("name", "rival", "hidden", "clock", "molecules_per_second", "quartile_1", "quartile_3")
 
 
-def neighbours(positions: torch.Tensor, graph: torch.Tensor, cutoff: float) -> torch.Tensor:
+def neighbors(positions: torch.Tensor, graph: torch.Tensor, cutoff: float) -> torch.Tensor:
     """``[2, E]`` ordered pairs of one molecule within the cutoff, with self-loops."""
     near = (torch.cdist(positions, positions) < cutoff) & (graph[:, None] == graph)
     target, source = near.nonzero().unbind(1)
@@ -61,11 +61,11 @@ def our_batches(data: MoleculeDataset) -> Iterator[tuple]:
 
 
 def pyg_batches(data: MoleculeDataset, batch_size: int) -> Iterator[tuple]:
-    """The same from a DataLoader, with a search for neighbours in every batch."""
+    """The same from a DataLoader, with a search for neighbors in every batch."""
     loader = DataLoader(as_pyg(data), batch_size, shuffle=True)
     while True:
         for batch in loader:
-            edges = neighbours(batch.pos, batch.batch, data.molecules.cutoff)
+            edges = neighbors(batch.pos, batch.batch, data.molecules.cutoff)
             largest = int(torch.bincount(batch.batch).max())
             inputs = (batch.z, batch.pos, edges, batch.batch, batch.num_graphs, largest)
             yield inputs, batch.y

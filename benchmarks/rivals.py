@@ -1,7 +1,7 @@
 """The same networks from stock layers: what a user of torch-geometric would run instead of ours.
 
 Every rival is built from one of our networks and holds copies of its weights, so both compute the
-same function. Neighbours come from our own exact search in both (torch-cluster is not needed), so
+same function. Neighbors come from our own exact search in both (torch-cluster is not needed), so
 that only the layers are compared.
 """
 
@@ -13,16 +13,16 @@ from torch_geometric.nn import EdgeConv, MessagePassing, global_max_pool, global
 
 from equiscape.models.dgcnn import DGCNN, SLOPE
 from equiscape.models.egnn import EGNN, EGNNLayer
-from equiscape.models.neighbours import knn
 from equiscape.models.pointnet import PointNet
+from equiscape.ops.neighbors import knn
 
 
-def edge_index(neighbours: Tensor) -> Tensor:
-    """``[B, N, k]`` neighbours as torch-geometric's ``[2, B N k]`` sources and targets."""
-    clouds, points, k = neighbours.shape
-    offset = torch.arange(0, clouds * points, points, device=neighbours.device).view(-1, 1, 1)
-    target = torch.arange(clouds * points, device=neighbours.device).repeat_interleave(k)
-    return torch.stack([(neighbours + offset).flatten(), target])
+def edge_index(neighbors: Tensor) -> Tensor:
+    """``[B, N, k]`` neighbors as torch-geometric's ``[2, B N k]`` sources and targets."""
+    clouds, points, k = neighbors.shape
+    offset = torch.arange(0, clouds * points, points, device=neighbors.device).view(-1, 1, 1)
+    target = torch.arange(clouds * points, device=neighbors.device).repeat_interleave(k)
+    return torch.stack([(neighbors + offset).flatten(), target])
 
 
 def cloud_of(points: Tensor) -> Tensor:
@@ -79,8 +79,8 @@ class StockDGCNN(nn.Module):
         batch = cloud_of(points)
         x, outputs = points.flatten(0, 1), []
         for edge in self.edges:
-            neighbours = knn(x.view(*points.shape[:2], -1), self.k, include_self=True)
-            x = edge(x, edge_index(neighbours))
+            neighbors = knn(x.view(*points.shape[:2], -1), self.k, include_self=True)
+            x = edge(x, edge_index(neighbors))
             outputs.append(x)
         x = self.embedding(torch.cat(outputs, dim=1))
         return self.head(torch.cat([global_max_pool(x, batch), global_mean_pool(x, batch)], dim=1))

@@ -15,7 +15,7 @@ def random_molecules(counts, seed=0, cutoff=5.0, scale=1.6):
 
 
 def assemble(z, positions, counts, cutoff=5.0):
-    """The network's inputs for given atoms: neighbour lists from the positions."""
+    """The network's inputs for given atoms: neighbor lists from the positions."""
     ptr = pointer(counts)
     local, edge_ptr = radius_edges(positions.detach().numpy(), ptr, cutoff)
     offset = np.repeat(ptr[:-1], np.diff(edge_ptr))

@@ -1,7 +1,7 @@
 """GotenNet written edge by edge from the paper's equations: slow, and easy to compare with it.
 
 Takes the weights of an :class:`equiscape.models.gotennet.GotenNet` in eval mode and loops over
-atoms and their neighbours, one molecule at a time.
+atoms and their neighbors, one molecule at a time.
 """
 
 import math
@@ -29,8 +29,8 @@ def embed(model, z, positions, edge_index):
     around = torch.zeros(len(z), start.atom.embedding_dim, dtype=positions.dtype)
     for j, i in edges:
         if i != j:
-            filters = start.neighbour_filter(radial[j, i]) * envelope[j, i]
-            around[i] += start.neighbour(z[j]) * filters
+            filters = start.neighbor_filter(radial[j, i]) * envelope[j, i]
+            around[i] += start.neighbor(z[j]) * filters
     h = start.combine(torch.cat([start.atom(z), around], dim=1))
     t = {(j, i): (h[i] + h[j]) * start.edge_filter(radial[j, i]) for j, i in edges}
     X = torch.zeros(len(z), (model.degrees + 1) ** 2 - 1, h.shape[1], dtype=h.dtype)

@@ -9,13 +9,13 @@ from torch import nn
 
 from equiscape.models.dgcnn import DGCNN, SLOPE
 from equiscape.models.egnn import EGNN
-from equiscape.models.neighbours import knn
 from equiscape.models.pointnet import PointNet
+from equiscape.ops.neighbors import knn
 
 
-def gather(x, neighbours):
-    """``[B, N, k, C]`` of the neighbours ``[B, N, k]`` from ``[B, N, C]``."""
-    return torch.stack([cloud[index] for cloud, index in zip(x, neighbours)])
+def gather(x, neighbors):
+    """``[B, N, k, C]`` of the neighbors ``[B, N, k]`` from ``[B, N, C]``."""
+    return torch.stack([cloud[index] for cloud, index in zip(x, neighbors)])
 
 
 def norm(module, x):
@@ -23,17 +23,17 @@ def norm(module, x):
     return nn.BatchNorm1d.forward(module, x.flatten(0, -2)).view_as(x)
 
 
-def edge_conv(layer, x, neighbours):
-    own = x.unsqueeze(2).expand(-1, -1, neighbours.shape[2], -1)
-    edges = torch.cat([gather(x, neighbours) - own, own], dim=-1)
+def edge_conv(layer, x, neighbors):
+    receiver = x.unsqueeze(2).expand(-1, -1, neighbors.shape[2], -1)
+    edges = torch.cat([gather(x, neighbors) - receiver, receiver], dim=-1)
     return F.leaky_relu(norm(layer.norm, layer.linear(edges)), SLOPE).max(2).values
 
 
-def egnn_layer(layer, h, x, neighbours):
-    difference = x.unsqueeze(2) - gather(x, neighbours)
+def egnn_layer(layer, h, x, neighbors):
+    difference = x.unsqueeze(2) - gather(x, neighbors)
     squared = difference.square().sum(-1, keepdim=True)
-    own = h.unsqueeze(2).expand(-1, -1, neighbours.shape[2], -1)
-    messages = layer.phi_e(torch.cat([own, gather(h, neighbours), squared], dim=-1))
+    receiver = h.unsqueeze(2).expand(-1, -1, neighbors.shape[2], -1)
+    messages = layer.phi_e(torch.cat([receiver, gather(h, neighbors), squared], dim=-1))
     if layer.phi_x is not None:
         x = x + (difference * layer.phi_x(messages)).mean(2)
     return h + layer.phi_h(torch.cat([h, messages.sum(2)], dim=-1)), x
@@ -57,10 +57,10 @@ def dgcnn(model, points):
 
 
 def egnn(model, points):
-    neighbours = knn(points, model.k, include_self=False)
+    neighbors = knn(points, model.k, include_self=False)
     x, h = points, model.embedding((points - points.mean(1, keepdim=True)).norm(dim=2).unsqueeze(2))
     for layer in model.layers:
-        h, x = egnn_layer(layer, h, x, neighbours)
+        h, x = egnn_layer(layer, h, x, neighbors)
     return model.head(torch.cat([h.max(1).values, h.mean(1)], dim=1))
 
 

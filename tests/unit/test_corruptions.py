@@ -218,7 +218,7 @@ def test_cutout_leaves_holes(clouds):
     gone = cloud[~members(cloud, kept)]
     assert len(gone) == 60
     sizes = []
-    for centre in gone:  # some centre's 30 nearest neighbours are all gone
+    for centre in gone:  # some centre's 30 nearest neighbors are all gone
         nearest = np.argsort(np.linalg.norm(cloud - centre, axis=1))[:30]
         sizes.append((~members(cloud[nearest], kept)).sum())
     assert max(sizes) == 30

@@ -1,4 +1,4 @@
-"""The molecular container: ranges, neighbour lists, walks, packing, gathering, damaged files."""
+"""The molecular container: ranges, neighbor lists, walks, packing, gathering, damaged files."""
 
 import h5py
 import numpy as np
@@ -27,7 +27,7 @@ def test_ranges_are_concatenated_aranges():
     assert ranges(np.array([5, 0, 9]), np.array([2, 0, 3])).tolist() == [5, 6, 9, 10, 11]
 
 
-def test_neighbour_lists_are_all_pairs_within_the_cutoff():
+def test_neighbor_lists_are_all_pairs_within_the_cutoff():
     generator = np.random.default_rng(0)
     counts = np.array([6, 1, 4, 6, 9])
     ptr, x = pointer(counts), generator.normal(size=(26, 3)) * 2

@@ -102,7 +102,7 @@ def test_number_of_classes(tmp_path, classes):
         prepare({"classes": classes}, None, tmp_path / "shapes.h5")
 
 
-def test_a_neighbour_by_distances_is_better_than_chance_and_far_from_perfect():
+def test_a_neighbor_by_distances_is_better_than_chance_and_far_from_perfect():
     """Classes overlap, but distances alone, all that an invariant network sees, tell them apart."""
 
     def radii(points):

@@ -127,13 +127,13 @@ def test_hessian_vector_product_is_the_exact_hessian():
     torch.testing.assert_close(product, difference, rtol=1e-4, atol=1e-6)
 
 
-def test_representations_and_boundary():
+def test_representations_and_first_and_last_layers():
     model, seen = network(), {}
     for name, module in model.representations().items():
         module.register_forward_hook(lambda m, i, o, name=name: seen.update({name: o.shape}))
     model(*graphs())
     assert seen == {"layers.0": (7, 12), "layers.1": (7, 12), "pool": (2, 12)}
-    for name in model.boundary:
+    for name in model.non_hidden:
         model.get_submodule(name)
     matrices = [p for p in model.parameters() if p.dim() > 1]
     assert all(p.dim() == 2 for p in matrices)

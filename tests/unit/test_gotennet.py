@@ -57,7 +57,7 @@ def test_wigner_matrices_are_orthogonal(determinant):
 @pytest.mark.parametrize("degrees", [1, 2])
 def test_features_are_those_of_the_equations(smooth, degrees):
     model = network(smooth=smooth, degrees=degrees)
-    batch = random_molecules((6, 2, 4), cutoff=3.0)  # not all pairs are neighbours
+    batch = random_molecules((6, 2, 4), cutoff=3.0)  # not all pairs are neighbors
     assert batch[2].shape[1] < 6**2 + 2**2 + 4**2
     h, X = model.embed(*batch)
     with torch.no_grad():
@@ -177,7 +177,7 @@ def test_every_learned_matrix_is_a_linear_weight():
     tables = {id(m.weight) for m in model.modules() if isinstance(m, torch.nn.Embedding)}
     for parameter in model.parameters():
         assert parameter.dim() == 1 or id(parameter) in linear | tables
-    for name in model.boundary:
+    for name in model.non_hidden:
         model.get_submodule(name)
 
 

@@ -10,8 +10,8 @@ from equiscape.data.base import Batch
 from equiscape.landscape.hessian import measure_hessian
 from equiscape.landscape.objective import TrainingLoss
 from equiscape.landscape.slices import measure_slice
-from equiscape.models import neighbours
-from equiscape.models.neighbours import NeighbourTables
+from equiscape.ops import neighbors
+from equiscape.ops.neighbors import NeighborTables, knn
 from equiscape.spectra.ranks import measure_ranks
 from equiscape.task import Task
 
@@ -30,8 +30,8 @@ class Clouds(TinyClouds):
         self.x = torch.randn(6, 20, 3, generator=torch.Generator().manual_seed(1))
 
     def gather(self, split, indices):
-        own = (split, indices, indices)
-        return Batch((self.x[indices],), self.y[indices], len(indices), own=own)
+        rows = (split, indices, indices)
+        return Batch((self.x[indices],), self.y[indices], len(indices), rows=rows)
 
 
 @pytest.fixture(params=SMALL)
@@ -104,22 +104,21 @@ def test_every_analysis_runs(case):
     assert np.isfinite(ranks.effective_rank).all()
 
 
-def test_a_slice_searches_the_neighbours_of_the_input_once(case, monkeypatch):
+def test_a_slice_searches_the_neighbors_of_the_input_once(case, monkeypatch):
     """And gives the same losses, to the last bit, as a search at every grid point."""
     task, model = case
     searched = []
-    search = neighbours._search
+    distances = neighbors.squared_distances
     monkeypatch.setattr(
-        neighbours, "_search", lambda x, *rest: searched.append(x) or search(x, *rest)
+        neighbors, "squared_distances", lambda x: searched.append(x) or distances(x)
     )
     settings = {"samples": None, "batch_size": 4, "seed": 0, "resolution": 3}
     reused = measure_slice(task, model, settings)
     once, searched[:] = len([x for x in searched if x.shape[2] == 3]), []
-    monkeypatch.setattr(NeighbourTables, "answer", lambda *rows: neighbours._search)
+    monkeypatch.setattr(NeighborTables, "find", lambda self, x, *rest: knn(x, *rest[2:]))
     repeated = measure_slice(task, model, settings)
     batches, passes = 2, 10  # nine grid points and the checkpoint
     uses = 0 if task.architecture == "pointnet" else 1
     assert once == uses * batches
     assert len([x for x in searched if x.shape[2] == 3]) == uses * batches * passes
     assert np.array_equal(reused.loss, repeated.loss)
-    assert not neighbours._answers

@@ -5,7 +5,7 @@ import torch
 from test_models_pointclouds import clouds, tiny
 
 from equiscape.models.egnn import EGNNLayer
-from equiscape.models.neighbours import Graph, knn
+from equiscape.ops.neighbors import Graph, knn
 
 
 def orthogonal(determinant, seed=5):
@@ -50,16 +50,16 @@ def test_a_layer_equals_its_equations_edge_by_edge():
     torch.manual_seed(0)
     layer = EGNNLayer(5).double()
     h, x = torch.randn(2, 7, 5, dtype=torch.float64), clouds(2, 7)
-    neighbours = knn(x, 3, include_self=False)
-    new_h, new_x = layer(h, x, Graph(neighbours))
+    neighbors = knn(x, 3, include_self=False)
+    new_h, new_x = layer(h, x, Graph(neighbors))
     for b in range(2):
         for i in range(7):
-            messages, moves = torch.zeros(5), torch.zeros(3)
-            for j in neighbours[b, i]:
+            messages, update = torch.zeros(5), torch.zeros(3)
+            for j in neighbors[b, i]:
                 r = x[b, i] - x[b, j]
                 m = layer.phi_e(torch.cat([h[b, i], h[b, j], (r @ r).view(1)]))
                 messages = messages + m
-                moves = moves + r * layer.phi_x(m) / 3
-            torch.testing.assert_close(new_x[b, i], x[b, i] + moves, rtol=1e-9, atol=1e-9)
+                update = update + r * layer.phi_x(m) / 3
+            torch.testing.assert_close(new_x[b, i], x[b, i] + update, rtol=1e-9, atol=1e-9)
             update = layer.phi_h(torch.cat([h[b, i], messages]))
             torch.testing.assert_close(new_h[b, i], h[b, i] + update, rtol=1e-9, atol=1e-9)

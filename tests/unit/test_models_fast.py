@@ -8,10 +8,11 @@ from reference_models import Reference, edge_conv
 from test_models_pointclouds import architectures, clouds, differentiate, labels, loss_of, tiny
 from torch.func import functional_call, hessian, vmap
 
-from equiscape.models import blocks, build, messages, neighbours, pointnet
+from equiscape.models import blocks, build, pointnet
 from equiscape.models.dgcnn import EdgeConv
-from equiscape.models.messages import message_sums, plain_messages
-from equiscape.models.neighbours import Graph, knn, neighbour_max, neighbour_sum
+from equiscape.ops import messages, neighbors
+from equiscape.ops.messages import message_sums, plain_messages
+from equiscape.ops.neighbors import Graph, knn, neighbor_max, neighbor_sum
 
 MEDIUM = {
     "egnn": {"hidden": 32, "layers": 3, "k": 10},
@@ -23,7 +24,7 @@ MEDIUM = {
 @pytest.fixture
 def tiny_chunks(monkeypatch):
     """Every pass over clouds or nodes takes many chunks."""
-    for module in (blocks, messages, neighbours, pointnet):
+    for module in (blocks, messages, neighbors, pointnet):
         monkeypatch.setattr(module, "chunk_size", lambda device: 10)
 
 
@@ -67,7 +68,7 @@ def test_networks_equal_their_plain_form_in_float64(architecture, train):
 @pytest.mark.parametrize("architecture", ["egnn", "pointnet"])
 @pytest.mark.parametrize("train", [False, True])
 def test_networks_equal_their_plain_form_in_float32(architecture, train):
-    # not DGCNN: rounding may swap neighbours in feature space, so its layers are compared below
+    # not DGCNN: rounding may swap neighbors in feature space, so its layers are compared below
     model = medium(architecture, torch.float32, train)
     plain = Reference(deepcopy(model))
     assert_same(model, plain, clouds(8, 200).float() / 2, values=1e-5, gradients=1e-4)
@@ -147,37 +148,37 @@ def graph_of(clouds_, points, k):
     return Graph(knn(clouds(clouds_, points), k, include_self=False))
 
 
-def test_sums_over_neighbours_and_their_transpose():
+def test_sums_over_neighbors_and_their_transpose():
     graph, x = graph_of(2, 5, 2), torch.randn(10, 2, dtype=torch.float64)
     adjacency = torch.zeros(10, 10, dtype=torch.float64)
     adjacency.scatter_(1, graph.sources, 1.0)
-    close(neighbour_sum(x, graph), adjacency @ x, 1e-12)
-    close(neighbour_sum(x, graph, transposed=True), adjacency.T @ x, 1e-12)
+    close(neighbor_sum(x, graph), adjacency @ x, 1e-12)
+    close(neighbor_sum(x, graph, transposed=True), adjacency.T @ x, 1e-12)
     x.requires_grad_()
-    assert torch.autograd.gradcheck(lambda x: neighbour_sum(x, graph), x)
-    assert torch.autograd.gradgradcheck(lambda x: neighbour_sum(x, graph).pow(3), x)
+    assert torch.autograd.gradcheck(lambda x: neighbor_sum(x, graph), x)
+    assert torch.autograd.gradgradcheck(lambda x: neighbor_sum(x, graph).pow(3), x)
 
 
-def test_maxima_over_neighbours(tiny_chunks):
+def test_maxima_over_neighbors(tiny_chunks):
     graph, x = graph_of(2, 5, 2), torch.randn(10, 2, dtype=torch.float64)
-    assert torch.equal(neighbour_max(x, graph), x[graph.sources].max(1).values)
+    assert torch.equal(neighbor_max(x, graph), x[graph.sources].max(1).values)
     x.requires_grad_()
-    assert torch.autograd.gradcheck(lambda x: neighbour_max(x, graph), x)
-    assert torch.autograd.gradgradcheck(lambda x: neighbour_max(x, graph).pow(3), x)
+    assert torch.autograd.gradcheck(lambda x: neighbor_max(x, graph), x)
+    assert torch.autograd.gradgradcheck(lambda x: neighbor_max(x, graph).pow(3), x)
 
 
-def test_a_tied_maximum_sends_its_gradient_to_one_neighbour():
+def test_a_tied_maximum_sends_its_gradient_to_one_neighbor():
     graph, x = graph_of(2, 6, 3), torch.ones(12, 2, dtype=torch.float64, requires_grad=True)
-    neighbour_max(x, graph).sum().backward()
+    neighbor_max(x, graph).sum().backward()
     assert x.grad.sum() == 24
 
 
-@pytest.mark.parametrize("moves", [False, True])
-def test_messages_have_exact_first_and_second_derivatives(moves, tiny_chunks):
+@pytest.mark.parametrize("coordinate_update", [False, True])
+def test_messages_have_exact_first_and_second_derivatives(coordinate_update, tiny_chunks):
     torch.manual_seed(0)
     graph, width = graph_of(2, 4, 2), 2
     shapes = [(8, width), (8, width), (8, 3), (width,), (width, width), (width,)]
-    shapes += [(width, width), (width,), (1, width)] if moves else []
+    shapes += [(width, width), (width,), (1, width)] if coordinate_update else []
     tensors = [torch.randn(s, dtype=torch.float64, requires_grad=True) for s in shapes]
     for ours, plain in zip(
         message_sums(graph, *tensors), plain_messages(graph.sources, *tensors), strict=True

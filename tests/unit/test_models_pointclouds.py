@@ -84,11 +84,11 @@ def test_clouds_do_not_see_each_other_in_eval_mode(architecture):
 
 
 @architectures
-def test_boundary_and_representations(architecture):
+def test_first_and_last_layers_and_representations(architecture):
     model, points = tiny(architecture), clouds()
     modules = dict(model.named_modules())
-    assert set(model.boundary) <= set(modules)
-    assert modules[model.boundary[-1]].out_features == 3
+    assert set(model.non_hidden) <= set(modules)
+    assert modules[model.non_hidden[-1]].out_features == 3
 
     seen = {}
     for name, module in model.representations().items():

@@ -26,22 +26,25 @@ def network():
         nn.Linear(32, 7),
         nn.Linear(7, 3),
     )
-    net.boundary = ("5",)
+    net.non_hidden = ("5",)
     return net
 
 
 def test_split_follows_the_rule():
     split = split_parameters(network())
-    assert split["muon"] == ["1.weight", "3.weight"]  # no embedding, no boundary, no side below 8
+    assert split["muon"] == [
+        "1.weight",
+        "3.weight",
+    ]  # no embedding, output or side below 8
     assert sorted(split["muon"] + split["adamw"]) == sorted(
         n for n, _ in network().named_parameters()
     )
     assert split_parameters(network(), min_side=7)["muon"] == ["1.weight", "3.weight", "4.weight"]
 
 
-def test_a_boundary_name_is_a_module_not_a_prefix():
+def test_a_non_hidden_name_is_a_module_not_a_prefix():
     net = nn.ModuleDict({"layer": nn.Linear(8, 8), "layer2": nn.Linear(8, 8)})
-    net.boundary = ("layer",)
+    net.non_hidden = ("layer",)
     assert split_parameters(net)["muon"] == ["layer2.weight"]
 
 
@@ -52,8 +55,8 @@ def test_split_of_the_point_cloud_networks(name):
     sizes = dict(model.named_parameters())
     assert sorted(split["muon"] + split["adamw"]) == sorted(sizes)
     assert all(sizes[n].ndim == 2 and min(sizes[n].shape) >= 8 for n in split["muon"])
-    for boundary in model.boundary:
-        assert not any(n.startswith(f"{boundary}.") for n in split["muon"])
+    for name in model.non_hidden:
+        assert not any(n.startswith(f"{name}.") for n in split["muon"])
     assert not any(sizes[n].shape[1] == 3 for n in split["muon"])  # coordinates in
     assert not any(sizes[n].shape[0] == 40 for n in split["muon"])  # classes out
     # most of a network is hidden matrices: the study compares what happens to those
@@ -75,7 +78,7 @@ def test_split_of_the_molecular_networks(name):
     tables = [f"{n}.weight" for n, m in model.named_modules() if isinstance(m, nn.Embedding)]
     assert tables
     assert set(tables) <= set(split["adamw"])
-    outside = tuple(f"{boundary}." for boundary in model.boundary)
+    outside = tuple(f"{name}." for name in model.non_hidden)
     assert not any(n.startswith(outside) for n in split["muon"])
     hidden = sum(sizes[n].numel() for n in split["muon"])
     assert hidden > 0.85 * sum(p.numel() for p in sizes.values())

@@ -243,7 +243,7 @@ def test_another_error_is_not_taken_for_one_of_memory():
         train(task)
 
 
-def test_a_single_left_over_sample_joins_its_neighbour():
+def test_a_single_left_over_sample_joins_its_neighbor():
     plan = [torch.arange(0, 8), torch.arange(8, 16), torch.tensor([16])]
     joined = join_singles(plan)
     assert [len(i) for i in joined] == [8, 9]

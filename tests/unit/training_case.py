@@ -67,7 +67,7 @@ class Blobs(Dataset):
 class Plain(nn.Module):
     """Squares of features, pooled: no batch statistics; dropout on request."""
 
-    boundary = ("head",)
+    non_hidden = ("head",)
 
     def __init__(self, dropout: float = 0.0):
         super().__init__()

@@ -111,3 +111,19 @@ def resolve_device(name: str) -> Any:
     elif name != "cpu":
         raise DeviceError(f"device: {name!r} is unknown; use auto, cpu, cuda or cuda:N.")
     return torch.device(name)
+
+
+@contextmanager
+def matmul_precision(level: str, device: Any) -> Iterator[None]:
+    """Within the block, float32 products on CUDA at torch's precision ``level``."""
+    import torch
+
+    if device.type != "cuda":
+        yield
+        return
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision(level)
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(before)

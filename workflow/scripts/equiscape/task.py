@@ -4,7 +4,9 @@ Training and every analysis know a task only through this class, so each new arc
 set gets all of them at once.
 """
 
+import inspect
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +19,7 @@ from equiscape.data.base import Batch, Dataset, Split
 from equiscape.errors import CheckpointError, ConfigError
 from equiscape.io import load_checkpoint, read_json
 from equiscape.metric import Metric
-from equiscape.models.neighbours import NeighbourTables
+from equiscape.ops.neighbors import NeighborTables, knn
 from equiscape.registry import lookup
 
 
@@ -38,7 +40,7 @@ class Task:
         self.training: dict[str, Any] = dict(entry.get("training") or {})
         self.dataset = dataset
         self.device = torch.device(device)
-        self._neighbours: dict[Split, NeighbourTables] = {}
+        self._neighbors: dict[Split, NeighborTables] = {}
 
     @property
     def metric(self) -> Metric:
@@ -120,20 +122,46 @@ class Task:
         """``batch`` under the task's ``training.augmentation``."""
         return self.dataset.augment(batch, self.training.get("augmentation") or {}, generator)
 
-    def loss(self, model: nn.Module, batch: Batch, label_smoothing: float = 0.0) -> Tensor:
-        """Mean loss over the ``batch.size`` samples, a scalar with gradient."""
-        output = self._forward(model, batch)
+    def loss(
+        self,
+        model: nn.Module,
+        batch: Batch,
+        label_smoothing: float = 0.0,
+        keep_edges: bool = False,
+    ) -> Tensor:
+        """Mean loss over the ``batch.size`` samples, a scalar with gradient.
+
+        ``keep_edges`` is for many second derivatives of one loss: networks that can keep what has
+        a value for every edge do so, which costs memory and halves the time of each.
+        """
+        output = self.output(model, batch, keep_edges)
         return self.dataset.objective.loss(output, batch.target, label_smoothing)
 
-    def _forward(self, model: nn.Module, batch: Batch) -> Tensor:
-        """The network's output; neighbours in clouds of the data set are searched once for each."""
-        if batch.own is None:
-            return model(*batch.inputs)
-        split, rows, on_device = batch.own
-        if split not in self._neighbours:
-            self._neighbours[split] = NeighbourTables(self.dataset.size(split))
-        with self._neighbours[split].serving(batch.inputs[0], rows, on_device):
-            return model(*batch.inputs)
+    def output(self, model: nn.Module, batch: Batch, keep_edges: bool = False) -> Tensor:
+        """The network's output ``[size, num_outputs]``; see :meth:`loss` for ``keep_edges``."""
+        if batch.rows is not None:
+            batch = self.with_neighbors(model, batch)
+        if keep_edges and "keep_edges" in inspect.signature(model.forward).parameters:
+            return model(*batch.inputs, keep_edges=True)
+        return model(*batch.inputs)
+
+    def with_neighbors(self, model: nn.Module, batch: Batch) -> Batch:
+        """``batch`` with the neighbors of its points, if ``model`` starts from them.
+
+        Those of the data set's own clouds are searched once for each cloud. For other clouds it
+        pays where several passes read the same batch; else the network searches by itself.
+        """
+        wanted = getattr(model, "neighborhood", None)
+        if wanted is None or len(batch.inputs) > 1:
+            return batch
+        (points,) = batch.inputs
+        if batch.rows is None:
+            return replace(batch, inputs=(points, knn(points, *wanted)))
+        split, rows, on_device = batch.rows
+        if split not in self._neighbors:
+            self._neighbors[split] = NeighborTables(self.dataset.size(split))
+        found = self._neighbors[split].find(points, rows, on_device, *wanted)
+        return replace(batch, inputs=(points, found))
 
     @torch.no_grad()
     def evaluate(self, model: nn.Module, split: Split) -> dict[str, float]:
@@ -148,7 +176,7 @@ class Task:
         try:
             outputs, targets, losses, sizes = [], [], [], []
             for batch in batches:
-                output = self._forward(model, batch)
+                output = self.output(model, batch)
                 losses.append(self.dataset.objective.loss(output, batch.target).double())
                 sizes.append(batch.size)
                 outputs.append(output)

@@ -13,7 +13,7 @@ Split = Literal["train", "validation", "test"]
 
 @dataclass(frozen=True)
 class Batch:
-    """Samples on their way through a network.
+    """A batch of samples.
 
     Attributes:
         inputs: positional arguments of the network's ``forward``.
@@ -21,7 +21,7 @@ class Batch:
         size: the number of samples that a loss averages over.
         graph: ``[nodes]`` index of every node's sample in a sparse batch of graphs; None for
             dense point clouds.
-        own: of point clouds that are the data set's own, not transformed: their split, and their
+        rows: of point clouds that are the data set's own, not transformed: their split, and their
             indices in it, on the CPU and on the device.
     """
 
@@ -29,7 +29,7 @@ class Batch:
     target: Tensor
     size: int
     graph: Tensor | None = None
-    own: tuple[Split, Tensor, Tensor] | None = None
+    rows: tuple[Split, Tensor, Tensor] | None = None
 
 
 def upload(indices: Tensor, device: torch.device) -> Tensor:

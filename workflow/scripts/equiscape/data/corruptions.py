@@ -187,7 +187,7 @@ def radial(points: np.ndarray, inverse: bool) -> np.ndarray:
 
 
 def cutout(points: np.ndarray, severity: int, draws: Draws) -> np.ndarray:
-    """Holes: the nearest neighbours of random points are gone."""
+    """Holes: the nearest neighbors of random points are gone."""
     size = of_1024(30, points.shape[1])
     for _ in range((2, 3, 5, 7, 10)[severity - 1]):
         points = without(points, nearest(points, draws.indices(points.shape[1]), size))
@@ -195,7 +195,7 @@ def cutout(points: np.ndarray, severity: int, draws: Draws) -> np.ndarray:
 
 
 def density(points: np.ndarray, severity: int, draws: Draws) -> np.ndarray:
-    """Thin patches: three quarters of the neighbours of random points are gone."""
+    """Thin patches: three quarters of the neighbors of random points are gone."""
     size, lost = of_1024(100, points.shape[1]), of_1024(75, points.shape[1])
     for _ in range(severity):
         patch = nearest(points, draws.indices(points.shape[1]), size)

@@ -1,4 +1,4 @@
-"""Array operations on many small graphs at once: ranges, neighbour lists, random walks.
+"""Array operations on many small graphs at once: ranges, neighbor lists, random walks.
 
 A list of graphs is stored flat, the elements of graph g at ``ptr[g]:ptr[g + 1]``. Work goes over
 groups of graphs, so that no Python loop runs over single ones.
@@ -41,7 +41,7 @@ def blocks_of_size(counts: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
 def radius_edges(
     positions: np.ndarray, node_ptr: np.ndarray, cutoff: float
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Neighbour lists of molecules: all ordered pairs closer than ``cutoff``, with self-loops.
+    """Neighbor lists of molecules: all ordered pairs closer than ``cutoff``, with self-loops.
 
     Args:
         positions: ``[N, 3]``.

@@ -369,7 +369,7 @@ def dataset(
     molecules = read_molecules(path)
     if "cutoff" in entry and float(entry["cutoff"]) != molecules.cutoff:
         raise ConfigError(
-            f"cutoff: {path} holds neighbours up to {molecules.cutoff:g}, not {entry['cutoff']}; "
+            f"cutoff: {path} holds neighbors up to {molecules.cutoff:g}, not {entry['cutoff']}; "
             "set it in the data set's entry, which prepares the file again."
         )
     budget = entry.get("node_budget")

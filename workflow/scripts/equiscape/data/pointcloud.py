@@ -194,7 +194,7 @@ class PointClouds(Dataset):
             inputs=(every[:, : self.number],),
             target=labels[indices],
             size=len(indices),
-            own=(split, rows, indices),
+            rows=(split, rows, indices),
             every_point=every if self.sample_points and split == "train" else None,
         )
 

@@ -1,7 +1,7 @@
 """A generated shape data set: parametric solids and assemblies that are hard to tell apart.
 
 Every object has random proportions, is tapered, twisted and bent, is sampled unevenly and with
-noise, and stands at a random angle about a slightly tilted vertical axis. Neighbouring classes
+noise, and stands at a random angle about a slightly tilted vertical axis. Neighboring classes
 share proportions on purpose (a flat frustum and a cylinder, a stool and a round table), so that
 no network reaches 100 %. The data are written in ModelNet40's HDF5 layout and prepared from there
 by the code that prepares ModelNet40.

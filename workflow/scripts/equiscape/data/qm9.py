@@ -45,7 +45,7 @@ RAW = ("gdb9.sdf", "gdb9.sdf.csv", "uncharacterized.txt")
 
 
 def prepare(entry: dict[str, Any], source: Path | None, output: Path) -> None:
-    """Write the prepared file: targets, atom references, neighbour lists and splits.
+    """Write the prepared file: targets, atom references, neighbor lists and splits.
 
     Args:
         entry: ``cutoff`` (5 Angstrom), ``splits`` (train 110,000, validation 10,000, the rest

@@ -5,8 +5,8 @@ the matrix itself is never built. The gradient's graph of a chunk of samples is 
 where memory allows; each product is then one backward pass through it.
 """
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import replace
 from fnmatch import fnmatchcase
@@ -18,7 +18,6 @@ from torch import Tensor, nn
 from equiscape.data.base import Batch
 from equiscape.errors import ConfigError, EquiscapeError
 from equiscape.landscape.operators import SymmetricOperator
-from equiscape.models.messages import edges_kept
 from equiscape.task import Task
 
 DTYPES = {"float32": torch.float32, "float64": torch.float64}
@@ -87,7 +86,7 @@ class TrainingLoss:
         self.graph_memory = _default_memory(self.device) if graph_memory is None else graph_memory
         self.kept_bytes = 0
         self._kept: list[list[Tensor | None]] | None = None
-        self._form: Callable[[], AbstractContextManager] = nullcontext
+        self._keep_edges = False
         self.operator = SymmetricOperator(self.size, self._products, self.dtype, self.device)
 
     def vector(self) -> Tensor:
@@ -106,7 +105,7 @@ class TrainingLoss:
     def _linearise(self) -> tuple[float, Tensor]:
         self._kept, self.kept_bytes = [], 0
         keep, value = True, 0.0
-        self._form = edges_kept if self._edges_fit() else nullcontext
+        self._keep_edges = self._edges_fit()
         total = torch.zeros(self.size, dtype=torch.float64, device=self.device)
         used = [False] * len(self.parameters)
         for batch in self.batches():
@@ -131,15 +130,16 @@ class TrainingLoss:
         question is only whether the one chunk in work fits beside those that are kept.
         """
         batch = cast(self.task.batch(self.split, self.plan[0][:1]), self.dtype)
-        self._form = edges_kept
+        self._keep_edges = True
         with _saved_bytes() as saved:
             self._gradient_graph(batch)
         return saved["bytes"] * len(self.plan[0]) <= self.graph_memory / 3
 
     def _gradient_graph(self, batch: Batch) -> tuple[Tensor, list[Tensor | None]]:
         """This chunk's share of the mean loss, and its gradient with a graph."""
-        with self._form(), torch.enable_grad():
-            loss = self.task.loss(self.model, batch) * (batch.size / self.samples)
+        with torch.enable_grad():
+            loss = self.task.loss(self.model, batch, keep_edges=self._keep_edges)
+            loss = loss * (batch.size / self.samples)
             gradients = torch.autograd.grad(
                 loss, self.parameters, create_graph=True, allow_unused=True
             )

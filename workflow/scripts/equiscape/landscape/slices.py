@@ -109,7 +109,7 @@ def measure_slice(task: Task, model: nn.Module, settings: Mapping[str, Any]) -> 
         for j, y in enumerate(axis):
             for i, x in enumerate(axis):
                 _move(parameters, center, along_x, along_y, float(x), float(y))
-                point = task.score(model, batches)  # the input's neighbours are searched once
+                point = task.score(model, batches)  # the input's neighbors are searched once
                 loss[j, i], score[j, i] = point["loss"], point["score"]
     finally:
         with torch.no_grad():

@@ -3,7 +3,12 @@
 A network is built from keyword settings whose defaults are the published ones and has
 
 * ``forward(*batch.inputs) -> [size, num_outputs]``;
-* ``boundary``: names of the submodules that are its first or last layers;
+* ``non_hidden``: names of the submodules that are its first or last layers;
+* ``neighborhood`` (networks on clouds that start from nearest neighbors): ``(k, include_self)``, as
+  :func:`equiscape.ops.neighbors.knn` takes them. ``forward`` then takes the neighbors
+  ``[size, points, k]`` after the points, and searches them where they are not given;
+* ``keep_edges``, an optional keyword of ``forward``: keep what has a row for every edge instead of
+  computing it again in the backward pass;
 * ``representations()``: ordered names and modules; a module's output (its first element if it is a
   tuple) is that layer's representation, ``[size, points, channels]``, ``[nodes, channels]`` or
   ``[size, channels]``, and the last entry is the network's own pooling;

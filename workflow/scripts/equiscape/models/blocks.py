@@ -8,27 +8,29 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from equiscape.errors import ConfigError
-from equiscape.models.neighbours import chunk_size, first_maximum, full_products, transformed
+from equiscape.ops.chunks import chunk_size, first_maximum, transformed
+from equiscape.ops.moments import moments
+from equiscape.ops.precision import full_products
 
 
-def whole(name: str, value: object) -> int:
-    """``value`` if it is a positive whole number.
+def positive_int(name: str, value: object) -> int:
+    """``value`` if it is a positive integer.
 
     Raises:
         ConfigError: it is not; the message names the setting.
     """
     if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise ConfigError(f"model.{name}: {value!r} is not a positive whole number.")
+        raise ConfigError(f"model.{name}: {value!r} is not a positive integer.")
     return value
 
 
-def wholes(name: str, values: object, at_least: int = 0) -> tuple[int, ...]:
-    """``values`` as a tuple of at least so many positive whole numbers, or a ConfigError."""
+def positive_ints(name: str, values: object, at_least: int = 0) -> tuple[int, ...]:
+    """``values`` as a tuple of at least so many positive integers, or a ConfigError."""
     if not isinstance(values, Sequence) or isinstance(values, str) or len(values) < at_least:
         raise ConfigError(
-            f"model.{name}: {values!r} is not a list of {at_least} or more positive whole numbers."
+            f"model.{name}: {values!r} is not a list of {at_least} or more positive integers."
         )
-    return tuple(whole(name, value) for value in values)
+    return tuple(positive_int(name, value) for value in values)
 
 
 def fraction(name: str, value: object) -> float:
@@ -73,27 +75,6 @@ class FoldedNorm(nn.BatchNorm1d):
         self.num_batches_tracked.add_(1)
         self.running_mean.lerp_(mean.to(self.running_mean.dtype), self.momentum)
         self.running_var.lerp_(variance.to(self.running_var.dtype), self.momentum)
-
-
-def node_counts(graph: Tensor, size: int) -> Tensor:
-    """``[size]`` nodes of each graph, from the graph of each node; unlike ``bincount`` on CUDA, the
-    host does not wait for it.
-    """
-    return graph.new_zeros(size).index_add_(0, graph, torch.ones_like(graph))
-
-
-def moments(rows: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean ``[C]`` and biased covariance ``[C, C]`` of ``[count, C]``, in full precision."""
-    with full_products(rows.device):
-        rows = full_precision(rows)
-        mean = rows.mean(0)
-        centred = rows - mean
-        return mean, centred.mT @ centred / len(rows)
-
-
-def full_precision(x: Tensor) -> Tensor:
-    """``x`` in float32 where it came in half precision."""
-    return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
 
 
 class PointLayer(nn.Module):

@@ -13,17 +13,17 @@ from equiscape.models.blocks import (
     MaxMeanPool,
     PointLayer,
     fraction,
-    full_precision,
-    whole,
-    wholes,
+    positive_int,
+    positive_ints,
 )
-from equiscape.models.neighbours import Graph, knn, neighbour_max, neighbour_sum
+from equiscape.ops.moments import edge_moments
+from equiscape.ops.neighbors import Graph, knn, neighbor_max
 
 SLOPE = 0.2  # of every LeakyReLU
 
 
 class EdgeConv(nn.Module):
-    """``x_i' = max_j leaky_relu(norm(W [x_j - x_i, x_i]))`` over the neighbours j of i.
+    """``x_i' = max_j leaky_relu(norm(W [x_j - x_i, x_i]))`` over the neighbors j of i.
 
     With W = [A, B] the product is ``A x_j + (B - A) x_i``: one product a node instead of one an
     edge. Folding the norm into W leaves a maximum of ``A' x_j`` alone, for the rest does not depend
@@ -35,38 +35,16 @@ class EdgeConv(nn.Module):
         self.linear = nn.Linear(2 * channels_in, channels_out, bias=False)
         self.norm = FoldedNorm(channels_out)
 
-    def forward(self, x: Tensor, neighbours: Tensor) -> Tensor:
+    def forward(self, x: Tensor, neighbors: Tensor) -> Tensor:
         """``[B, N, channels_in]`` and ``[B, N, k]`` to ``[B, N, channels_out]``."""
-        graph, nodes = Graph(neighbours), x.flatten(0, 1)
-        difference, own = self.linear.weight.chunk(2, dim=1)
-        weight = torch.cat([difference, own - difference], dim=1)  # on [x_j, x_i]
+        graph, nodes = Graph(neighbors), x.flatten(0, 1)
+        difference, receiver = self.linear.weight.chunk(2, dim=1)
+        weight = torch.cat([difference, receiver - difference], dim=1)  # on [x_j, x_i]
         statistics = edge_moments(nodes, graph) if self.norm.training else None
         weight, bias = self.norm(weight, statistics, graph.nodes * graph.k)
-        other, own = weight.chunk(2, dim=1)
-        y = neighbour_max(F.linear(nodes, other), graph) + F.linear(nodes, own, bias)
+        sender, receiver = weight.chunk(2, dim=1)
+        y = neighbor_max(F.linear(nodes, sender), graph) + F.linear(nodes, receiver, bias)
         return F.leaky_relu(y, SLOPE, inplace=True).view(*x.shape[:2], -1)
-
-
-def edge_moments(x: Tensor, graph: Graph) -> tuple[Tensor, Tensor]:
-    """Mean ``[2 C]`` and biased covariance ``[2 C, 2 C]`` of ``[x_j, x_i]`` over all edges.
-
-    A node counts as x_i once for each of its k neighbours and as x_j once for each node that it is
-    a neighbour of, so sums over edges are weighted sums over the nodes ``x [nodes, C]``.
-    """
-    with torch.autocast(x.device.type, enabled=False):
-        x = full_precision(x)
-        center = x.mean(0)
-        x = x - center
-        degree = neighbour_sum(torch.ones_like(x[:, :1]), graph, transposed=True)
-        edges = graph.nodes * graph.k
-        sent = (degree * x).sum(0) / edges
-        others = x.mT @ (degree * x) / edges - torch.outer(sent, sent)
-        mixed = neighbour_sum(x, graph).mT @ x / edges  # the mean of x_i is zero
-        own = x.mT @ x / graph.nodes
-        covariance = torch.cat(
-            [torch.cat([others, mixed], dim=1), torch.cat([mixed.mT, own], dim=1)]
-        )
-        return torch.cat([center + sent, center]), covariance
 
 
 class DGCNN(nn.Module):
@@ -75,7 +53,7 @@ class DGCNN(nn.Module):
     Args:
         num_outputs: classes.
         channels: widths of the edge convolutions; all are concatenated before the embedding.
-        k: nearest neighbours of a point, itself included, in the space of each layer's input.
+        k: nearest neighbors of a point, itself included, in the space of each layer's input.
         embedding: width of the layer that is pooled.
         head: widths of the classifier's hidden layers.
         dropout: in the classifier.
@@ -92,29 +70,41 @@ class DGCNN(nn.Module):
         dropout: float = 0.5,
     ):
         super().__init__()
-        channels = wholes("channels", channels, at_least=1)
-        head = wholes("head", head)
-        self.k = whole("k", k)
+        channels = positive_ints("channels", channels, at_least=1)
+        head = positive_ints("head", head)
+        self.k = positive_int("k", k)
         self.edges = nn.ModuleList(EdgeConv(a, b) for a, b in pairwise((3, *channels)))
-        self.embedding = PointLayer(sum(channels), whole("embedding", embedding), SLOPE)
+        self.embedding = PointLayer(sum(channels), positive_int("embedding", embedding), SLOPE)
         self.pool = MaxMeanPool()
         self.head = Head(
             (2 * embedding, *head),
-            whole("num_outputs", num_outputs),
+            positive_int("num_outputs", num_outputs),
             activation=nn.LeakyReLU(SLOPE),
             dropout=fraction("dropout", dropout),
             bias=[i > 0 for i in range(len(head))],  # as published: the first has none
         )
-        self.boundary = ("edges.0", "head.output")
+        self.non_hidden = ("edges.0", "head.output")
 
     def representations(self) -> dict[str, nn.Module]:
         """Every edge convolution as ``[B, N, C]``; the embedding pooled, as ``[B, 2 C]``."""
         return {f"edges.{i}": edge for i, edge in enumerate(self.edges)} | {"pool": self.pool}
 
-    def forward(self, points: Tensor) -> Tensor:
-        """``[clouds, points, 3]`` coordinates to ``[clouds, num_outputs]`` logits."""
+    @property
+    def neighborhood(self) -> tuple[int, bool]:
+        """Neighbors of each input point, and whether the point itself is one of them."""
+        return self.k, True
+
+    def forward(self, points: Tensor, neighbors: Tensor | None = None) -> Tensor:
+        """Logits ``[clouds, num_outputs]``.
+
+        Args:
+            points: ``[clouds, points, 3]`` coordinates.
+            neighbors: ``[clouds, points, k]`` of the input points; searched if None.
+        """
         x, outputs = points, []
         for edge in self.edges:
-            x = edge(x, knn(x, self.k, include_self=True))
+            if neighbors is None:
+                neighbors = knn(x, self.k, include_self=True)
+            x, neighbors = edge(x, neighbors), None
             outputs.append(x)
         return self.head(self.pool(self.embedding(torch.cat(outputs, dim=-1))))

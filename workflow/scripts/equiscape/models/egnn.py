@@ -12,23 +12,24 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from equiscape.models.blocks import Head, MaxMeanPool, fraction, whole, wholes
-from equiscape.models.messages import message_sums
-from equiscape.models.neighbours import Graph, knn
+from equiscape.models.blocks import Head, MaxMeanPool, fraction, positive_int, positive_ints
+from equiscape.ops.messages import message_sums
+from equiscape.ops.neighbors import Graph, knn
 
 
 class EGNNLayer(nn.Module):
-    """Equations 3 to 6 of the paper, over the neighbours j of every point i::
+    """Equations 3 to 6 of the paper, over the neighbors j of every point i::
 
         m_ij = phi_e(h_i, h_j, |x_i - x_j|^2)
         x_i  = x_i + mean_j (x_i - x_j) phi_x(m_ij)
         h_i  = h_i + phi_h(h_i, sum_j m_ij)
 
-    29,120 parameters at 64 channels. With ``moves=False`` there is no phi_x and x stays: so is the
-    last layer of a network with an invariant head, which would never give phi_x a gradient.
+    29,120 parameters at 64 channels. With ``coordinate_update=False`` there is no phi_x and x
+    stays: so is the last layer of a network with an invariant head, which would never give phi_x a
+    gradient.
     """
 
-    def __init__(self, hidden: int, moves: bool = True):
+    def __init__(self, hidden: int, coordinate_update: bool = True):
         super().__init__()
         self.phi_e = nn.Sequential(
             nn.Linear(2 * hidden + 1, hidden), nn.SiLU(), nn.Linear(hidden, hidden), nn.SiLU()
@@ -37,31 +38,34 @@ class EGNNLayer(nn.Module):
             nn.Linear(2 * hidden, hidden), nn.SiLU(), nn.Linear(hidden, hidden)
         )
         self.phi_x = None
-        if moves:
+        if coordinate_update:
             self.phi_x = nn.Sequential(
                 nn.Linear(hidden, hidden), nn.SiLU(), nn.Linear(hidden, 1, bias=False)
             )
             nn.init.xavier_uniform_(self.phi_x[2].weight, gain=0.001)
 
-    def forward(self, h: Tensor, x: Tensor, graph: Graph) -> tuple[Tensor, Tensor]:
+    def forward(
+        self, h: Tensor, x: Tensor, graph: Graph, keep_edges: bool = False
+    ) -> tuple[Tensor, Tensor]:
         """``h [B, N, H]`` and ``x [B, N, 3]`` to the new h and x."""
         hidden, nodes, coordinates = h.shape[2], h.flatten(0, 1), x.flatten(0, 1)
         first, second = self.phi_e[0], self.phi_e[2]
         # the first layer's product once a node, not once an edge
-        own, other, distance = first.weight.split([hidden, hidden, 1], dim=1)
+        receiver, sender, distance = first.weight.split([hidden, hidden, 1], dim=1)
         phi_x = () if self.phi_x is None else tuple(self.phi_x.parameters())
-        messages, *moves = message_sums(
+        messages, *coordinate_update = message_sums(
             graph,
-            F.linear(nodes, own, first.bias),
-            F.linear(nodes, other),
+            F.linear(nodes, receiver, first.bias),
+            F.linear(nodes, sender),
             coordinates,
             distance.squeeze(1),
             second.weight,
             second.bias,
             *phi_x,
+            keep_edges=keep_edges,
         )
-        if moves:
-            x = x + moves[0].view_as(x)
+        if coordinate_update:
+            x = x + coordinate_update[0].view_as(x)
         return h + self.phi_h(torch.cat([nodes, messages], dim=1)).view_as(h), x
 
 
@@ -72,7 +76,7 @@ class EGNN(nn.Module):
         num_outputs: classes.
         hidden: channels of h and of every message.
         layers: of message passing.
-        k: nearest neighbours of a point in the input cloud, itself excluded.
+        k: nearest neighbors of a point in the input cloud, itself excluded.
         head: widths of the classifier's hidden layers.
         dropout: in the classifier.
     """
@@ -88,35 +92,54 @@ class EGNN(nn.Module):
         dropout: float = 0.0,
     ):
         super().__init__()
-        hidden, layers = whole("hidden", hidden), whole("layers", layers)
-        self.k = whole("k", k)
+        hidden, layers = positive_int("hidden", hidden), positive_int("layers", layers)
+        self.k = positive_int("k", k)
         self.embedding = nn.Linear(1, hidden)
-        self.layers = nn.ModuleList(EGNNLayer(hidden, moves=i < layers - 1) for i in range(layers))
+        self.layers = nn.ModuleList(
+            EGNNLayer(hidden, coordinate_update=i < layers - 1) for i in range(layers)
+        )
         self.pool = MaxMeanPool()
         self.head = Head(
-            (2 * hidden, *wholes("head", head)),
-            whole("num_outputs", num_outputs),
+            (2 * hidden, *positive_ints("head", head)),
+            positive_int("num_outputs", num_outputs),
             activation=nn.SiLU(),
             dropout=fraction("dropout", dropout),
             norm=False,
         )
-        self.boundary = ("embedding", "head.output")
+        self.non_hidden = ("embedding", "head.output")
 
     def representations(self) -> dict[str, nn.Module]:
         """The features h after each layer as ``[B, N, H]``, then pooled as ``[B, 2 H]``."""
         return {f"layers.{i}": layer for i, layer in enumerate(self.layers)} | {"pool": self.pool}
 
-    def embed(self, points: Tensor) -> tuple[Tensor, list[Tensor]]:
+    @property
+    def neighborhood(self) -> tuple[int, bool]:
+        """Neighbors of each input point, and whether the point itself is one of them."""
+        return self.k, False
+
+    def embed(
+        self, points: Tensor, neighbors: Tensor | None = None, keep_edges: bool = False
+    ) -> tuple[Tensor, list[Tensor]]:
         """The final features ``[B, N, H]`` and the coordinates ``[B, N, 3]`` after each layer."""
-        graph = Graph(knn(points, self.k, include_self=False))  # fixed: one for all layers
+        if neighbors is None:
+            neighbors = knn(points, self.k, include_self=False)
+        graph = Graph(neighbors)  # fixed: one for all layers
         x, trajectory = points, []
         h = self.embedding((x - x.mean(1, keepdim=True)).norm(dim=-1, keepdim=True))
         for layer in self.layers:
-            h, x = layer(h, x, graph)
+            h, x = layer(h, x, graph, keep_edges)
             trajectory.append(x)
         return h, trajectory
 
-    def forward(self, points: Tensor) -> Tensor:
-        """``[clouds, points, 3]`` coordinates to ``[clouds, num_outputs]`` logits."""
-        h, _ = self.embed(points)
+    def forward(
+        self, points: Tensor, neighbors: Tensor | None = None, keep_edges: bool = False
+    ) -> Tensor:
+        """Logits ``[clouds, num_outputs]``.
+
+        Args:
+            points: ``[clouds, points, 3]`` coordinates.
+            neighbors: ``[clouds, points, k]``; searched if None.
+            keep_edges: see :func:`equiscape.ops.messages.message_sums`.
+        """
+        h, _ = self.embed(points, neighbors, keep_edges)
         return self.head(self.pool(h))

@@ -10,7 +10,8 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
-from equiscape.models.blocks import fraction, node_counts, whole, wholes
+from equiscape.models.blocks import fraction, positive_int, positive_ints
+from equiscape.ops.chunks import node_counts
 from equiscape.registry import unknown
 
 ACTIVATIONS = {"gelu": nn.GELU, "relu": nn.ReLU}
@@ -128,27 +129,27 @@ class GINE(nn.Module):
         head: Sequence[int] = (160, 160),
     ):
         super().__init__()
-        hidden, dropout = whole("hidden", hidden), fraction("dropout", dropout)
+        hidden, dropout = positive_int("hidden", hidden), fraction("dropout", dropout)
         if activation not in ACTIVATIONS:
             raise unknown(activation, ACTIVATIONS, "model.activation")
         if readout not in READOUTS:
             raise unknown(readout, READOUTS, "model.readout")
-        encoded = whole("walk_channels", walk_channels) if walk_steps else 0
+        encoded = positive_int("walk_channels", walk_channels) if walk_steps else 0
         self.nodes = CategoricalEncoder(node_categories, hidden - encoded)
         self.walks = WalkEncoder(walk_steps, encoded) if walk_steps else None
         self.edges = CategoricalEncoder(edge_categories, hidden)
         self.layers = nn.ModuleList(
             GINELayer(hidden, activation, dropout, norm, residual)
-            for _ in range(whole("layers", layers))
+            for _ in range(positive_int("layers", layers))
         )
         self.pool = Readout(readout)
-        widths = (hidden, *wholes("head", head))
+        widths = (hidden, *positive_ints("head", head))
         self.head = nn.Sequential()
         for before, after in pairwise(widths):
             self.head.append(nn.Linear(before, after))
             self.head.append(ACTIVATIONS[activation]())
-        self.output = nn.Linear(widths[-1], whole("num_outputs", num_outputs))
-        self.boundary = ("nodes", "walks", "edges", "output")
+        self.output = nn.Linear(widths[-1], positive_int("num_outputs", num_outputs))
+        self.non_hidden = ("nodes", "walks", "edges", "output")
 
     def representations(self) -> dict[str, nn.Module]:
         """The features ``[N, d]`` after each layer, then pooled as ``[size, d]``."""

@@ -2,7 +2,7 @@
 
 Every atom i carries invariant channels ``h_i [d]`` and steerable ones ``X_i [M, d]``, whose M rows
 are the components of degree l = 1 .. L: under a rotation they turn by the Wigner matrix of their
-degree. Every pair of neighbours (i, j) carries invariant channels ``t_ij [d]``. A layer is
+degree. Every pair of neighbors (i, j) carries invariant channels ``t_ij [d]``. A layer is
 
 * attention (GATA), which moves messages along the edges,
 * refinement of the edges (HTR) by inner products of the steerable channels at their two ends,
@@ -10,7 +10,7 @@ degree. Every pair of neighbours (i, j) carries invariant channels ``t_ij [d]``.
 
 Products of degrees are inner products alone, so no Clebsch-Gordan coefficients are needed.
 
-Sums over neighbours are batched matrix products over all pairs of a molecule (see
+Sums over neighbors are batched matrix products over all pairs of a molecule (see
 :mod:`equiscape.models.molecular_pairs`), so the tensors ``[edges, M, d]`` of a gather and scatter,
 an order of magnitude wider than all others, never exist. The heads are in
 :mod:`equiscape.models.molecular_heads`.
@@ -23,7 +23,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from equiscape.errors import ConfigError
-from equiscape.models.blocks import fraction, whole
+from equiscape.models.blocks import fraction, positive_int
 from equiscape.models.molecular_heads import build_head
 from equiscape.models.molecular_pairs import Pairs, RadialBasis, degree_rows, geometry
 
@@ -56,8 +56,8 @@ class Start(nn.Module):
     def __init__(self, hidden: int, radial: int, elements: int):
         super().__init__()
         self.atom = nn.Embedding(elements, hidden)
-        self.neighbour = nn.Embedding(elements, hidden)
-        self.neighbour_filter = nn.Linear(radial, hidden)
+        self.neighbor = nn.Embedding(elements, hidden)
+        self.neighbor_filter = nn.Linear(radial, hidden)
         self.combine = nn.Sequential(
             nn.Linear(2 * hidden, hidden),
             nn.LayerNorm(hidden),
@@ -68,7 +68,7 @@ class Start(nn.Module):
 
     def forward(self, z: Tensor, pairs: Pairs) -> tuple[Tensor, Tensor]:
         """``z [N]`` to ``h [N, d]`` and ``t [B, n, n, d]``."""
-        messages = self.neighbour_filter(pairs.radial) * pairs.pad(self.neighbour(z)).unsqueeze(1)
+        messages = self.neighbor_filter(pairs.radial) * pairs.pad(self.neighbor(z)).unsqueeze(1)
         around = pairs.flat((pairs.around.unsqueeze(2) @ messages).squeeze(2))
         h = self.combine(torch.cat([self.atom(z), around], dim=-1))
         padded = pairs.pad(h)
@@ -112,7 +112,7 @@ class Attention(nn.Module):
         query, key = pairs.pad(self.query(h)), pairs.pad(self.key(h))
         product = F.silu(self.edge_key(t)) * query.unsqueeze(2) * key.unsqueeze(1)
         scores = product.unflatten(-1, (self.heads, -1)).sum(-1)
-        weights = pairs.envelope if self.smooth else pairs.neighbours
+        weights = pairs.envelope if self.smooth else pairs.neighbors
         alpha = weighted_softmax(scores, weights.unsqueeze(-1))
         return self.dropout(alpha / math.sqrt(h.shape[1])).permute(0, 3, 1, 2)
 
@@ -267,7 +267,7 @@ class GotenNet(nn.Module):
         num_outputs: 1.
         head: ``"scalar"`` (a sum over atoms), ``"dipole"`` (norm of a vector) or
             ``"spatial-extent"``.
-        cutoff: radius of the neighbour lists, in Angstrom.
+        cutoff: radius of the neighbor lists, in Angstrom.
         hidden: channels d.
         layers: of message passing.
         heads: of the attention; must divide ``hidden``.
@@ -298,17 +298,17 @@ class GotenNet(nn.Module):
     ):
         super().__init__()
         hidden, layers, heads = (
-            whole("hidden", hidden),
-            whole("layers", layers),
-            whole("heads", heads),
+            positive_int("hidden", hidden),
+            positive_int("layers", layers),
+            positive_int("heads", heads),
         )
-        if hidden % whole("heads", heads):
+        if hidden % positive_int("heads", heads):
             raise ConfigError(f"model.heads: {heads} does not divide model.hidden, {hidden}.")
         if degrees not in (1, 2):
             raise ConfigError(f"model.degrees: {degrees!r} is neither 1 nor 2.")
         self.degrees = degrees
-        self.basis = RadialBasis(whole("radial", radial), float(cutoff))
-        self.start = Start(hidden, radial, whole("elements", elements))
+        self.basis = RadialBasis(positive_int("radial", radial), float(cutoff))
+        self.start = Start(hidden, radial, positive_int("elements", elements))
         self.layers = nn.ModuleList(
             GotenLayer(
                 hidden, heads, degrees, fraction("dropout", dropout), smooth, refines=i < layers - 1
@@ -316,10 +316,10 @@ class GotenNet(nn.Module):
             for i in range(layers)
         )
         self.head = build_head(head, hidden, num_outputs)
-        self.boundary = (
+        self.non_hidden = (
             "start.atom",
-            "start.neighbour",
-            "start.neighbour_filter",
+            "start.neighbor",
+            "start.neighbor_filter",
             "start.edge_filter",
             "head.output",
         )
@@ -365,7 +365,7 @@ class GotenNet(nn.Module):
         Args:
             z: ``[N]`` atomic numbers of all molecules of the batch, one molecule after the other.
             positions: ``[N, 3]`` in Angstrom.
-            edge_index: ``[2, E]`` neighbours and the atoms they neighbour, self-loops included.
+            edge_index: ``[2, E]`` neighbors and the atoms they neighbor, self-loops included.
             graph: ``[N]`` molecule of every atom.
             size: number of molecules.
             largest: atoms of the largest.

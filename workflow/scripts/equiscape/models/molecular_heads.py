@@ -3,7 +3,7 @@
 Every head takes ``h [N, d]``, ``X [N, M, d]``, ``z [N]``, ``positions [N, 3]``, ``graph [N]`` and
 the number of molecules, returns ``[size, 1]``, and has
 
-* ``output``: its last layer (for :attr:`boundary`);
+* ``output``: its last layer (for :attr:`non_hidden`);
 * ``representations()``: the last features before it.
 """
 
@@ -49,19 +49,19 @@ class ScalarHead(nn.Module):
         return self.output(self.pool(self.hidden(h), graph, size))
 
 
-def centred(z: Tensor, positions: Tensor, graph: Tensor, size: int) -> Tensor:
-    """Positions relative to the molecule's centre of nuclear charge, ``[N, 3]``."""
+def centered(z: Tensor, positions: Tensor, graph: Tensor, size: int) -> Tensor:
+    """Positions relative to the molecule's center of nuclear charge, ``[N, 3]``."""
     charge = z.to(positions.dtype).unsqueeze(1)
     pool = SumPool()
-    centre = pool(charge * positions, graph, size) / pool(charge, graph, size)
-    return positions - centre[graph]
+    center = pool(charge * positions, graph, size) / pool(charge, graph, size)
+    return positions - center[graph]
 
 
 class SpatialExtentHead(nn.Module):
     """The electronic spatial extent, ``sum_i q_i |r_i - c|^2`` with ``q_i = w SiLU(V h_i + b)``.
 
-    c is the centre of nuclear charge. With one q an element, a fit to QM9 leaves 3 a0^2 about it
-    and about the centre of mass, 23 a0^2 about the centroid.
+    c is the center of nuclear charge. With one q an element, a fit to QM9 leaves 3 a0^2 about it
+    and about the center of mass, 23 a0^2 about the centroid.
     """
 
     def __init__(self, hidden: int):
@@ -78,7 +78,7 @@ class SpatialExtentHead(nn.Module):
         self, h: Tensor, X: Tensor, z: Tensor, positions: Tensor, graph: Tensor, size: int
     ) -> Tensor:
         """``[size, 1]``."""
-        squared = centred(z, positions, graph, size).square().sum(1, keepdim=True)
+        squared = centered(z, positions, graph, size).square().sum(1, keepdim=True)
         return self.output(self.pool(squared * self.hidden(h), graph, size))
 
 
@@ -126,7 +126,7 @@ class DipoleHead(nn.Module):
         """The dipole moment itself, ``[size, 3]``."""
         s, v = self.hidden(h, X[:, :3])
         charge, dipole = self.output(self.activation(s), v)
-        total = dipole.squeeze(-1) + charge * centred(z, positions, graph, size)
+        total = dipole.squeeze(-1) + charge * centered(z, positions, graph, size)
         return SumPool()(total, graph, size)
 
     def forward(

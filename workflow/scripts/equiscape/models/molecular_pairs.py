@@ -1,9 +1,9 @@
 """The pairs of atoms of each molecule of a batch, and what their geometry gives a network.
 
-At a cutoff of 5 Angstrom nearly all pairs of a small molecule are neighbours. So atoms are kept
+At a cutoff of 5 Angstrom nearly all pairs of a small molecule are neighbors. So atoms are kept
 flat, ``[N, ...]``, but what belongs to pairs is kept in one block a molecule, ``[B, n, n, ...]``
-with n the atoms of the largest: every sum over neighbours is then a batched matrix product. Pairs
-that are not neighbours have a zero envelope. Batches of molecules of similar size pad little (see
+with n the atoms of the largest: every sum over neighbors is then a batched matrix product. Pairs
+that are not neighbors have a zero envelope. Batches of molecules of similar size pad little (see
 :func:`equiscape.data.molecules.pack`).
 """
 
@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from equiscape.models.blocks import node_counts
+from equiscape.ops.chunks import node_counts
 
 
 @dataclass(frozen=True)
@@ -24,8 +24,8 @@ class Pairs:
         slot: ``[N]`` place of every atom among the ``B n`` padded ones.
         shape: (B, n).
         radial: ``[B, n, n, K]`` radial basis of the distance.
-        neighbours: ``[B, n, n]`` 1 where j is a neighbour of i, or i itself, else 0.
-        envelope: ``[B, n, n]`` the cosine envelope of the neighbours, else 0.
+        neighbors: ``[B, n, n]`` 1 where j is a neighbor of i, or i itself, else 0.
+        envelope: ``[B, n, n]`` the cosine envelope of the neighbors, else 0.
         around: ``[B, n, n]`` the same without i itself.
         direction: ``[B, n, n, M]`` harmonics of the unit vector from i to j, 0 for i itself.
     """
@@ -33,7 +33,7 @@ class Pairs:
     slot: Tensor
     shape: tuple[int, int]
     radial: Tensor
-    neighbours: Tensor
+    neighbors: Tensor
     envelope: Tensor
     around: Tensor
     direction: Tensor
@@ -116,7 +116,7 @@ def geometry(
     Args:
         basis, degrees: radial functions, and the highest degree of the harmonics.
         positions: ``[N, 3]``, one molecule after the other.
-        edge_index: ``[2, E]``, rows source and target: which pairs are neighbours.
+        edge_index: ``[2, E]``, rows source and target: which pairs are neighbors.
         graph: ``[N]`` molecule of every atom.
         size, largest: number of molecules, and of the atoms of the largest.
     """
@@ -124,9 +124,9 @@ def geometry(
     place = torch.arange(len(graph), device=graph.device) - (counts.cumsum(0) - counts)[graph]
     slot, shape = graph * largest + place, (size, largest)
     source, target = edge_index
-    neighbours = positions.new_zeros(size * largest * largest)
-    neighbours[slot[target] * largest + place[source]] = 1
-    neighbours = neighbours.view(size, largest, largest)
+    neighbors = positions.new_zeros(size * largest * largest)
+    neighbors[slot[target] * largest + place[source]] = 1
+    neighbors = neighbors.view(size, largest, largest)
 
     padded = pad(positions, slot, shape)
     difference = padded.unsqueeze(1) - padded.unsqueeze(2)
@@ -135,7 +135,7 @@ def geometry(
     zero = squared == 0
     length = squared.masked_fill(zero, 1.0).sqrt()
     radial, envelope = basis(length.masked_fill(zero, 0.0))
-    envelope = envelope.squeeze(-1) * neighbours
+    envelope = envelope.squeeze(-1) * neighbors
     proper = 1 - torch.eye(largest, dtype=positions.dtype, device=positions.device)
     direction = harmonics(difference / length, degrees)
-    return Pairs(slot, shape, radial, neighbours, envelope, envelope * proper, direction)
+    return Pairs(slot, shape, radial, neighbors, envelope, envelope * proper, direction)

@@ -7,8 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from equiscape.models.blocks import Head, PointLayer, fraction, whole, wholes
-from equiscape.models.neighbours import chunk_size, first_maximum, transformed
+from equiscape.models.blocks import Head, PointLayer, fraction, positive_int, positive_ints
+from equiscape.ops.chunks import chunk_size, first_maximum, transformed
 
 
 class PooledLayer(PointLayer):
@@ -61,18 +61,18 @@ class PointNet(nn.Module):
         dropout: float = 0.5,
     ):
         super().__init__()
-        *narrow, wide = (3, *wholes("channels", channels, at_least=1))
-        head = wholes("head", head)
+        *narrow, wide = (3, *positive_ints("channels", channels, at_least=1))
+        head = positive_ints("head", head)
         self.layers = nn.ModuleList(PointLayer(a, b) for a, b in pairwise(narrow))
         self.layers.append(PooledLayer(narrow[-1], wide))
         self.head = Head(
             (wide, *head),
-            whole("num_outputs", num_outputs),
+            positive_int("num_outputs", num_outputs),
             activation=nn.ReLU(),
             dropout=fraction("dropout", dropout),
             bias=[False] * len(head),
         )
-        self.boundary = ("layers.0", "head.output")
+        self.non_hidden = ("layers.0", "head.output")
 
     def representations(self) -> dict[str, nn.Module]:
         """Every layer but the last as ``[B, N, C]``; the last pooled, as ``[B, C]``."""

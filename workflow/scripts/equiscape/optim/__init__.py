@@ -34,7 +34,7 @@ def build_optimizer(
     decoupled for every class but ``sgd``, where it is an L2 penalty.
 
     Args:
-        model: a network; its attribute ``boundary`` names its first and last layers.
+        model: a network; its attribute ``non_hidden`` names its first and last layers.
         entry: ``{"class": registered name, "settings": {...}}``.
         lr, wd: learning rate and weight decay; strings are read as numbers.
 

@@ -13,16 +13,16 @@ def split_parameters(model: nn.Module, min_side: int = MIN_SIDE) -> dict[str, li
 
     Muon takes every 2-D parameter that
 
-    - lies in no submodule named by ``model.boundary`` (first and last layers),
+    - lies in no submodule named by ``model.non_hidden`` (first and last layers),
     - belongs to no :class:`torch.nn.Embedding` (a row is looked up, not multiplied by), and
     - has no side shorter than ``min_side`` (orthogonalising a 1 x H row only normalises it).
 
-    AdamW takes the rest: biases, norms, embeddings, boundary layers and thin matrices.
+    AdamW takes the rest: biases, norms, embeddings, first and last layers and thin matrices.
 
     Returns:
         ``{"muon": names, "adamw": names}``, each in the network's own order.
     """
-    outside = tuple(f"{name}." for name in getattr(model, "boundary", ()))
+    outside = tuple(f"{name}." for name in getattr(model, "non_hidden", ()))
     embedding = tuple(
         f"{name}." for name, module in model.named_modules() if isinstance(module, nn.Embedding)
     )

@@ -31,7 +31,7 @@ def collect_representations(
     try:
         for indices in task.subset("train", samples, seed, batch_size):
             batch = task.batch("train", indices)
-            model(*batch.inputs)
+            task.output(model, batch)
             for name in layers:
                 rows[name].append(task.pool(seen[name], batch).cpu())
     finally:

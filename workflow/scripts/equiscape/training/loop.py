@@ -266,7 +266,7 @@ class Trainer:
 
 
 def join_singles(plan: list[Tensor]) -> list[Tensor]:
-    """Join every batch of a single sample to its neighbour."""
+    """Join every batch of a single sample to its neighbor."""
     joined: list[Tensor] = []
     for indices in plan:
         if joined and (len(indices) == 1 or len(joined[-1]) == 1):

@@ -4,8 +4,8 @@ from contextlib import AbstractContextManager, nullcontext
 
 import torch
 
-from equiscape.models.neighbours import matmul_precision
 from equiscape.registry import unknown
+from equiscape.runtime import matmul_precision
 
 PRECISIONS = ("float32", "tf32", "bf16")
 

@@ -10,7 +10,6 @@ from torch import nn
 from equiscape.data.base import Batch
 from equiscape.data.corrupted import read_corrupted
 from equiscape.errors import DataError
-from equiscape.models.neighbours import reuse_neighbours
 from equiscape.task import Task
 
 
@@ -43,14 +42,16 @@ def measure_robustness(
             )
         clouds = torch.from_numpy(points).split(task.batch_size)
         targets = torch.from_numpy(labels).split(task.batch_size)
+        first = next(iter(models.values()))
         batches = [
-            Batch((cloud.to(task.device),), target.to(task.device), len(target))
+            task.with_neighbors(
+                first, Batch((cloud.to(task.device),), target.to(task.device), len(target))
+            )
             for cloud, target in zip(clouds, targets)
         ]
-        with reuse_neighbours(cloud for batch in batches for cloud in batch.inputs):
-            for seed, model in models.items():
-                accuracy = task.score(model, iter(batches))["score"]
-                rows.append((seed, corruption, severity, accuracy))
+        for seed, model in models.items():
+            accuracy = task.score(model, iter(batches))["score"]
+            rows.append((seed, corruption, severity, accuracy))
     frame = pd.DataFrame(rows, columns=["seed", "corruption", "severity", "accuracy"])
     by = frame.groupby(["corruption", "severity"], sort=False)["accuracy"]
     frame["mean"] = by.transform("mean")

@@ -1,11 +1,13 @@
-"""Neighbours of clouds that never change are searched once for each, and nothing else changes."""
+"""Neighbors of clouds that never change are searched once for each, and nothing else changes."""
 
 import pytest
 import torch
 
+from equiscape.data.base import Batch
 from equiscape.data.pointcloud import PointClouds
-from equiscape.models import neighbours
-from equiscape.models.neighbours import NeighbourTables, knn, reuse_neighbours
+from equiscape.models import build
+from equiscape.ops import neighbors
+from equiscape.ops.neighbors import NeighborTables, knn
 from equiscape.task import Task
 from equiscape.training.cell import train_cell
 
@@ -15,13 +17,13 @@ SIZES = {"train": 20, "validation": 6, "test": 7}
 @pytest.fixture
 def searched(monkeypatch):
     """The number of clouds of every search."""
-    found, search = [], neighbours._search
+    found, distances = [], neighbors.squared_distances
 
-    def counted(x, *rest):
+    def counted(x):
         found.append(len(x))
-        return search(x, *rest)
+        return distances(x)
 
-    monkeypatch.setattr(neighbours, "_search", counted)
+    monkeypatch.setattr(neighbors, "squared_distances", counted)
     return found
 
 
@@ -30,39 +32,44 @@ def random_clouds(count, seed=0):
 
 
 def test_rows_in_any_order_are_searched_once(searched):
-    clouds, tables = random_clouds(9), NeighbourTables(9)
+    clouds, tables = random_clouds(9), NeighborTables(9)
     expected = knn(clouds, 4, False)
     searched.clear()
     for rows in ([3, 1, 4], [1, 5, 3], [8, 7, 6, 5, 4, 3, 2, 1, 0]):
         rows = torch.tensor(rows)
-        x = clouds[rows]
-        with tables.serving(x, rows, rows):
-            assert torch.equal(knn(x, 4, False), expected[rows])
+        assert torch.equal(tables.find(clouds[rows], rows, rows, 4, False), expected[rows])
     assert searched == [3, 1, 5]
-    with tables.serving(x, rows, rows):
-        assert knn(x, 3, True).shape == (9, 12, 3)  # another graph is another table
-        knn(x.clone(), 4, False)  # another tensor is not these clouds
-    assert searched == [3, 1, 5, 9, 9]
-    assert not neighbours._answers
+    rows = torch.arange(9)
+    assert tables.find(clouds, rows, rows, 3, True).shape == (9, 12, 3)  # a table of its own
+    found = tables.find(clouds.double(), rows, rows, 4, False)  # so is another precision
+    assert torch.equal(found, knn(clouds.double(), 4, False))
+    assert searched == [3, 1, 5, 9, 9, 9]
 
 
 def test_a_table_above_the_limit_is_not_kept(searched):
     clouds, rows = random_clouds(5), torch.arange(5)
-    tables = NeighbourTables(5, limit=5 * 12 * 4 * 2 - 1)
-    with tables.serving(clouds, rows, rows):
-        assert torch.equal(knn(clouds, 4, False), knn(clouds, 4, False))
-    assert searched == [5, 5]
+    tables = NeighborTables(5, limit=5 * 12 * 4 * 2 - 1)
+    for _ in range(2):
+        assert torch.equal(tables.find(clouds, rows, rows, 4, False), knn(clouds, 4, False))
+    assert searched == [5] * 4
 
 
-def test_reuse_lasts_for_the_block(searched):
-    one, two = random_clouds(3), random_clouds(2, seed=1)
-    with reuse_neighbours([one, two]):
-        for _ in range(2):
-            knn(one, 4, False)
-            knn(two, 4, False)
-    assert searched == [3, 2]
-    knn(one, 4, False)
-    assert searched == [3, 2, 3]
+@pytest.mark.parametrize(("architecture", "uses"), [("egnn", 1), ("dgcnn", 1), ("pointnet", 0)])
+def test_a_batch_can_carry_the_neighbors_of_other_clouds(architecture, uses, searched):
+    """For several passes over the same batch; the output is the same to the last bit."""
+    size = {} if architecture == "pointnet" else {"k": 4}
+    model = build(architecture, {"num_outputs": 3}, size).eval()
+    task = Task("t", {"architecture": architecture}, None, torch.device("cpu"))
+    batch = Batch((random_clouds(3),), torch.zeros(3), 3)
+    with torch.no_grad():
+        expected = task.output(model, batch)
+        searched.clear()
+        carried = task.with_neighbors(model, batch)
+        assert searched == [3] * uses
+        assert task.with_neighbors(model, carried) is carried
+        searched.clear()
+        assert torch.equal(task.output(model, carried), expected)
+    assert len(searched) == (3 if architecture == "dgcnn" else 0)  # in the space of features
 
 
 def cell(augmentation):
@@ -84,7 +91,7 @@ def test_training_without_geometric_augmentation_searches_each_cloud_once(search
     once = cell(None)
     assert sum(searched) == sum(SIZES.values())
     searched.clear()
-    monkeypatch.setattr(NeighbourTables, "answer", lambda *rows: neighbours._search)
+    monkeypatch.setattr(NeighborTables, "find", lambda self, x, *rest: knn(x, *rest[2:]))
     again = cell({"scale": None})
     assert sum(searched) == 3 * sum(SIZES.values())
     one, two = once.checkpoint["model"], again.checkpoint["model"]

@@ -1,4 +1,4 @@
-"""EGNN's messages, summed over neighbours a few nodes at a time.
+"""Messages along the edges of clouds, summed over neighbors a few nodes at a time.
 
 No edge joins two clouds. So a batch is worked through a part of a cloud (or a few small clouds) at
 a time: the tensors with a row for every edge, the widest of the network by far, stay in a
@@ -7,8 +7,6 @@ derivatives are exact to the second order, and of any order inside ``torch.func`
 take the plain form.
 """
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -18,33 +16,16 @@ from torch import Tensor
 from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 
-from equiscape.models.neighbours import Graph, chunk_size, ordered_by_source, transformed
+from equiscape.ops.chunks import chunk_size, transformed
+from equiscape.ops.neighbors import Graph, ordered_by_source
 
 silu, silu_backward = torch.ops.aten.silu, torch.ops.aten.silu_backward
 
 
-_edges_kept = False
-
-
-@contextmanager
-def edges_kept() -> Iterator[None]:
-    """Within the block, keep what has a row for every edge instead of computing it again.
-
-    For many second derivatives of one forward pass: each takes half the time, at many times the
-    memory.
-    """
-    global _edges_kept
-    before, _edges_kept = _edges_kept, True
-    try:
-        yield
-    finally:
-        _edges_kept = before
-
-
 def plain_messages(
     sources: Tensor,
-    own: Tensor,
-    other: Tensor,
+    receiver: Tensor,
+    sender: Tensor,
     x: Tensor,
     distance: Tensor,
     weight: Tensor,
@@ -57,45 +38,49 @@ def plain_messages(
     """
     difference = x.unsqueeze(1) - x[sources]
     squared = difference.square().sum(-1, keepdim=True)
-    first = F.silu(own.unsqueeze(1) + other[sources] + squared * distance)
+    first = F.silu(receiver.unsqueeze(1) + sender[sources] + squared * distance)
     message = F.silu(F.linear(first, weight, bias))
     if not phi_x:
         return (message.sum(1),)
     weight_x, bias_x, gate = phi_x
-    moves = difference * F.linear(F.silu(F.linear(message, weight_x, bias_x)), gate)
-    return message.sum(1), moves.mean(1)
+    update = difference * F.linear(F.silu(F.linear(message, weight_x, bias_x)), gate)
+    return message.sum(1), update.mean(1)
 
 
 def message_sums(
     graph: Graph,
-    own: Tensor,
-    other: Tensor,
+    receiver: Tensor,
+    sender: Tensor,
     x: Tensor,
     distance: Tensor,
     weight: Tensor,
     bias: Tensor,
     *phi_x: Tensor,
+    keep_edges: bool = False,
 ) -> tuple[Tensor, ...]:
-    """``sum_j m_ij`` and, given phi_x, ``mean_j (x_i - x_j) phi_x(m_ij)`` over the neighbours j::
+    """``sum_j m_ij`` and, given phi_x, ``mean_j (x_i - x_j) phi_x(m_ij)`` over the neighbors j::
 
-        m_ij = silu(weight silu(own_i + other_j + distance |x_i - x_j|^2) + bias)
+        m_ij = silu(weight silu(receiver_i + sender_j + distance |x_i - x_j|^2) + bias)
         phi_x(m) = gate silu(weight_x m + bias_x)
 
     Args:
-        graph: the neighbours of every node.
-        own: ``[nodes, H]``, the first layer's share of the receiving node, with its bias.
-        other: ``[nodes, H]``, its share of the sending node.
+        graph: the neighbors of every node.
+        receiver: ``[nodes, H]``, the first layer's share of the receiving node, with its bias.
+        sender: ``[nodes, H]``, its share of the sending node.
         x: ``[nodes, 3]`` coordinates.
         distance: ``[H]``, its column of the squared distance.
         weight: ``[H, H]`` of the second layer.
         bias: ``[H]`` of the second layer.
         phi_x: nothing, or ``weight_x [H, H]``, ``bias_x [H]`` and ``gate [1, H]``.
+        keep_edges: keep what has a row for every edge instead of computing it again. For many
+            second derivatives of one forward pass: each takes half the time, at many times the
+            memory.
 
     Returns:
         ``[nodes, H]`` and, given phi_x, ``[nodes, 3]``.
     """
-    tensors = (own, other, x, distance, weight, bias, *phi_x)
-    if _edges_kept or transformed(graph.sources) or any(transformed(t) for t in tensors):
+    tensors = (receiver, sender, x, distance, weight, bias, *phi_x)
+    if keep_edges or transformed(graph.sources) or any(transformed(t) for t in tensors):
         return plain_messages(graph.sources, *tensors)
     with torch.autocast(x.device.type, enabled=False):
         widest = torch.promote_types(weight.dtype, x.dtype)
@@ -161,11 +146,16 @@ def _differences(x: Tensor, chunk: _Chunk) -> tuple[Tensor, Tensor]:
 
 
 def _first_layer(
-    own: Tensor, other: Tensor, squared: Tensor, distance: Tensor, chunk: _Chunk, out: Tensor
+    receiver: Tensor,
+    sender: Tensor,
+    squared: Tensor,
+    distance: Tensor,
+    chunk: _Chunk,
+    out: Tensor,
 ) -> None:
-    """``own_i + other_j + distance |x_i - x_j|^2`` into ``out [edges, H]``."""
-    torch.index_select(other[chunk.senders], 0, chunk.sources.flatten(), out=out)
-    out.view(*chunk.sources.shape, -1).add_(own[chunk.nodes].unsqueeze(1))
+    """``receiver_i + sender_j + distance |x_i - x_j|^2`` into ``out [edges, H]``."""
+    torch.index_select(sender[chunk.senders], 0, chunk.sources.flatten(), out=out)
+    out.view(*chunk.sources.shape, -1).add_(receiver[chunk.nodes].unsqueeze(1))
     out.addcmul_(squared, distance)
 
 
@@ -173,18 +163,18 @@ class _Messages(Function):
     """The forward pass; what it keeps has a row for every node, never one for every edge."""
 
     @staticmethod
-    def forward(ctx, graph, own, other, x, distance, weight, bias, *phi_x):
+    def forward(ctx, graph, receiver, sender, x, distance, weight, bias, *phi_x):
         ctx.graph = graph
-        ctx.save_for_backward(own, other, x, distance, weight, bias, *phi_x)
-        sums = torch.empty_like(own)
-        moves = torch.empty_like(x)
-        chunks = _chunks(graph, own.shape[1])
-        workspace = _Workspace(2, chunks, own)
+        ctx.save_for_backward(receiver, sender, x, distance, weight, bias, *phi_x)
+        sums = torch.empty_like(receiver)
+        update = torch.empty_like(x)
+        chunks = _chunks(graph, receiver.shape[1])
+        workspace = _Workspace(2, chunks, receiver)
         for chunk in chunks:
             u, v = workspace.of(chunk)
             shape = (*chunk.sources.shape, -1)
             difference, squared = _differences(x, chunk)
-            _first_layer(own, other, squared, distance, chunk, out=u)
+            _first_layer(receiver, sender, squared, distance, chunk, out=u)
             torch.mm(silu(u, out=u), weight.T, out=v).add_(bias)
             silu(v, out=v)
             torch.sum(v.view(shape), 1, out=sums[chunk.nodes])
@@ -192,8 +182,8 @@ class _Messages(Function):
                 weight_x, bias_x, gate = phi_x
                 torch.mm(v, weight_x.T, out=u).add_(bias_x)
                 phi = silu(u, out=u) @ gate.T
-                torch.mean((difference * phi).view(shape), 1, out=moves[chunk.nodes])
-        return (sums, moves) if phi_x else (sums,)
+                torch.mean((difference * phi).view(shape), 1, out=update[chunk.nodes])
+        return (sums, update) if phi_x else (sums,)
 
     @staticmethod
     def backward(ctx, *gradients):
@@ -215,20 +205,20 @@ class _Gradient(Function):
         ctx.graph, ctx.outputs = graph, outputs
         ctx.save_for_backward(*tensors)
         (g_sum, *g_move), inputs = tensors[:outputs], tensors[outputs:]
-        own, other, x, distance, weight, bias, *phi_x = inputs
-        to_own, to_other = torch.empty_like(own), torch.zeros_like(other)
+        receiver, sender, x, distance, weight, bias, *phi_x = inputs
+        to_receiver, to_sender = torch.empty_like(receiver), torch.zeros_like(sender)
         to_x = torch.zeros_like(x) if moved else None
         to_weights = [torch.zeros_like(tensor) for tensor in inputs[3:]]
         to_distance, to_weight, to_bias, *to_phi_x = to_weights
-        chunks = _chunks(graph, own.shape[1])
-        workspace = _Workspace(6 if phi_x else 4, chunks, own)
-        ones = own.new_ones(1, max(chunk.sources.numel() for chunk in chunks))
+        chunks = _chunks(graph, receiver.shape[1])
+        workspace = _Workspace(6 if phi_x else 4, chunks, receiver)
+        ones = receiver.new_ones(1, max(chunk.sources.numel() for chunk in chunks))
         for chunk in chunks:
             u, first, v, message, *more = workspace.of(chunk)
             nodes, shape = chunk.nodes, (*chunk.sources.shape, -1)
             one = ones[:, : len(u)]
             difference, squared = _differences(x, chunk)
-            _first_layer(own, other, squared, distance, chunk, out=u)
+            _first_layer(receiver, sender, squared, distance, chunk, out=u)
             silu(u, out=first)
             torch.mm(first, weight.T, out=v).add_(bias)
             if phi_x:
@@ -253,8 +243,8 @@ class _Gradient(Function):
             to_weight.addmm_(g_v.T, first)
             to_bias.add_((one @ g_v)[0])
             g_u = silu_backward(torch.mm(g_v, weight, out=v), u, grad_input=v)
-            torch.sum(g_u.view(shape), 1, out=to_own[nodes])
-            to_other[chunk.senders] += chunk.receive(g_u)
+            torch.sum(g_u.view(shape), 1, out=to_receiver[nodes])
+            to_sender[chunk.senders] += chunk.receive(g_u)
             to_distance.add_((squared.T @ g_u)[0])
             if moved:
                 g_difference = difference * (2 * (g_u @ distance.unsqueeze(1)))
@@ -262,13 +252,13 @@ class _Gradient(Function):
                     g_difference.view(shape).addcmul_(phi.view(shape), g_edge)
                 to_x[nodes] += g_difference.view(shape).sum(1)
                 to_x[chunk.senders] -= chunk.receive(g_difference)
-        return to_own, to_other, to_x, *to_weights
+        return to_receiver, to_sender, to_x, *to_weights
 
     @staticmethod
     @once_differentiable
     def backward(ctx, *directions):
         graph, saved = ctx.graph, ctx.saved_tensors
-        per_node = ctx.outputs + 3  # gradients of the outputs, then own, other and x
+        per_node = ctx.outputs + 3  # gradients of the outputs, then receiver, sender and x
         parts = []
         for chunk in _chunks(graph, saved[0].shape[1], whole_clouds=True):
             cut = [t[chunk.nodes] if i < per_node else t for i, t in enumerate(saved)]

@@ -1,4 +1,4 @@
-"""Nearest neighbours against all pairwise distances in float64 and a k-d tree."""
+"""Nearest neighbors against all pairwise distances in float64 and a k-d tree."""
 
 import numpy as np
 import pytest
@@ -6,8 +6,8 @@ import torch
 from scipy.spatial import cKDTree
 
 from equiscape.errors import ConfigError
-from equiscape.models import neighbours as module
-from equiscape.models.neighbours import knn
+from equiscape.ops import neighbors as module
+from equiscape.ops.neighbors import knn
 
 
 def cloud(*shape, dtype=torch.float64, seed=0):
@@ -64,5 +64,5 @@ def test_self_comes_first_or_never_even_among_duplicates():
 def test_too_few_points_is_one_clear_sentence():
     x = cloud(1, 5, 3)
     assert knn(x, 5, include_self=True).shape == (1, 5, 5)
-    with pytest.raises(ConfigError, match=r"model\.k: 5 neighbours .* offers 4"):
+    with pytest.raises(ConfigError, match=r"model\.k: 5 neighbors .* offers 4"):
         knn(x, 5, include_self=False)

@@ -1,0 +1,1 @@
+"""Fast primitives that know no model: neighbors, messages, batch statistics, chunks, precision."""
