@@ -1,0 +1,298 @@
+"""Types of settings: aliases, bounds, and the check of a value against one.
+
+An annotation is built of ``int``, ``float``, ``bool``, ``str``, ``Literal[...]``, ``X | None``,
+``list[X]``, ``tuple[X, Y]``, ``tuple[X, ...]``, ``Mapping[str, X]`` and ``Any``, or one of the
+aliases below. Bounds are put on a type with ``Annotated[int, AtLeast(3), Odd()]``.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from difflib import get_close_matches
+from types import NoneType, UnionType
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
+
+from equiscape.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class AtLeast:
+    """``value >= bound``; of a list, of its length."""
+
+    bound: float
+
+    def holds(self, value: float) -> bool:
+        return value >= self.bound
+
+    def __str__(self) -> str:
+        return f"at least {self.bound}"
+
+
+@dataclass(frozen=True)
+class AtMost:
+    """``value <= bound``; of a list, of its length."""
+
+    bound: float
+
+    def holds(self, value: float) -> bool:
+        return value <= self.bound
+
+    def __str__(self) -> str:
+        return f"at most {self.bound}"
+
+
+@dataclass(frozen=True)
+class Above:
+    """``value > bound``."""
+
+    bound: float
+
+    def holds(self, value: float) -> bool:
+        return value > self.bound
+
+    def __str__(self) -> str:
+        return f"greater than {self.bound}"
+
+
+@dataclass(frozen=True)
+class Below:
+    """``value < bound``."""
+
+    bound: float
+
+    def holds(self, value: float) -> bool:
+        return value < self.bound
+
+    def __str__(self) -> str:
+        return f"less than {self.bound}"
+
+
+@dataclass(frozen=True)
+class Odd:
+    """An odd whole number."""
+
+    def holds(self, value: int) -> bool:
+        return value % 2 == 1
+
+    def __str__(self) -> str:
+        return "odd"
+
+
+@dataclass(frozen=True)
+class Distinct:
+    """A list without repetitions."""
+
+    def holds(self, value: Sequence) -> bool:
+        return all(item not in value[:i] for i, item in enumerate(value))
+
+    def __str__(self) -> str:
+        return "without repetitions"
+
+
+PositiveInt = Annotated[int, AtLeast(1)]
+NonNegativeInt = Annotated[int, AtLeast(0)]
+Positive = Annotated[float, Above(0)]
+NonNegative = Annotated[float, AtLeast(0)]
+Fraction = Annotated[float, AtLeast(0), AtMost(1)]
+Probability = Annotated[float, AtLeast(0), Below(1)]
+Seed = Annotated[int, AtLeast(0), Below(2**63)]
+
+# what a name in an annotation may mean
+NAMES: dict[str, Any] = {
+    "None": None,
+    "Mapping": Mapping,
+    "Sequence": Sequence,
+    **{kind.__name__: kind for kind in (int, float, bool, str, dict, list, tuple)},
+    **{word: globals()[word] for word in ("Annotated", "Any", "Literal", "Union")},
+    **{
+        word: globals()[word] for word in ("AtLeast", "AtMost", "Above", "Below", "Odd", "Distinct")
+    },
+    **{word: globals()[word] for word in ("PositiveInt", "NonNegativeInt", "Seed", "Positive")},
+    **{word: globals()[word] for word in ("NonNegative", "Fraction", "Probability")},
+}
+MARKERS = (AtLeast, AtMost, Above, Below, Odd, Distinct)
+
+
+def conform(value: Any, hint: Any, key: str) -> Any:
+    """``value`` as ``hint`` has it: a string that spells a number becomes a float, a list a tuple.
+
+    Args:
+        value: as YAML reads it.
+        hint: a type of this module.
+        key: of the configuration, for the message.
+
+    Raises:
+        ConfigError: another type, out of range, NaN or infinite; the message names ``key``.
+    """
+    origin, arguments = get_origin(hint), get_args(hint)
+    if origin is Annotated:
+        checked = conform_base(value, hint, key)
+        measured = len(checked) if isinstance(checked, list | tuple) else checked
+        for bound in hint.__metadata__:
+            subject = checked if isinstance(bound, Distinct) else measured
+            if checked is not None and isinstance(bound, MARKERS) and not bound.holds(subject):
+                raise refusal(value, hint, key)
+        return checked
+    if origin in (Union, UnionType):
+        return _conform_union(value, hint, arguments, key)
+    if origin is Literal:
+        return _conform_choice(value, arguments, key)
+    if origin is not None and issubclass(origin, Mapping):
+        if not isinstance(value, Mapping):
+            raise refusal(value, hint, key)
+        inner = arguments[1] if len(arguments) == 2 else Any
+        return {str(k): conform(v, inner, f"{key}.{k}") for k, v in value.items()}
+    if origin is tuple and arguments[-1] is not Ellipsis:
+        if not isinstance(value, list | tuple) or len(value) != len(arguments):
+            raise refusal(value, hint, key)
+        return tuple(conform(v, h, f"{key}.{i}") for i, (v, h) in enumerate(zip(value, arguments)))
+    if origin in (list, tuple, Sequence):
+        if not isinstance(value, list | tuple):
+            raise refusal(value, hint, key)
+        items = [conform(v, arguments[0], f"{key}.{i}") for i, v in enumerate(value)]
+        return tuple(items) if origin is tuple else items
+    return conform_plain(value, hint, key)
+
+
+def conform_base(value: Any, hint: Any, key: str) -> Any:
+    """As :func:`conform` with the bounds left out, which the message states all the same."""
+    base = get_args(hint)[0]
+    try:
+        return conform(value, base, key)
+    except ConfigError as error:
+        same = str(error).startswith(f"{key}: ")  # not about an item of a list
+        raise (refusal(value, hint, key) if same else error) from None
+
+
+def conform_plain(value: Any, hint: Any, key: str) -> Any:
+    """A number, a text, true or false, a list or a map of any kind."""
+    if hint in (None, NoneType):
+        if value is not None:
+            raise refusal(value, hint, key)
+        return None
+    if hint is float:
+        number = as_number(value)
+        if number is None or not math.isfinite(number):
+            raise refusal(value, hint, key)
+        return number
+    if hint is int:
+        if isinstance(value, bool) or not isinstance(value, int):
+            raise refusal(value, hint, key)
+        return value
+    if hint in (bool, str, list, dict):
+        if not isinstance(value, hint):
+            raise refusal(value, hint, key)
+        return value
+    refuse_infinite(value, key)
+    return value
+
+
+def as_number(value: Any) -> float | None:
+    """The float that ``value`` is or spells; None for anything else.
+
+    YAML 1.1 reads ``1e-8`` as text, so a text that spells a number is one.
+    """
+    if isinstance(value, bool) or not isinstance(value, int | float | str):
+        return None
+    if isinstance(value, str) and (value != value.strip() or "_" in value):
+        return None
+    try:
+        return float(value)
+    except (ValueError, OverflowError):
+        return None
+
+
+def refuse_infinite(value: Any, key: str) -> None:
+    """Refuse NaN and infinity anywhere in ``value``."""
+    if isinstance(value, Mapping):
+        for name, inner in value.items():
+            refuse_infinite(inner, f"{key}.{name}")
+    elif isinstance(value, list | tuple):
+        for i, inner in enumerate(value):
+            refuse_infinite(inner, f"{key}.{i}")
+    elif isinstance(value, float) and not math.isfinite(value):
+        raise ConfigError(f"{key}: {spelled(value)} must be a finite number.")
+
+
+def _conform_union(value: Any, hint: Any, members: tuple, key: str) -> Any:
+    if value is None and any(member in (None, NoneType) for member in members):
+        return None
+    members = tuple(member for member in members if member not in (None, NoneType))
+    errors = []
+    for member in members:
+        try:
+            return conform(value, member, key)
+        except ConfigError as error:
+            errors.append(error)
+    inner = [error for error in errors if not str(error).startswith(f"{key}: ")]
+    if inner:
+        raise inner[0] from None
+    raise refusal(value, hint, key) from None
+
+
+def _conform_choice(value: Any, choices: tuple, key: str) -> Any:
+    for choice in choices:
+        if type(value) is type(choice) and value == choice:
+            return value
+    named = [choice for choice in choices if isinstance(choice, str)]
+    close = get_close_matches(str(value), named, n=1)
+    hint = f"; did you mean {close[0]!r}" if close else ""
+    raise ConfigError(f"{key}: {spelled(value)} must be {describe(Literal[choices])}{hint}.")
+
+
+def refusal(value: Any, hint: Any, key: str) -> ConfigError:
+    """The sentence that ``value`` is not what ``hint`` asks for."""
+    remedy = ""
+    if isinstance(value, float) and value.is_integer() and _asks_for_whole(hint):
+        remedy = f"; write {int(value)}"
+    elif isinstance(value, str) and value.lstrip("+-").isdigit() and _asks_for_whole(hint):
+        remedy = f"; write {int(value)} without quotes"
+    return ConfigError(f"{key}: {spelled(value)} must be {describe(hint)}{remedy}.")
+
+
+def _asks_for_whole(hint: Any) -> bool:
+    return hint is int or any(_asks_for_whole(a) for a in get_args(hint) if a is not hint)
+
+
+def spelled(value: Any) -> str:
+    """``value`` as YAML spells it, in one line of bounded length."""
+    names = {None: "null", True: "true", False: "false"}
+    if value is None or isinstance(value, bool):
+        return names[value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return "NaN" if value != value else "infinity" if value > 0 else "-infinity"
+    text = repr(value)
+    return text if len(text) <= 80 else f"{text[:77]}..."
+
+
+def describe(hint: Any) -> str:
+    """``hint`` in words that follow "must be"."""
+    origin, arguments = get_origin(hint), get_args(hint)
+    if origin is Annotated:
+        base = get_args(hint)[0]
+        bounds = " and ".join(str(m) for m in hint.__metadata__ if isinstance(m, MARKERS))
+        if get_origin(base) in (list, tuple, Sequence):
+            return f"{describe(base)} ({bounds}, counting its values)" if bounds else describe(base)
+        return f"{describe(base)}, {bounds}" if bounds else describe(base)
+    if origin in (Union, UnionType):
+        ordered = sorted(arguments, key=lambda member: member in (None, NoneType))
+        return " or ".join(describe(member) for member in ordered)
+    if origin is Literal:
+        return f"one of: {', '.join(spelled(c) if c is None else str(c) for c in arguments)}"
+    if hint is dict or (origin is not None and issubclass(origin, Mapping)):
+        return "a map from names to values"
+    if origin is tuple and arguments[-1] is not Ellipsis:
+        return f"a list of {len(arguments)} values, each {describe(arguments[0])}"
+    if origin in (list, tuple, Sequence):
+        return f"a list, each value {describe(arguments[0])}"
+    words = {int: "a whole number", float: "a finite number", bool: "true or false", str: "a text"}
+    return {**words, list: "a list", None: "null", NoneType: "null"}.get(hint, "given")
+
+
+def plain(value: Any) -> Any:
+    """``value`` in canonical form: keys in order, tuples as lists; so spelling changes nothing."""
+    if isinstance(value, Mapping):
+        return {key: plain(value[key]) for key in sorted(value, key=str)}
+    if isinstance(value, list | tuple):
+        return [plain(item) for item in value]
+    return value

@@ -1,0 +1,232 @@
+"""Settings: declared once, in the class that they belong to, and checked the same way everywhere.
+
+A class that the configuration describes declares its settings as annotated attributes of a frozen
+dataclass, or as annotated parameters of its ``__init__``::
+
+    @dataclass(frozen=True)
+    class Settings:
+        samples: PositiveInt | None = None
+        resolution: Annotated[int, AtLeast(3), Odd()] = 41
+        CONSTRAINTS = (("resolution < 1000", "resolution must be below 1000"),)
+        EXECUTION = ("samples_at_once",)  # changes speed or memory only: reruns nothing
+
+:func:`check` reads that from the source, so that a configuration is checked before any job starts,
+in a process that never imports torch; :func:`read` makes the object by the same check in a job.
+Types are those of :mod:`equiscape.hints`.
+"""
+
+import ast
+import operator
+import sys
+from collections.abc import Callable, Iterable, Mapping
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, TypeVar
+
+from equiscape.declarations import Declaration, declared, declared_in
+from equiscape.errors import ConfigError
+from equiscape.hints import (
+    Above,
+    AtLeast,
+    AtMost,
+    Below,
+    Distinct,
+    Fraction,
+    NonNegative,
+    NonNegativeInt,
+    Odd,
+    Positive,
+    PositiveInt,
+    Probability,
+    Seed,
+    conform,
+    plain,
+    refuse_infinite,
+)
+from equiscape.registry import unknown
+
+__all__ = [
+    "Above",
+    "AtLeast",
+    "AtMost",
+    "Below",
+    "Declaration",
+    "Distinct",
+    "Fraction",
+    "NonNegative",
+    "NonNegativeInt",
+    "Odd",
+    "Positive",
+    "PositiveInt",
+    "Probability",
+    "Seed",
+    "check",
+    "conform",
+    "declared",
+    "plain",
+    "read",
+]
+T = TypeVar("T")
+
+
+def check(
+    settings: Mapping[str, Any] | None,
+    target: str | Declaration,
+    key: str,
+    *,
+    arguments: Iterable[str] = (),
+    context: Mapping[str, Any] | None = None,
+    plugins: Iterable[str | Path] = (),
+    complete: bool = True,
+) -> dict[str, Any]:
+    """The ``settings`` under ``key``, checked against what ``target`` declares.
+
+    Args:
+        settings: a map of the configuration; None is an empty one.
+        target: ``"module:Class"``, ``"module:function"``, or a declaration.
+        key: of the map, such as ``tasks.egnn.model``; begins every message.
+        arguments: names that the code gives itself, so that the configuration must not.
+        context: values that the constraints may name beside the settings; a constraint that names
+            something else, or a setting whose default is not spelled in the source, is passed over.
+        plugins: folders that the target's module may lie in.
+        complete: whether all settings without a default must be there.
+
+    Returns:
+        The settings in canonical form: keys in order, numbers as their types, lists for tuples.
+
+    Raises:
+        ConfigError: a setting is unknown, missing, of another type or out of range.
+    """
+    declaration = target if isinstance(target, Declaration) else declared(target, plugins)
+    return plain(_checked(settings, declaration, key, set(arguments), context, complete))
+
+
+def read(
+    cls: Callable[..., T], settings: Mapping[str, Any] | None, key: str, **arguments: Any
+) -> T:
+    """``cls(**arguments, **settings)`` after :func:`check`; ``cls`` may also be a function.
+
+    Args:
+        cls: its module is one with a source file.
+        settings: a map of the configuration.
+        key: of the map; begins every message.
+        arguments: what the code gives; the constraints may name them.
+
+    Raises:
+        ConfigError: a setting is unknown, missing, of another type or out of range.
+    """
+    checked = _checked(settings, declaration_of(cls), key, set(arguments), arguments, True)
+    return cls(**arguments, **checked)
+
+
+def declaration_of(cls: Callable) -> Declaration:
+    """The declaration of a class or function that is at hand, from its source."""
+    module = sys.modules[cls.__module__]
+    return declared_in(cls.__module__, Path(module.__file__), cls.__qualname__)
+
+
+def _checked(
+    settings: Mapping[str, Any] | None,
+    declaration: Declaration,
+    key: str,
+    arguments: set[str],
+    context: Mapping[str, Any] | None,
+    complete: bool,
+) -> dict[str, Any]:
+    if settings is not None and not isinstance(settings, Mapping):
+        raise ConfigError(f"{key}: {settings!r} must be a map from names to values.")
+    checked = {}
+    known = {name for name in declaration.settings if name not in arguments}
+    for name, value in (settings or {}).items():
+        if name in known:
+            checked[name] = conform(value, declaration.settings[name].hint, f"{key}.{name}")
+        elif declaration.open and name not in arguments:
+            refuse_infinite(value, f"{key}.{name}")
+            checked[name] = value
+        else:
+            raise unknown(str(name), known, key)
+    for name in sorted(known - set(checked)):
+        if complete and declaration.settings[name].required:
+            raise ConfigError(f"{key}.{name} is missing; give it.")
+    values = {**declaration.defaults(), **(context or {}), **checked}
+    for expression, sentence in declaration.constraints:
+        if evaluate(expression, values) is False:
+            raise ConfigError(f"{key}: {sentence}.")
+    return checked
+
+
+def evaluate(expression: str, values: Mapping[str, Any]) -> Any:
+    """The value of an ``expression`` over ``values``; None where it names anything else.
+
+    Numbers, texts, lists, arithmetic, comparisons, ``and``, ``or``, ``not``, ``... if ... else``,
+    items of lists, ``len``, ``min``, ``max``, ``sum``, ``abs``, ``any`` and ``all`` are understood.
+
+    Raises:
+        ValueError: anything else.
+    """
+    try:
+        return _value(_expression(expression), values)
+    except (LookupError, TypeError, ZeroDivisionError):
+        return None
+
+
+@lru_cache
+def _expression(text: str) -> ast.expr:
+    return ast.parse(text, mode="eval").body
+
+
+FUNCTIONS = {f.__name__: f for f in (len, min, max, sum, abs, any, all)}
+OPERATORS: dict[type, Callable] = {
+    ast.Add: operator.add,
+    ast.Sub: operator.sub,
+    ast.Mult: operator.mul,
+    ast.Div: operator.truediv,
+    ast.FloorDiv: operator.floordiv,
+    ast.Mod: operator.mod,
+    ast.Lt: operator.lt,
+    ast.LtE: operator.le,
+    ast.Gt: operator.gt,
+    ast.GtE: operator.ge,
+    ast.Eq: operator.eq,
+    ast.NotEq: operator.ne,
+    ast.Is: operator.is_,
+    ast.IsNot: operator.is_not,
+    ast.In: lambda item, items: item in items,
+    ast.NotIn: lambda item, items: item not in items,
+    ast.Not: operator.not_,
+    ast.USub: operator.neg,
+}
+
+
+def _value(node: ast.expr, values: Mapping[str, Any]) -> Any:
+    if isinstance(node, ast.Constant):
+        return node.value
+    if isinstance(node, ast.Name):
+        return values[node.id]
+    if isinstance(node, ast.Tuple | ast.List):
+        return [_value(item, values) for item in node.elts]
+    if isinstance(node, ast.UnaryOp) and type(node.op) in OPERATORS:
+        return OPERATORS[type(node.op)](_value(node.operand, values))
+    if isinstance(node, ast.BinOp) and type(node.op) in OPERATORS:
+        return OPERATORS[type(node.op)](_value(node.left, values), _value(node.right, values))
+    if isinstance(node, ast.BoolOp):
+        decided = isinstance(node.op, ast.Or)  # what ends the search
+        for item in node.values:
+            if bool(found := _value(item, values)) == decided:
+                return found
+        return found
+    if isinstance(node, ast.Compare):
+        left = _value(node.left, values)
+        for compare, item in zip(node.ops, node.comparators):
+            right = _value(item, values)
+            if not OPERATORS[type(compare)](left, right):
+                return False
+            left = right
+        return True
+    if isinstance(node, ast.IfExp):
+        return _value(node.body if _value(node.test, values) else node.orelse, values)
+    if isinstance(node, ast.Subscript) and not isinstance(node.slice, ast.Slice):
+        return _value(node.value, values)[_value(node.slice, values)]
+    if isinstance(node, ast.Call) and ast.unparse(node.func) in FUNCTIONS:
+        return FUNCTIONS[ast.unparse(node.func)](*(_value(item, values) for item in node.args))
+    raise ValueError(f"{ast.unparse(node)} is not understood in a constraint on settings.")

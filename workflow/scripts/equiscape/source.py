@@ -1,0 +1,144 @@
+"""Python modules read as text: where they lie and what their names mean, without importing them."""
+
+import ast
+import importlib.machinery
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+from equiscape.errors import ConfigError
+
+PACKAGE = Path(__file__).resolve().parent
+
+
+@dataclass(frozen=True)
+class Module:
+    """The top level of a source file.
+
+    Attributes:
+        name: dotted.
+        path: of the file.
+        plugins: folders in which modules that it imports may lie.
+        tree: its parsed text.
+        names: what is defined in it: classes, functions and assignments.
+        imports: local name -> (module, name in that module; empty for the module itself).
+    """
+
+    name: str
+    path: Path
+    plugins: tuple[str, ...]
+    tree: ast.Module
+    names: Mapping[str, ast.stmt]
+    imports: Mapping[str, tuple[str, str]]
+
+    def reaches(self, other: str) -> bool:
+        """Whether ``other`` is a module of the same package, of this project or of a plug-in."""
+        package = other.partition(".")[0]
+        if package in ("equiscape", self.name.partition(".")[0]):
+            return True
+        return any(_in_folder(Path(folder) / package) for folder in self.plugins)
+
+
+def find_module(module: str, plugins: Iterable[str | Path] = ()) -> Path | None:
+    """The file of ``module``, found without importing it or its parents; None if there is none."""
+    package, *inside = module.split(".")
+    if package == "equiscape":
+        return _in_folder(PACKAGE.joinpath(*inside))
+    for folder in plugins:
+        if path := _in_folder(Path(folder).joinpath(package, *inside)):
+            return path
+    spec = importlib.machinery.PathFinder.find_spec(package) if package.isidentifier() else None
+    if spec is None:
+        return None
+    if not inside:
+        return Path(spec.origin) if spec.origin and spec.origin.endswith(".py") else None
+    for folder in spec.submodule_search_locations or ():
+        if path := _in_folder(Path(folder).joinpath(*inside)):
+            return path
+    return None
+
+
+def _in_folder(stem: Path) -> Path | None:
+    """``stem.py``, or ``stem/__init__.py``."""
+    for path in (stem.with_name(f"{stem.name}.py"), stem / "__init__.py"):
+        if path.is_file():
+            return path
+    return None
+
+
+def parse(path: Path) -> ast.Module:
+    """The parsed source of ``path``.
+
+    Raises:
+        ConfigError: it is not valid Python; the message names the line.
+    """
+    try:
+        return ast.parse(path.read_text(encoding="utf-8-sig"))
+    except (SyntaxError, ValueError) as error:
+        line = getattr(error, "lineno", None)
+        where = f"line {line} of {path}" if line else str(path)
+        raise ConfigError(f"{where} is not valid Python; correct it.") from None
+
+
+def open_module(name: str, plugins: tuple[str, ...]) -> Module | None:
+    """The module ``name``, read again only if its file changed; None if there is none."""
+    path = find_module(name, plugins)
+    if path is None:
+        return None
+    return read_module(name, path, plugins)
+
+
+def read_module(name: str, path: Path, plugins: tuple[str, ...] = ()) -> Module:
+    """As :func:`open_module`, where its ``path`` is known."""
+    stamp = path.stat()
+    return _read(name, path, plugins, stamp.st_mtime_ns, stamp.st_size)
+
+
+@cache
+def _read(name: str, path: Path, plugins: tuple[str, ...], mtime: int, size: int) -> Module:
+    names: dict[str, ast.stmt] = {}
+    imports: dict[str, tuple[str, str]] = {}
+    parents = name.split(".") if path.name == "__init__.py" else name.split(".")[:-1]
+    tree = parse(path)
+    for node in tree.body:
+        if isinstance(node, ast.ClassDef | ast.FunctionDef):
+            names[node.name] = node
+        elif isinstance(node, ast.Assign):
+            names.update({t.id: node for t in node.targets if isinstance(t, ast.Name)})
+        elif isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name) and node.value:
+            names[node.target.id] = node
+        elif isinstance(node, ast.ImportFrom):
+            above = parents[: len(parents) - node.level + 1] if node.level else []
+            base = ".".join([*above, *([node.module] if node.module else [])])
+            imports.update({a.asname or a.name: (base, a.name) for a in node.names})
+        elif isinstance(node, ast.Import):
+            imports.update({a.asname or a.name: (a.name, "") for a in node.names})
+    return Module(name, path, plugins, tree, names, imports)
+
+
+def find(module: Module, name: str, far: bool = False) -> tuple[Module, ast.stmt] | None:
+    """Where the class, function or value is defined that ``name`` means in ``module``.
+
+    Args:
+        module: where the name is used.
+        name: may be dotted, as in ``nn.Linear``.
+        far: look into other installed packages too, torch excepted.
+
+    Returns:
+        The module and the statement; None where neither is in reach.
+    """
+    prefix, _, last = name.rpartition(".")
+    if not prefix and name in module.names:
+        return module, module.names[name]
+    base, inside = module.imports.get(prefix or name, ("", ""))
+    if prefix:
+        base, inside = ".".join(part for part in (base, inside) if part), last
+    if not base or not inside or base.partition(".")[0] == "torch" != module.name.split(".")[0]:
+        return None
+    if not far and not module.reaches(base):
+        return None
+    other = open_module(base, module.plugins)
+    if other is None or other.name == module.name:
+        return None
+    return find(other, inside, far)
