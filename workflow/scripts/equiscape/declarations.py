@@ -40,7 +40,8 @@ class Declaration:
         open: it takes further settings that cannot be read from the source.
         attributes: literal class attributes such as ``CONSTRAINTS``, a base's included.
         members: names of methods, class attributes and attributes set on ``self``.
-        forward: positional parameters of its ``forward`` without ``self``; None if it has none.
+        forward: positional parameters that its ``forward`` needs, ``self`` left out; None if it
+            has no ``forward``.
         files: the sources that were read, the class's own first.
     """
 
@@ -254,7 +255,9 @@ def _body(
                     targets = [ast.unparse(target) for target in inner.targets]
                     members |= {t.removeprefix("self.") for t in targets if t.startswith("self.")}
             if line.name == "forward" and line.args.vararg is None:
-                forward = tuple(a.arg for a in [*line.args.posonlyargs, *line.args.args][1:])
+                positional = [*line.args.posonlyargs, *line.args.args]
+                needed = positional[1 : len(positional) - len(line.args.defaults)]
+                forward = tuple(argument.arg for argument in needed)
         elif isinstance(line, ast.Assign | ast.AnnAssign) and line.value is not None:
             targets = line.targets if isinstance(line, ast.Assign) else [line.target]
             for target in targets:
