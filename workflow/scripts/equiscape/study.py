@@ -16,7 +16,7 @@ from equiscape.models import ARCHITECTURES
 from equiscape.optim import OPTIMIZERS, SPLIT_SETTINGS, TORCH_SETTINGS
 from equiscape.registry import declared_settings, unknown
 
-EMBEDDED = ("procedural", "molecules-generated")
+EMBEDDED = ("procedural", "molecules-generated", "teacher")
 LOADER_SETTINGS = ("points", "sample_points", "node_budget")
 EXECUTION_SETTINGS = {"resume_seconds": 300, "micro_batch": None}  # and their defaults
 ANALYSES = ("hessian", "slice", "rank")

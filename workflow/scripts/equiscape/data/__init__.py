@@ -12,6 +12,7 @@ KINDS = {
     "zinc": "equiscape.data.zinc",
     "peptides-func": "equiscape.data.peptides",
     "molecules-generated": "equiscape.data.generated_molecules",
+    "teacher": "equiscape.data.teacher",
 }
 
 # Raised where the meaning of a kind's prepared file changes: it is prepared anew, and nothing else.

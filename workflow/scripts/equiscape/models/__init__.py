@@ -31,6 +31,7 @@ ARCHITECTURES = {
     "dgcnn": "equiscape.models.dgcnn:DGCNN",
     "gotennet": "equiscape.models.gotennet:GotenNet",
     "gine": "equiscape.models.gine:GINE",
+    "permutation-mlp": "equiscape.models.permutation_mlp:PermutationMLP",
 }
 
 
