@@ -40,6 +40,7 @@ class TrainingLoss:
         seed: of the subset.
         dtype: ``"float32"`` or ``"float64"``, of parameters, data and products.
         parameters: glob patterns of the parameters to include; None for all.
+        frozen: names of parameters to leave out of these.
         graph_memory: bytes that kept graphs may take; None for 0.5 GB on the CPU and half of what
             is free on CUDA. Chunks beyond it are rebuilt in every product.
 
@@ -57,6 +58,7 @@ class TrainingLoss:
         seed: int,
         dtype: str = "float32",
         parameters: Sequence[str] | None = None,
+        frozen: Sequence[str] = (),
         split: str = "train",
         graph_memory: int | None = None,
     ):
@@ -69,6 +71,7 @@ class TrainingLoss:
         named = []
         for name, parameter in self.model.named_parameters():
             included = parameters is None or any(fnmatchcase(name, p) for p in parameters)
+            included = included and name not in frozen
             parameter.requires_grad_(included)
             if included:
                 named.append((name, parameter))
@@ -109,10 +112,10 @@ class TrainingLoss:
         total = torch.zeros(self.size, dtype=torch.float64, device=self.device)
         used = [False] * len(self.parameters)
         for batch in self.batches():
-            with _saved_bytes() as saved:
+            with saved_bytes() as saved:
                 loss, gradients = self._gradient_graph(batch)
             value += loss.double().item()
-            total += self._flatten(gradients)
+            total += self.flatten(gradients)
             used = [u or g is not None for u, g in zip(used, gradients, strict=True)]
             # Chunks are about equal, so one that does not fit ends the search.
             keep = keep and self.kept_bytes + saved["bytes"] <= self.graph_memory
@@ -131,7 +134,7 @@ class TrainingLoss:
         """
         batch = cast(self.task.batch(self.split, self.plan[0][:1]), self.dtype)
         self._keep_edges = True
-        with _saved_bytes() as saved:
+        with saved_bytes() as saved:
             self._gradient_graph(batch)
         return saved["bytes"] * len(self.plan[0]) <= self.graph_memory / 3
 
@@ -171,7 +174,7 @@ class TrainingLoss:
         if not live:
             return
         for row, vector in zip(total, vectors, strict=True):
-            parts = self._split(vector)
+            parts = self.split_vector(vector)
             products = torch.autograd.grad(
                 [gradients[i] for i in live],
                 self.parameters,
@@ -179,17 +182,19 @@ class TrainingLoss:
                 retain_graph=True,
                 allow_unused=True,
             )
-            for part, product in zip(self._split(row), products, strict=True):
+            for part, product in zip(self.split_vector(row), products, strict=True):
                 if product is not None:
                     part += product
 
-    def _flatten(self, tensors: Sequence[Tensor | None]) -> Tensor:
+    def flatten(self, tensors: Sequence[Tensor | None]) -> Tensor:
+        """One vector ``[n]`` from a tensor a parameter; None stands for zeros."""
         pairs = zip(tensors, self.parameters, strict=True)
         return torch.cat(
             [(torch.zeros_like(p) if t is None else t).detach().flatten() for t, p in pairs]
         )
 
-    def _split(self, vector: Tensor) -> list[Tensor]:
+    def split_vector(self, vector: Tensor) -> list[Tensor]:
+        """Views of ``vector [n]`` in the parameters' shapes."""
         parts = vector.split([p.numel() for p in self.parameters])
         return [part.view_as(p) for part, p in zip(parts, self.parameters, strict=True)]
 
@@ -213,7 +218,7 @@ def _default_memory(device: torch.device) -> int:
 
 
 @contextmanager
-def _saved_bytes() -> Iterator[dict[str, int]]:
+def saved_bytes() -> Iterator[dict[str, int]]:
     """Count the bytes that autograd saves within the block, each storage once."""
     saved, seen = {"bytes": 0}, set()
 
