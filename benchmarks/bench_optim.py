@@ -2,7 +2,8 @@
 
 Muon: ``equiscape.optim`` builds one optimizer; the rival is ``torch.optim.Muon`` on the same
 matrices and ``torch.optim.AdamW`` (fused, its fastest) on the same rest, as its documentation says
-to combine them. AdamW: ours against ``torch.optim.AdamW`` with its defaults. Gradients are fixed,
+to combine them. Muon in float32: ours against the published algorithm, matrix by matrix, since
+torch's multiplies in bfloat16 always. AdamW: ours against ``torch.optim.AdamW`` with its defaults. Gradients are fixed,
 so that only the step is timed; the rivals take turns in each repetition.
 """
 
@@ -16,12 +17,18 @@ from torch import nn
 
 from equiscape import models
 from equiscape.optim import build_optimizer
+from equiscape.optim.newton_schulz import COEFFICIENTS
 
 NETWORKS = {
     "egnn": ("egnn", {"num_outputs": 40}),
     "gine": ("gine", {"num_outputs": 10, "node_categories": [30] * 9, "edge_categories": [8] * 3}),
     "pointnet": ("pointnet", {"num_outputs": 40}),
     "dgcnn": ("dgcnn", {"num_outputs": 40}),
+}
+ENTRIES = {
+    "muon": {"class": "muon"},
+    "muon float32": {"class": "muon", "settings": {"ns_dtype": "float32"}},
+    "adamw": {"class": "adamw"},
 }
 LR, WD = 1e-3, 1e-2
 
@@ -37,7 +44,7 @@ def network(name: str, device: str) -> nn.Module:
 
 def ours(name: str, entry: str, device: str) -> Callable[[], None]:
     """One step of our optimizer."""
-    return build_optimizer(network(name, device), {"class": entry}, LR, WD)[0].step
+    return build_optimizer(network(name, device), ENTRIES[entry], LR, WD)[0].step
 
 
 def theirs(name: str, entry: str, device: str) -> Callable[[], None]:
@@ -46,9 +53,12 @@ def theirs(name: str, entry: str, device: str) -> Callable[[], None]:
     parameters = dict(model.named_parameters())
     if entry == "adamw":
         return torch.optim.AdamW(model.parameters(), LR, weight_decay=WD).step
-    _, split = build_optimizer(model, {"class": entry}, LR, WD)
+    _, split = build_optimizer(model, ENTRIES[entry], LR, WD)
     chosen = {key: [parameters[n] for n in names] for key, names in split.items()}
-    muon = torch.optim.Muon(chosen["muon"], LR, weight_decay=WD, adjust_lr_fn="match_rms_adamw")
+    if entry == "muon":
+        muon = torch.optim.Muon(chosen["muon"], LR, weight_decay=WD, adjust_lr_fn="match_rms_adamw")
+    else:
+        muon = PublishedMuon(chosen["muon"])
     adamw = torch.optim.AdamW(chosen["adamw"], LR, weight_decay=WD, fused=True)
 
     def step() -> None:
@@ -58,17 +68,42 @@ def theirs(name: str, entry: str, device: str) -> Callable[[], None]:
     return step
 
 
+class PublishedMuon:
+    """Jordan et al.'s algorithm in float32, as they write it: one matrix after another."""
+
+    def __init__(self, params: list[nn.Parameter]):
+        self.params = params
+        self.momenta = [torch.zeros_like(p) for p in params]
+
+    @torch.no_grad()
+    def step(self) -> None:
+        """One update of every matrix."""
+        a, b, c = COEFFICIENTS
+        for p, momentum in zip(self.params, self.momenta):
+            momentum.lerp_(p.grad, 0.05)
+            x = p.grad.lerp(momentum, 0.95)
+            tall = x.shape[0] > x.shape[1]
+            x = x.T if tall else x
+            x = x / x.norm().clamp(min=1e-7)
+            for _ in range(5):
+                gram = x @ x.T
+                polynomial = torch.addmm(gram, gram, gram, beta=b, alpha=c)
+                x = torch.addmm(x, polynomial, x, beta=a)
+            p.mul_(1 - LR * WD)
+            p.add_(x.T if tall else x, alpha=-LR * 0.2 * max(p.shape) ** 0.5)
+
+
 def measure(
     names: tuple[str, ...] = tuple(NETWORKS), repetitions: int = 15, device: str = "cpu"
 ) -> list[dict]:
     """Rows of ``case, rival``, median and quartiles of wall and CPU milliseconds, ``ratio``.
 
     CPU time is the process's own, which other load on the machine disturbs less; ``ratio`` is
-    torch's wall median by ours.
+    the rival's wall median by ours.
     """
     rows = []
     for name in names:
-        for entry in ("muon", "adamw"):
+        for entry in ENTRIES:
             rivals = {"equiscape": ours(name, entry, device), "torch": theirs(name, entry, device)}
             times: dict[str, list[float]] = {rival: [] for rival in rivals}
             cpu: dict[str, list[float]] = {rival: [] for rival in rivals}
@@ -113,7 +148,7 @@ if __name__ == "__main__":
     torch.set_num_threads(arguments.threads)
     for row in measure(tuple(arguments.names), arguments.repetitions, arguments.device):
         print(
-            f"{row['case']:22} {row['rival']:10} {row['median_ms']:9.2f} ms "
+            f"{row['case']:28} {row['rival']:10} {row['median_ms']:9.2f} ms "
             f"[{row['low_ms']:.2f}, {row['high_ms']:.2f}]  CPU {row['cpu_ms']:.2f} ms  "
             f"torch/ours {row['ratio']:.2f}"
         )

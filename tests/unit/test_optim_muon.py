@@ -6,7 +6,8 @@ import pytest
 import torch
 from torch import nn
 
-from equiscape.optim.muon import COEFFICIENTS, Muon, orthogonalise
+from equiscape.optim.muon import Muon
+from equiscape.optim.newton_schulz import COEFFICIENTS, orthogonalize
 
 
 def matrix_with_spectrum(values, rows, columns, seed=0):
@@ -31,7 +32,7 @@ def polynomial(values, steps):
 def test_singular_values_follow_the_polynomial(shape, steps):
     values = torch.logspace(-2, 1, 8, dtype=torch.float64)
     matrix, _ = matrix_with_spectrum(values, *shape)
-    result = orthogonalise(matrix[None], steps, dtype=torch.float64)[0]
+    result = orthogonalize(matrix[None], steps, dtype=torch.float64)[0]
     found = torch.linalg.svdvals(result)[:8]
     expected = polynomial(values / values.norm(), steps).sort(descending=True).values
     torch.testing.assert_close(found, expected, rtol=1e-10, atol=1e-12)
@@ -40,7 +41,7 @@ def test_singular_values_follow_the_polynomial(shape, steps):
 def test_five_steps_reach_the_band_around_the_polar_factor():
     values = torch.logspace(-1.5, 0, 16, dtype=torch.float64)
     matrix, polar = matrix_with_spectrum(values, 16, 40)
-    result = orthogonalise(matrix[None], dtype=torch.float64)[0]
+    result = orthogonalize(matrix[None], dtype=torch.float64)[0]
     singular = torch.linalg.svdvals(result)
     assert singular.min() > 0.68
     assert singular.max() < 1.21
@@ -54,24 +55,24 @@ def test_commutes_with_rotations():
     matrix = torch.randn(3, 9, 14, generator=generator, dtype=torch.float64)
     left = torch.linalg.qr(torch.randn(9, 9, generator=generator, dtype=torch.float64)).Q
     right = torch.linalg.qr(torch.randn(14, 14, generator=generator, dtype=torch.float64)).Q
-    rotated = orthogonalise(left @ matrix @ right, dtype=torch.float64)
-    expected = left @ orthogonalise(matrix, dtype=torch.float64) @ right
+    rotated = orthogonalize(left @ matrix @ right, dtype=torch.float64)
+    expected = left @ orthogonalize(matrix, dtype=torch.float64) @ right
     torch.testing.assert_close(rotated, expected, rtol=0, atol=1e-12)
 
 
 def test_a_batch_is_its_matrices_one_by_one_whatever_their_scale():
     matrices = torch.randn(4, 10, 6) * torch.tensor([1e-6, 1.0, 1e6, 0.0]).view(4, 1, 1)
-    together = orthogonalise(matrices)
+    together = orthogonalize(matrices)
     for one, result in zip(matrices, together):
-        torch.testing.assert_close(orthogonalise(one[None])[0], result, rtol=1e-5, atol=1e-6)
+        torch.testing.assert_close(orthogonalize(one[None])[0], result, rtol=1e-5, atol=1e-6)
     assert (together[3] == 0).all()
 
 
 @pytest.mark.parametrize("steps", [1, 5])
 def test_the_way_by_the_gram_matrix_is_the_same_polynomial(steps):
     matrices = torch.randn(3, 10, 25, dtype=torch.float64)
-    expected = orthogonalise(matrices, steps, dtype=torch.float64)
-    found = orthogonalise(matrices, steps, dtype=torch.float64, by_gram=True)
+    expected = orthogonalize(matrices, steps, dtype=torch.float64)
+    found = orthogonalize(matrices, steps, dtype=torch.float64, by_gram=True)
     torch.testing.assert_close(found, expected, rtol=0, atol=1e-11)
 
 
@@ -79,9 +80,9 @@ def test_the_way_by_the_gram_matrix_is_the_same_polynomial(steps):
 def test_errors_of_the_float32_forms_on_ill_conditioned_matrices(lowest):
     values = torch.logspace(lowest, 0, 32, dtype=torch.float64)
     matrix = matrix_with_spectrum(values, 32, 70)[0][None]
-    exact = orthogonalise(matrix, dtype=torch.float64)
-    plain = orthogonalise(matrix.float())
-    short = orthogonalise(matrix.float(), by_gram=True)
+    exact = orthogonalize(matrix, dtype=torch.float64)
+    plain = orthogonalize(matrix.float())
+    short = orthogonalize(matrix.float(), by_gram=True)
     assert (plain - exact).abs().max() < 1e-5
     assert (short - exact).abs().max() < 1e-3
 
@@ -105,7 +106,7 @@ def run(optimizer, params, steps=4):
     return [p.detach() - old for p, old in zip(params, before)]
 
 
-def plain_muon(params, steps, lr, wd, momentum, nesterov, adjust_lr):
+def plain_muon(params, steps, lr, wd, momentum, nesterov, adjust_lr_fn):
     """Muon matrix by matrix in float32, straight from its definition."""
     a, b, c = COEFFICIENTS
     generator = torch.Generator().manual_seed(7)
@@ -123,7 +124,7 @@ def plain_muon(params, steps, lr, wd, momentum, nesterov, adjust_lr):
                 x = a * x + (b * gram + c * gram @ gram) @ x
             x = x.T if w.shape[0] > w.shape[1] else x
             rows, columns = w.shape
-            if adjust_lr == "original":
+            if adjust_lr_fn == "original":
                 factor = max(1, rows / columns) ** 0.5
             else:
                 factor = 0.2 * max(rows, columns) ** 0.5
@@ -131,17 +132,17 @@ def plain_muon(params, steps, lr, wd, momentum, nesterov, adjust_lr):
     return [w - p.detach() for w, p in zip(values, params)]
 
 
-@pytest.mark.parametrize("adjust_lr", ["original", "match_rms_adamw"])
+@pytest.mark.parametrize("adjust_lr_fn", ["original", "match_rms_adamw"])
 @pytest.mark.parametrize("nesterov", [True, False])
-def test_float32_mode_equals_the_definition(adjust_lr, nesterov):
-    expected = plain_muon(parameters(), 4, 0.02, 0.1, 0.95, nesterov, adjust_lr)
+def test_float32_mode_equals_the_definition(adjust_lr_fn, nesterov):
+    expected = plain_muon(parameters(), 4, 0.02, 0.1, 0.95, nesterov, adjust_lr_fn)
     params = parameters()
     optimizer = Muon(
         params,
         lr=0.02,
         weight_decay=0.1,
         nesterov=nesterov,
-        adjust_lr=adjust_lr,
+        adjust_lr_fn=adjust_lr_fn,
         ns_dtype="float32",
     )
     for moved, reference in zip(run(optimizer, params), expected):
@@ -149,14 +150,14 @@ def test_float32_mode_equals_the_definition(adjust_lr, nesterov):
         torch.testing.assert_close(moved, reference, rtol=0, atol=tolerance)
 
 
-@pytest.mark.parametrize("adjust_lr", ["original", "match_rms_adamw"])
+@pytest.mark.parametrize("adjust_lr_fn", ["original", "match_rms_adamw"])
 @pytest.mark.parametrize("nesterov", [True, False])
 @pytest.mark.parametrize("dtype", ["auto", "float32", "bfloat16"])
-def test_equals_torch_muon_to_the_rounding_of_bfloat16(adjust_lr, nesterov, dtype):
+def test_equals_torch_muon_to_the_rounding_of_bfloat16(adjust_lr_fn, nesterov, dtype):
     settings = {"lr": 0.02, "weight_decay": 0.1, "momentum": 0.9, "nesterov": nesterov}
     theirs, ours = parameters(), parameters()
-    reference = run(torch.optim.Muon(theirs, adjust_lr_fn=adjust_lr, **settings), theirs)
-    found = run(Muon(ours, adjust_lr=adjust_lr, ns_dtype=dtype, **settings), ours)
+    reference = run(torch.optim.Muon(theirs, adjust_lr_fn=adjust_lr_fn, **settings), theirs)
+    found = run(Muon(ours, adjust_lr_fn=adjust_lr_fn, ns_dtype=dtype, **settings), ours)
     for a, b in zip(found, reference):
         # 2^-8 a product, some fifteen products deep, averaged over the entries
         assert (a - b).norm() < 0.03 * b.norm()
@@ -252,7 +253,7 @@ def test_closure_runs_with_gradients():
     [
         ({"momentum": 1.0}, "momentum"),
         ({"ns_steps": 0}, "ns_steps"),
-        ({"adjust_lr": "none"}, "adjust_lr"),
+        ({"adjust_lr_fn": "none"}, "adjust_lr_fn"),
         ({"ns_dtype": "float16"}, "ns_dtype"),
         ({"ns_coefficients": (1, 2)}, "ns_coefficients"),
         ({"betas": (0.9, 1.0)}, "betas"),
@@ -264,6 +265,6 @@ def test_values_out_of_range_are_refused(settings, message):
         Muon(parameters(), **settings)
 
 
-def test_only_matrices_are_orthogonalised():
+def test_only_matrices_are_orthogonalized():
     with pytest.raises(ValueError, match="no matrix"):
         Muon([nn.Parameter(torch.zeros(3))])

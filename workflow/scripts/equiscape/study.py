@@ -13,7 +13,7 @@ from typing import Any
 from equiscape.data import KINDS, VERSIONS
 from equiscape.errors import ConfigError
 from equiscape.models import ARCHITECTURES
-from equiscape.optim import OPTIMIZERS, SPLIT_SETTINGS, TORCH_SETTINGS
+from equiscape.optim import OPTIMIZERS, TORCH_SETTINGS
 from equiscape.registry import declared_settings, unknown
 
 EMBEDDED = ("procedural", "molecules-generated", "teacher")
@@ -147,7 +147,7 @@ class Study:
         if entry["class"] not in OPTIMIZERS:
             raise unknown(entry["class"], OPTIMIZERS, f"{key}.class")
         known = declared_settings(OPTIMIZERS[entry["class"]])
-        known = known | SPLIT_SETTINGS if known else TORCH_SETTINGS.get(entry["class"])
+        known = known or TORCH_SETTINGS.get(entry["class"])
         check_settings(entry.get("settings"), known, f"{key}.settings")
         for value in ("lr", "wd"):
             self._check_grid(f"{key}.grid.{value}", entry["grid"][value], zero=value == "wd")

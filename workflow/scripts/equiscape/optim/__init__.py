@@ -20,7 +20,6 @@ OPTIMIZERS = {
     "lion": "equiscape.optim.lion:Lion",
 }
 TORCH_SETTINGS = {"sgd": frozenset({"momentum", "dampening", "nesterov"})}  # classes of torch's own
-SPLIT_SETTINGS = frozenset({"min_side"})  # settings of the parameter split, not of a class
 
 
 def build_optimizer(
@@ -28,10 +27,10 @@ def build_optimizer(
 ) -> tuple["Optimizer", dict[str, list[str]]]:
     """The optimizer that a configuration entry describes, for all parameters of ``model``.
 
-    A class with a true attribute ``orthogonalises`` gets two parameter groups, split by the rule
-    of :func:`equiscape.optim.groups.split_parameters` (setting ``min_side``); every other class
-    gets one group. Weight decay applies to all parameters alike, as in ``torch.optim``; it is
-    decoupled for every class but ``sgd``, where it is an L2 penalty.
+    A class with a true attribute ``orthogonalizes`` gets two parameter groups, split by the rule
+    of :mod:`equiscape.optim.groups`; every other class gets one group. Weight decay applies to all
+    parameters alike, as in ``torch.optim``; it is decoupled for every class but ``sgd``, where it
+    is an L2 penalty.
 
     Args:
         model: a network; its attribute ``non_hidden`` names its first and last layers.

@@ -1,254 +1,179 @@
-"""Muon: momentum, orthogonalised by Newton-Schulz; AdamW for what is no hidden matrix.
+"""Muon: momentum, orthogonalized by Newton-Schulz; AdamW for what is no hidden matrix.
 
 After Jordan et al. 2024 (https://kellerjordan.github.io/posts/muon), with the scale of Liu et al.
 2025 (arXiv 2502.16982, section 2.2), under which one learning rate serves Muon and AdamW alike.
 """
 
-from collections import defaultdict
-from collections.abc import Callable
-from functools import lru_cache
+from collections.abc import Callable, Mapping
+from typing import Annotated, Literal
 
 import torch
 from torch import Tensor
-from torch.optim import Optimizer
 
-from equiscape.optim.adamw import adamw_step, check
+from equiscape.optim.matrices import MatrixOptimizer, parts, polar_defaults, polar_steps
+from equiscape.optim.newton_schulz import COEFFICIENTS
+from equiscape.settings import AtLeast, AtMost, NonNegative, PositiveInt, Probability
 
-COEFFICIENTS = (3.4445, -4.7750, 2.0315)
-ADJUST_LR = ("match_rms_adamw", "original")
-WIDE = 2  # columns by rows from which the Gram matrix's way is faster
-NS_DTYPES = ("auto", "float32", "bfloat16")
-
-
-def orthogonalise(
-    matrices: Tensor,
-    steps: int = 5,
-    coefficients: tuple[float, float, float] = COEFFICIENTS,
-    dtype: torch.dtype = torch.float32,
-    eps: float = 1e-7,
-    by_gram: bool = False,
-) -> Tensor:
-    """Move the singular values of each matrix towards 1 and keep its singular vectors.
-
-    Each step maps a singular value s to ``a s + b s^3 + c s^5``. The coefficients are steep at
-    zero rather than convergent: after five steps values end between about 0.7 and 1.2.
-
-    Args:
-        matrices: ``[n, rows, columns]``; each is treated by itself.
-        steps: number of Newton-Schulz steps.
-        coefficients: ``(a, b, c)``.
-        dtype: of the products.
-        eps: the smallest Frobenius norm that a matrix is divided by.
-        by_gram: take the steps on the Gram matrix ``X X^T`` and multiply ``X`` once at the end,
-            which is less work for a wide matrix. It squares the condition number: in float32 the
-            result is off by up to 1e-4, where bfloat16 is off by 1e-2.
-
-    Returns:
-        ``[n, rows, columns]`` in ``dtype``.
-    """
-    tall = matrices.shape[1] > matrices.shape[2]
-    x = matrices.mT if tall else matrices
-    norm = x.norm(dim=(1, 2), keepdim=True).clamp(min=eps)
-    # contiguous: products of bfloat16 with a transposed result are slower by orders of magnitude
-    x = x.to(dtype).contiguous() / norm.to(dtype)
-    x = (_steps_on_gram if by_gram else _steps)(x, steps, coefficients)
-    return x.mT if tall else x
+VARIANTS = ("muon", "normuon", "adamuon")
+ORDERS = ("momentum-first", "polar-first")
 
 
-def _steps(x: Tensor, steps: int, coefficients: tuple[float, float, float]) -> Tensor:
-    """``x <- (a + b A + c A^2) x`` with ``A = x x^T``, over and over."""
-    a, b, c = coefficients
-    # two buffers of each size serve all steps
-    spare = torch.empty_like(x)
-    gram = x.new_empty(x.shape[0], x.shape[1], x.shape[1])
-    polynomial = torch.empty_like(gram)
-    for _ in range(steps):
-        torch.bmm(x, x.mT, out=gram)
-        torch.baddbmm(gram, gram, gram, beta=b, alpha=c, out=polynomial)
-        torch.baddbmm(x, polynomial, x, beta=a, out=spare)
-        x, spare = spare, x
-    return x
+class Muon(MatrixOptimizer):
+    """Muon for hidden matrices and AdamW for the rest, as one optimizer.
 
+    With the gradient G, the momentum M and the singular value decomposition U S V^T::
 
-def _steps_on_gram(x: Tensor, steps: int, coefficients: tuple[float, float, float]) -> Tensor:
-    """The same product: all factors are polynomials of the first Gram matrix, so they commute."""
-    a, b, c = coefficients
-    gram = torch.bmm(x, x.mT)
-    product = x.new_empty(0)
-    for step in range(steps):
-        factor = torch.baddbmm(gram, gram, gram, beta=b, alpha=c)
-        factor.diagonal(dim1=1, dim2=2).add_(a)
-        product = torch.bmm(factor, product) if step else factor
-        if step + 1 < steps:
-            gram = torch.bmm(torch.bmm(factor, gram), factor)
-    return torch.bmm(product, x)
+        M <- momentum M + (1 - momentum) G
+        D = momentum M + (1 - momentum) G             (nesterov; otherwise D = M)
+        O = U V^T of D
+        W <- (1 - lr weight_decay) W - lr scale(W) O
 
-
-def scale(rows: int, columns: int, adjust_lr: str) -> float:
-    """The factor between the learning rate and the step of a ``rows x columns`` matrix.
-
-    ``original`` is ``sqrt(max(1, rows / columns))``. ``match_rms_adamw`` is
-    ``0.2 sqrt(max(rows, columns))``: the entries of the step then have the root mean square that
-    AdamW's steps are observed to have.
-    """
-    if adjust_lr == "original":
-        return max(1.0, rows / columns) ** 0.5
-    return 0.2 * max(rows, columns) ** 0.5
-
-
-class Muon(Optimizer):
-    """Muon for hidden matrices and AdamW for the rest, as one optimizer with one learning rate.
-
-    A parameter group carries ``algorithm``: ``"muon"`` (the default; 2-D parameters only) or
-    ``"adamw"``. Weight decay is decoupled in both: ``p -= lr * weight_decay * p``.
-
-    Matrices of one shape, or of its transpose, are orthogonalised as one batched product.
+    Weight decay is decoupled in both parts: ``p -= lr * weight_decay * p``. Matrices of one shape,
+    or of its transpose, are orthogonalized as one batched product. In float32 those at least 1.5
+    times as wide as high are orthogonalized on their Gram matrices, which is faster; see
+    :func:`equiscape.optim.newton_schulz.orthogonalize` for what that does to accuracy.
 
     Args:
         params: parameters or parameter groups.
-        lr: learning rate of both algorithms.
-        weight_decay: of both algorithms.
+        lr: learning rate of Muon.
+        weight_decay: of both parts.
         momentum: weight of the past in the exponential average of gradients.
-        nesterov: orthogonalise the average of gradient and momentum instead of the momentum.
+        nesterov: orthogonalize the average of gradient and momentum instead of the momentum.
         ns_steps: Newton-Schulz steps.
-        ns_coefficients: of its polynomial.
-        ns_dtype: of the Newton-Schulz products: ``float32``, ``bfloat16``, or ``auto``: bfloat16
-            on GPUs and CPUs that multiply it natively; elsewhere float32 in its fastest form,
-            which is a hundred times closer to the exact result than bfloat16 is. Name one of the
-            two where the cells of a study run on unlike machines.
-        adjust_lr: ``match_rms_adamw`` or ``original``, see :func:`scale`.
-        eps: the smallest norm that a momentum is divided by.
+        ns_coefficients: of its polynomial, where ``polar`` is ``newton-schulz``.
+        ns_dtype: of the products: ``float32``, ``bfloat16``, or ``auto``: bfloat16 on GPUs and CPUs
+            that multiply it natively, elsewhere float32, which is a hundred times closer to the
+            exact result than bfloat16 is. Name one of the two where the cells of a study run on
+            unlike machines.
+        polar: how O is found: ``newton-schulz``; ``polar-express``, the best polynomials for
+            ``ns_steps`` steps (arXiv 2505.16932); ``convergent``, the polynomial (15, -10, 3) / 8,
+            slow but exact in the limit; ``exact``, by eigenvalues.
+        adjust_lr_fn: ``match_rms_adamw`` or ``original``, as ``torch.optim.Muon`` calls them, see
+            :func:`equiscape.optim.matrices.scale`.
+        eps: the smallest norm that a direction is divided by.
+        spectrum: a power p: take ``U S^p V^T``, scaled to the Frobenius norm of p = 0, the root of
+            the shorter side, so that the spectrum of the step is all that changes: 1 leaves the
+            spectrum of D, 0 is the polar factor, negative turns it over. None: O as above.
+        order: ``polar-first`` orthogonalizes the gradient and averages the results.
+        variant: ``muon``; ``normuon`` (Li et al. 2025, arXiv 2510.05491, algorithm 1) divides each
+            row of O by the root of ``v <- beta v + (1 - beta) mean of its squares``; ``adamuon``
+            (Si et al. 2025, arXiv 2507.11005, algorithm 1) orthogonalizes the sign of D and divides
+            each entry of O by the root of ``v <- beta v + (1 - beta) O^2``. Both then scale to the
+            Frobenius norm of an orthogonal matrix.
+        variant_beta, variant_eps: of those two.
+        lr_ratio: learning rate of the AdamW part by ``lr``.
         betas, adamw_eps: of AdamW.
+        min_side, orthogonalize, blocks: which matrices, see :mod:`equiscape.optim.groups`.
     """
-
-    orthogonalises = True
 
     def __init__(
         self,
         params,
-        lr: float = 1e-3,
-        weight_decay: float = 0.0,
-        momentum: float = 0.95,
+        lr: NonNegative = 1e-3,
+        weight_decay: NonNegative = 0.0,
+        momentum: Probability = 0.95,
         nesterov: bool = True,
-        ns_steps: int = 5,
+        ns_steps: Annotated[int, AtLeast(1), AtMost(99)] = 5,
         ns_coefficients: tuple[float, float, float] = COEFFICIENTS,
-        ns_dtype: str = "auto",
-        adjust_lr: str = "match_rms_adamw",
-        eps: float = 1e-7,
-        betas: tuple[float, float] = (0.9, 0.999),
-        adamw_eps: float = 1e-8,
+        ns_dtype: Literal["auto", "float32", "bfloat16"] = "auto",
+        polar: Literal["newton-schulz", "polar-express", "convergent", "exact"] = "newton-schulz",
+        adjust_lr_fn: Literal["match_rms_adamw", "original"] = "match_rms_adamw",
+        eps: NonNegative = 1e-7,
+        spectrum: Annotated[float, AtLeast(-10), AtMost(10)] | None = None,
+        order: Literal["momentum-first", "polar-first"] = "momentum-first",
+        variant: Literal["muon", "normuon", "adamuon"] = "muon",
+        variant_beta: Probability = 0.95,
+        variant_eps: NonNegative = 1e-8,
+        lr_ratio: NonNegative = 1.0,
+        betas: tuple[Probability, Probability] = (0.9, 0.999),
+        adamw_eps: NonNegative = 1e-8,
+        min_side: PositiveInt = 8,
+        orthogonalize: list[str] | None = None,
+        blocks: Mapping[str, PositiveInt] | None = None,
     ):
-        check(lr, weight_decay, betas, adamw_eps)
         if not 0 <= momentum < 1:
             raise ValueError(f"momentum {momentum} must lie in [0, 1)")
-        if not (isinstance(ns_steps, int) and 1 <= ns_steps < 100):
-            raise ValueError(f"ns_steps {ns_steps} must be a whole number from 1 to 99")
-        if len(ns_coefficients) != 3:
-            raise ValueError(f"ns_coefficients {ns_coefficients} must be three numbers")
-        if adjust_lr not in ADJUST_LR:
-            raise ValueError(f"adjust_lr {adjust_lr!r} must be one of {', '.join(ADJUST_LR)}")
-        if ns_dtype not in NS_DTYPES:
-            raise ValueError(f"ns_dtype {ns_dtype!r} must be one of {', '.join(NS_DTYPES)}")
+        if spectrum is not None and not -10 <= spectrum <= 10:
+            raise ValueError(f"spectrum {spectrum} must be a power from -10 to 10")
+        if order not in ORDERS:
+            raise ValueError(f"order {order!r} must be one of {', '.join(ORDERS)}")
+        if variant not in VARIANTS:
+            raise ValueError(f"variant {variant!r} must be one of {', '.join(VARIANTS)}")
+        if not 0 <= variant_beta < 1 or variant_eps < 0:
+            raise ValueError("variant_beta must lie in [0, 1) and variant_eps not be negative")
         defaults = {
             "lr": lr,
             "weight_decay": weight_decay,
             "momentum": momentum,
             "nesterov": nesterov,
-            "ns_steps": ns_steps,
-            "ns_coefficients": tuple(ns_coefficients),
-            "ns_dtype": ns_dtype,
-            "adjust_lr": adjust_lr,
-            "eps": eps,
+            **polar_defaults(ns_steps, ns_coefficients, ns_dtype, polar, adjust_lr_fn, eps),
+            "spectrum": spectrum,
+            "order": order,
+            "variant": variant,
+            "variant_beta": variant_beta,
+            "variant_eps": variant_eps,
+            "lr_ratio": lr_ratio,
             "betas": tuple(betas),
             "adamw_eps": adamw_eps,
-            "algorithm": "muon",
         }
         super().__init__(params, defaults)
-        for group in self.param_groups:
-            for p in group["params"]:
-                if group["algorithm"] == "muon" and p.ndim != 2:
-                    raise ValueError(f"a parameter of shape {tuple(p.shape)} is no matrix")
 
-    @torch.no_grad()
-    def step(self, closure: Callable | None = None):
-        """Update every parameter that has a gradient; returns the ``closure``'s loss, if any."""
-        loss = None
-        if closure is not None:
-            with torch.enable_grad():
-                loss = closure()
-        for group in self.param_groups:
-            params = [p for p in group["params"] if p.grad is not None]
-            if not params:
-                continue
-            if group["algorithm"] == "muon":
-                self._muon(group, params, [p.grad for p in params])
-            else:
-                adamw_step([self.state[p] for p in params], params, group, group["adamw_eps"])
-        return loss
-
-    def _muon(self, group: dict, params: list[Tensor], grads: list[Tensor]) -> None:
-        for p in params:
-            if "momentum_buffer" not in self.state[p]:
-                self.state[p]["momentum_buffer"] = torch.zeros_like(p)
-        momenta = [self.state[p]["momentum_buffer"] for p in params]
-        torch._foreach_lerp_(momenta, grads, 1 - group["momentum"])
-        updates = momenta
-        if group["nesterov"]:
-            updates = torch._foreach_lerp(grads, momenta, group["momentum"])
+    def update(self, group: dict, params: list[Tensor], blocks: list[int] | None) -> None:
+        """Muon's step for matrices."""
+        matrices = parts(params, blocks)
+        grads = parts([p.grad for p in params], blocks)
+        momenta = self.buffers(params, "momentum_buffer", blocks)
+        first = group["order"] == "momentum-first"
+        if first:
+            torch._foreach_lerp_(momenta, grads, 1 - group["momentum"])
         torch._foreach_mul_(params, 1 - group["lr"] * group["weight_decay"])
-        for wide, tall in _by_shape(params):
-            members = [updates[i] for i in wide] + [updates[i].mT for i in tall]
-            stack = torch.stack(members) if len(members) > 1 else members[0].unsqueeze(0)
-            dtype = _ns_dtype(group["ns_dtype"], stack.device)
-            stack = orthogonalise(
-                stack,
-                group["ns_steps"],
-                group["ns_coefficients"],
-                dtype,
-                group["eps"],
-                by_gram=group["ns_dtype"] == "auto"
-                and dtype == torch.float32
-                and stack.shape[2] >= WIDE * stack.shape[1],
-            )
-            for chosen, part in ((wide, stack[: len(wide)]), (tall, stack[len(wide) :].mT)):
-                if chosen:
-                    factor = -group["lr"] * scale(*params[chosen[0]].shape, group["adjust_lr"])
-                    _add([params[i] for i in chosen], part, factor)
+        after = self._after(group, params, blocks, None if first else momenta)
+        polar_steps(matrices, self._direction(group, grads, momenta if first else None), group, after)
 
-
-def _add(params: list[Tensor], steps: Tensor, factor: float) -> None:
-    """``p += factor * step`` for each row of ``steps``."""
-    if steps.device.type == "cpu":  # in one pass each, the conversion from bfloat16 included
-        for p, step in zip(params, steps):
-            p.add_(step, alpha=factor)
-    else:  # contiguous and of one dtype: others foreach updates one by one
-        torch._foreach_add_(params, steps.to(params[0].dtype).mul(factor).contiguous().unbind())
-
-
-def _by_shape(params: list[Tensor]) -> list[tuple[list[int], list[int]]]:
-    """Positions of the matrices of one pair of sides: the wide or square ones, the tall ones."""
-    members: dict = defaultdict(lambda: ([], []))
-    for i, p in enumerate(params):
-        rows, columns = p.shape
-        key = (min(rows, columns), max(rows, columns), p.device, p.dtype)
-        members[key][rows > columns].append(i)
-    return list(members.values())
-
-
-@lru_cache
-def _ns_dtype(name: str, device: torch.device) -> torch.dtype:
-    """The dtype of the products: ``auto`` is bfloat16 where the device multiplies it natively.
-
-    Measured: there twice to four times as fast as float32, elsewhere slower.
-    """
-    if name == "auto":
-        if device.type == "cuda":
-            native = torch.cuda.get_device_capability(device)[0] >= 8
+    @staticmethod
+    def _direction(group: dict, grads: list[Tensor], momenta: list[Tensor] | None) -> Callable:
+        """The matrix with this number that is to be orthogonalized."""
+        if momenta is None:
+            chosen = grads.__getitem__
+        elif not group["nesterov"]:
+            chosen = momenta.__getitem__
+        elif grads[0].device.type == "cpu":  # one at a time, so that memory is used again
+            chosen = lambda i: torch.lerp(grads[i], momenta[i], group["momentum"])  # noqa: E731
         else:
-            # torch has no public question for it; where a release lacks these, float32 is right too
-            questions = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
-            native = device.type == "cpu" and any(
-                getattr(torch.cpu, question, bool)() for question in questions
-            )
-        name = "bfloat16" if native else "float32"
-    return getattr(torch, name)
+            chosen = torch._foreach_lerp(grads, momenta, group["momentum"]).__getitem__
+        if group["variant"] == "adamuon":
+            return lambda i: chosen(i).sign()
+        return chosen
+
+    def _after(
+        self,
+        group: dict,
+        params: list[Tensor],
+        blocks: list[int] | None,
+        momenta: list[Tensor] | None,
+    ) -> Callable[[int, Tensor], Tensor] | None:
+        """What becomes of a polar factor: averaged where the polar step is first, then scaled."""
+        variant = group["variant"]
+        if momenta is None and variant == "muon":
+            return None
+        if variant == "normuon":
+            for p in params:
+                self.state[p].setdefault("second_moment", p.new_zeros(p.shape[0], 1))
+            moments = parts([self.state[p]["second_moment"] for p in params], blocks)
+        elif variant == "adamuon":
+            moments = self.buffers(params, "second_moment", blocks)
+
+        def after(i: int, step: Tensor) -> Tensor:
+            if momenta is not None:
+                momenta[i].lerp_(step, 1 - group["momentum"])
+                step = step.lerp(momenta[i], group["momentum"]) if group["nesterov"] else momenta[i]
+            if variant == "muon":
+                return step
+            squares = step.square()
+            if variant == "normuon":
+                squares = squares.mean(dim=1, keepdim=True)
+            moments[i].lerp_(squares, 1 - group["variant_beta"])
+            step = step / (moments[i].sqrt() + group["variant_eps"])
+            return step * (min(step.shape) ** 0.5 / step.norm().clamp(min=group["eps"]))
+
+        return after
