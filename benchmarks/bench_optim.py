@@ -3,8 +3,8 @@
 Muon: ``equiscape.optim`` builds one optimizer; the rival is ``torch.optim.Muon`` on the same
 matrices and ``torch.optim.AdamW`` (fused, its fastest) on the same rest, as its documentation says
 to combine them. Muon in float32: ours against the published algorithm, matrix by matrix, since
-torch's multiplies in bfloat16 always. AdamW: ours against ``torch.optim.AdamW`` with its defaults. Gradients are fixed,
-so that only the step is timed; the rivals take turns in each repetition.
+torch's always multiplies in bfloat16. AdamW: ours against ``torch.optim.AdamW`` with its defaults.
+Gradients are fixed, so that only the step is timed; the rivals take turns in each repetition.
 """
 
 import argparse

@@ -1,4 +1,4 @@
-"""What the optimizers of hidden matrices share: their two parts, their scale, batched polar steps."""
+"""What the optimizers of hidden matrices share: two parts, the scale, polar steps by batches."""
 
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence

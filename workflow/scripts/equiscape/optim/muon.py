@@ -127,8 +127,9 @@ class Muon(MatrixOptimizer):
         if first:
             torch._foreach_lerp_(momenta, grads, 1 - group["momentum"])
         torch._foreach_mul_(params, 1 - group["lr"] * group["weight_decay"])
+        direction = self._direction(group, grads, momenta if first else None)
         after = self._after(group, params, blocks, None if first else momenta)
-        polar_steps(matrices, self._direction(group, grads, momenta if first else None), group, after)
+        polar_steps(matrices, direction, group, after)
 
     @staticmethod
     def _direction(group: dict, grads: list[Tensor], momenta: list[Tensor] | None) -> Callable:
