@@ -34,6 +34,7 @@ LAYERS = {
     "egnn": [f"layers.{i}.{part}" for i in range(4) for part in ("edge.0", "edge.2", "node.0")],
     "pointnet": [f"point.{i}" for i in range(5)] + ["head.0", "head.1", "head.2"],
 }
+SUFFIXES = {"hessian": ".json", "slice": ".h5", "rank": ".csv", "robustness": ".csv"}
 CORRUPTIONS = ("uniform", "gaussian", "background", "impulse", "upsampling", "rotation", "shear",
                "distortion", "distortion_rbf", "distortion_rbf_inv", "cutout", "density",
                "density_inc")  # fmt: skip
@@ -46,19 +47,27 @@ def write_study(
     seeds: int = 3,
     diverged: tuple[tuple[str, str, int], ...] = (),
     epochs: int = 12,
+    without: tuple[str, ...] = (),
 ) -> Manifest:
     """Write every product of a study into ``root`` and its manifest into ``root/report.json``.
 
-    ``diverged`` lists the (task, optimizer, seed) whose final cell diverged.
+    ``diverged`` lists the (task, optimizer, seed) whose final cell diverged, ``without`` the
+    analyses that the study does not list.
     """
     manifest = Manifest(
         results=root,
         tasks=dict(CLOUDS if tasks is None else tasks),
         optimizers={name: {"class": CLASSES.get(name.split("-")[0], name)} for name in optimizers},
         seeds=list(range(seeds)),
+        analyses={},
         baseline=optimizers[0],
         reference=REFERENCE,
     )
+    for name, suffix in SUFFIXES.items():
+        names = manifest.robust_tasks if name == "robustness" else list(manifest.tasks)
+        if names and name not in without:
+            over = "final" if name == "robustness" else "representative"
+            manifest.analyses[name] = {"over": over, "suffix": suffix, "tasks": names}
     for index, (task, optimizer) in enumerate(manifest.pairs):
         rng = np.random.default_rng(index)
         gain = list(optimizers).index(optimizer)
@@ -66,13 +75,23 @@ def write_study(
             _final(manifest, task, optimizer, seed, gain, (task, optimizer, seed) in diverged, rng,
                    epochs)  # fmt: skip
         _selection(manifest, task, optimizer, gain, rng)
-        _hessian(manifest, task, optimizer, gain, rng)
-        _slice(manifest, task, optimizer, gain)
-        _rank(manifest, task, optimizer, gain)
-        if task in manifest.robust_tasks:
-            _robustness(manifest, task, optimizer, gain, rng)
+    for index, (task, optimizer) in enumerate(manifest.pairs):
+        for name, write in WRITERS.items():
+            for product in manifest.analysis(name):
+                if (product.task, product.optimizer) == (task, optimizer):
+                    rng = np.random.default_rng(1000 + index)
+                    write(product, manifest, list(optimizers).index(optimizer), rng)
     manifest.write(root / "report.json")
     return manifest
+
+
+def product(manifest: Manifest, analysis: str, task: str, optimizer: str) -> Path:
+    """The file of an analysis of one task and optimizer."""
+    return next(
+        found.path
+        for found in manifest.analysis(analysis)
+        if (found.task, found.optimizer) == (task, optimizer)
+    )
 
 
 def metric_of(entry: dict) -> dict:
@@ -148,7 +167,8 @@ def _selection(manifest, task, optimizer, gain, rng) -> None:
     write_json(manifest.selection(task, optimizer), choice)
 
 
-def _hessian(manifest, task, optimizer, gain, rng) -> None:
+def _hessian(product, manifest, gain, rng) -> None:
+    task, optimizer = product.task, product.optimizer
     values = (25 * 4.0**gain * rng.uniform(0.7, 1.4)) * 0.7 ** np.arange(10)
     pairs = [{"value": v, "residual": 1e-3 * v, "converged": True} for v in values]
     smallest = -0.08 * values[0] if gain == 0 or task != "dgcnn" else 0.02
@@ -160,25 +180,27 @@ def _hessian(manifest, task, optimizer, gain, rng) -> None:
         "power_iteration": {"value": values[0], "residual": 0.1, "converged": True},
         "trace": {"value": values.sum() * 4, "standard_error": values.sum() * 0.2, "probes": 20},
     }  # fmt: skip
-    write_json(manifest.hessian(task, optimizer), data)
+    write_json(product.path, data)
 
 
-def _slice(manifest, task, optimizer, gain) -> None:
+def _slice(product, manifest, gain, rng) -> None:
     axis = np.linspace(-1, 1, 21)
     x, y = np.meshgrid(axis, axis)
     loss = 0.1 + 3 * x**2 + (2 - 0.3 * gain) * y**2 + 0.5 * x * y
     loss += (0.3 - 0.1 * gain) * np.sin(9 * x) * np.sin(7 * y)
-    path = manifest.slice(task, optimizer)
+    path = product.path
     path.parent.mkdir(parents=True, exist_ok=True)
     with h5py.File(path, "w") as file:
         file["axis_x"], file["axis_y"], file["loss"] = axis, axis, loss
         file.attrs.update(
-            task=task, optimizer=optimizer, cosine=0.003, split="train", samples=512,
+            task=product.task, optimizer=product.optimizer, cosine=0.003, split="train",
+            samples=512,
             center_loss=loss[10, 10], checkpoint_loss=loss[10, 10], seed=1,
         )  # fmt: skip
 
 
-def _rank(manifest, task, optimizer, gain) -> None:
+def _rank(product, manifest, gain, rng) -> None:
+    task, optimizer = product.task, product.optimizer
     layers = LAYERS.get(task, [f"blocks.{i}.a_rather_long_name.linear{i % 2}" for i in range(10)])
     rows = []
     for kind in ("weight", "representation"):
@@ -189,10 +211,11 @@ def _rank(manifest, task, optimizer, gain) -> None:
             rows.append((task, optimizer, layer, kind, *size, base * scale, 2.5 * base * scale))
     columns = ["task", "optimizer", "layer", "kind", "rows", "columns"]
     frame = pd.DataFrame(rows, columns=[*columns, "stable_rank", "effective_rank"])
-    write_csv(manifest.rank(task, optimizer), frame)
+    write_csv(product.path, frame)
 
 
-def _robustness(manifest, task, optimizer, gain, rng) -> None:
+def _robustness(product, manifest, gain, rng) -> None:
+    task, optimizer = product.task, product.optimizer
     rows = [
         (task, optimizer, seed, corruption, severity,
          68 + 3 * gain - (1 + i % 5) * severity + rng.normal(0, 1))
@@ -201,8 +224,10 @@ def _robustness(manifest, task, optimizer, gain, rng) -> None:
         for severity in range(1, 6)
     ]  # fmt: skip
     columns = ["task", "optimizer", "seed", "corruption", "severity", "accuracy"]
-    write_csv(manifest.robustness(task, optimizer), pd.DataFrame(rows, columns=columns))
+    write_csv(product.path, pd.DataFrame(rows, columns=columns))
 
+
+WRITERS = {"hessian": _hessian, "slice": _slice, "rank": _rank, "robustness": _robustness}
 
 if __name__ == "__main__":
     write_study(Path(sys.argv[1]))

@@ -161,7 +161,7 @@ def rules() -> list[tuple[str, Path, Path]]:
             name = re.match(r"\s*rule\s*(\w*)", block)[1]
             if environment and script:
                 found.append((name, ROOT / environment[1], ROOT / "workflow" / script[1]))
-            elif environment:  # the notebooks' rule: a shell pipe over every notebook
+            if environment and "notebook=" in block:  # the loop over the report's pages
                 for notebook in sorted((ROOT / "workflow/notebooks").glob("*.py")):
                     found.append((name or notebook.stem, ROOT / environment[1], notebook))
     return found
@@ -197,7 +197,7 @@ def test_the_library_never_imports_snakemake():
 
 def test_every_snakemake_process_imports_neither_torch_nor_numpy():
     heavy = {"torch", "numpy", "pandas", "h5py", "scipy"}
-    for module in ("study", "report/manifest"):
+    for module in ("study", "report/manifest", "report/page", "report/pages/__init__"):
         eager: set[Path] = set()
         todo = [SCRIPTS / f"equiscape/{module}.py"]
         while todo:
@@ -224,7 +224,7 @@ def test_channels_are_conda_forge_and_bioconda_for_snakemake_alone():
 def test_every_import_of_the_rule_files_comes_with_snakemake():
     provided = {conda_name(re.match(r"[\w.-]+", spec)[0]) for spec in requires("snakemake")}
     provided |= set(dependencies(ROOT / "envs/snakemake.yaml"))
-    named = {"equiscape.study", "equiscape.report.manifest"}
+    named = {"equiscape.study", "equiscape.report.manifest", "equiscape.report.pages"}
     for file in [ROOT / "Snakefile", *(ROOT / "workflow/rules").glob("*.smk")]:
         named |= set(re.findall(r"^(?:from|import) ([\w.]+)", file.read_text(), re.M))
     found, seen = set(), set()

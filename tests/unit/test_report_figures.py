@@ -11,10 +11,18 @@ import numpy as np
 import pytest
 from fake_results import CLOUDS, MOLECULES, write_study
 
-from equiscape.report import load, style, tables
-from equiscape.report import manifest as products
-from equiscape.report.figures import accuracy, hessian, learning, ranks, robustness, slices
+from equiscape.report import load, style
 from equiscape.report.manifest import Manifest
+from equiscape.report.pages import (
+    accuracy,
+    hessian,
+    learning,
+    molecules,
+    pages,
+    rank,
+    robustness,
+)
+from equiscape.report.pages import slice as slices
 
 STUDIES = {
     "demo": {"optimizers": ("adam", "muon"), "seeds": 2},
@@ -57,11 +65,11 @@ def laid_out(figure) -> None:
 
 
 def test_accuracy(study):
-    finals, table = load.finals(study), tables.accuracy(study)
+    finals, table = load.finals(study), accuracy.table(study)
     laid_out(accuracy.scores(study, finals, table))
     laid_out(accuracy.selection(study, load.selections(study)))
     if study.molecular_tasks:
-        laid_out(accuracy.molecules(study, tables.molecules(study)))
+        laid_out(molecules.gains(study, molecules.table(study)))
 
 
 def test_learning(study):
@@ -81,7 +89,7 @@ def test_learning_of_a_cell_that_diverged_in_its_first_epoch(tmp_path):
 
 
 def test_hessian(study):
-    table = tables.hessian(study)
+    table = hessian.table(study)
     figure = hessian.bars(study, table)
     laid_out(figure)
     for axis in figure.axes:
@@ -90,11 +98,11 @@ def test_hessian(study):
     assert len(hatched) == (table["smallest"] < 0).sum()
     heights = sorted(bar.get_y() + bar.get_height() for bar in figure.axes[0].patches)
     np.testing.assert_allclose(heights, np.sort(table["largest"]))
-    laid_out(hessian.spectrum(study, load.hessians(study)))
+    laid_out(hessian.spectrum(study, hessian.load(study)))
 
 
 def test_slices_share_levels_and_range(study):
-    planes = load.slices(study)
+    planes = slices.load(study)
     task = next(iter(study.tasks))
     figure = slices.contours(study, task, planes)
     laid_out(figure)
@@ -109,20 +117,20 @@ def test_slices_share_levels_and_range(study):
 
 def test_slice_levels():
     axis = np.linspace(-1, 1, 3)
-    plane = load.Slice(axis, axis, np.geomspace(1e-3, 1e3, 9).reshape(3, 3), {})
+    plane = slices.Slice(axis, axis, np.geomspace(1e-3, 1e3, 9).reshape(3, 3), {})
     levels = slices.levels([plane])
     ratios = levels[1:] / levels[:-1]
     np.testing.assert_allclose(ratios, ratios[0])  # geometric over more than a decade
-    flat = load.Slice(axis, axis, np.full((3, 3), 0.5), {})
+    flat = slices.Slice(axis, axis, np.full((3, 3), 0.5), {})
     assert (np.diff(slices.levels([flat])) > 0).all()
     broken = plane.loss.copy()
     broken[0, 0] = np.inf
-    assert np.isfinite(slices.levels([load.Slice(axis, axis, broken, {})])).all()
+    assert np.isfinite(slices.levels([slices.Slice(axis, axis, broken, {})])).all()
 
 
 def test_slices_survive_infinite_losses(tmp_path):
     study = write_study(tmp_path, {"egnn": CLOUDS["egnn"]}, seeds=1)
-    planes = load.slices(study)
+    planes = slices.load(study)
     plane = planes["egnn", "muon"]
     plane.loss[0, :5] = np.inf
     plane.loss[3, 3] = np.nan
@@ -131,30 +139,30 @@ def test_slices_survive_infinite_losses(tmp_path):
 
 
 def test_ranks(study):
-    table = tables.rank(study)
-    laid_out(ranks.ratios(study, table))
+    table = rank.table(study)
+    laid_out(rank.ratios(study, table))
     for task in {next(iter(study.tasks)), list(study.tasks)[-1]}:
-        laid_out(ranks.layers(study, task, table))
+        laid_out(rank.layers(study, task, table))
 
 
 def test_robustness(study):
-    cells = load.robustness(study)
+    cells = robustness.load(study)
     laid_out(robustness.corruptions(study, cells, load.finals(study)))
     laid_out(robustness.severity(study, cells))
 
 
-def test_colours_follow_the_configuration(study):
-    colours = style.colours(study)
-    assert list(colours) == list(study.optimizers)
-    assert len(set(colours.values())) == len(colours)
-    assert len(set(style.markers(study).values())) == len(colours)
-    assert next(iter(colours.values())) == style.PALETTE[0]
+def test_colors_follow_the_configuration(study):
+    colors = style.colors(study)
+    assert list(colors) == list(study.optimizers)
+    assert len(set(colors.values())) == len(colors)
+    assert len(set(style.markers(study).values())) == len(colors)
+    assert next(iter(colors.values())) == style.PALETTE[0]
 
 
 def test_same_figure_same_bytes(tmp_path):
     study = write_study(tmp_path / "study", {"egnn": CLOUDS["egnn"]}, seeds=1)
     written = [
-        style.save(ranks.layers(study, "egnn", tables.rank(study)), tmp_path / str(i), "figure")
+        style.save(rank.layers(study, "egnn", rank.table(study)), tmp_path / str(i), "figure")
         for i in range(2)
     ]
     for first, second in zip(*written):
@@ -178,10 +186,9 @@ def test_plain_log_labels(low, high, labels):
     assert [f"{tick:g}" for tick in axis.get_yticks()] == labels.split()
 
 
-def test_every_figure_has_a_caption(study):
-    folder = study.reference.parent / "report"
-    for notebook in products.notebooks(study):
-        for figure in products.notebook_figures(study, notebook):
-            entry = products.figure_entry(notebook, figure)
-            assert (folder / f"{entry['caption']}.rst").exists()
+def test_every_figure_has_a_caption_and_a_place_in_the_report(study):
+    for page in pages(study).values():
+        for entry in page.outputs(study).values():
+            assert len(entry["caption"]) > 40
+            assert entry["caption"].endswith(".")
             assert set(entry) == {"caption", "category", "labels"}

@@ -1,8 +1,9 @@
 """The notebooks: all run on made-up results, one the whole way to HTML as its rule does."""
 
+import json
 import os
 import re
-import subprocess
+import shutil
 import sys
 from pathlib import Path
 
@@ -14,8 +15,10 @@ import matplotlib.pyplot as plt
 import pytest
 from fake_results import CLOUDS, MOLECULES, REFERENCE, write_study
 
-from equiscape.report import manifest as products
+from equiscape.errors import EquiscapeError
+from equiscape.report import notebook as runner
 from equiscape.report.manifest import Manifest
+from equiscape.report.pages import PAGES, pages
 
 ROOT = REFERENCE.parents[1]
 NOTEBOOKS = ROOT / "workflow" / "notebooks"
@@ -28,8 +31,8 @@ def study(tmp_path_factory) -> Manifest:
     return write_study(tmp_path_factory.mktemp("study"), tasks, seeds=2)
 
 
-def test_every_notebook_is_known_to_the_manifest(study):
-    assert {path.stem for path in NOTEBOOKS.glob("*.py")} == set(products.notebooks(study))
+def test_every_page_has_a_notebook(study):
+    assert {path.stem for path in NOTEBOOKS.glob("*.py")} == set(PAGES) == set(pages(study))
 
 
 @pytest.mark.parametrize("path", sorted(NOTEBOOKS.glob("*.py")), ids=lambda path: path.stem)
@@ -41,7 +44,7 @@ def test_notebook_writes_the_figures_that_its_rule_declares(study, path, tmp_pat
         assert count == 1
     exec(compile(code, str(path), "exec"), {"__name__": "notebook"})
     plt.close("all")
-    stems = products.notebook_figures(study, path.stem)
+    stems = pages(study)[path.stem].outputs(study)
     written = {file.name for file in tmp_path.iterdir()}
     assert written == {f"{stem}.{suffix}" for stem in stems for suffix in ("pdf", "png")}
 
@@ -53,30 +56,75 @@ def test_a_notebook_without_its_inputs_says_which(study, tmp_path):
         exec(compile(code, "accuracy.py", "exec"), {"__name__": "notebook"})
 
 
+HOSTILE = {
+    "MPLBACKEND": "Agg",  # no figure would reach the page
+    "LC_ALL": "zh_CN.GBK",
+    "PYTHONIOENCODING": "ascii",
+    "JUPYTER_PATH": "{site}",
+    "JUPYTER_DATA_DIR": "{site}",
+    "MATPLOTLIBRC": "{site}/matplotlibrc",
+    "MPLCONFIGDIR": "{site}",
+    "HOME": "/proc/nowhere",
+    "PYTHONPATH": "{site}/packages",
+    "PATH": "/usr/bin:/bin",  # nothing is activated
+    "IPYTHONDIR": "{site}",
+}
+
+
 @pytest.mark.slow
-def test_from_percent_script_to_page(study, tmp_path):
-    """The commands of the rule: jupytext, papermill, nbconvert with the template beside them."""
-    bin_ = Path(sys.executable).parent
-    notebook, page = tmp_path / "rank.ipynb", tmp_path / "rank.html"
-    environment = {
-        **os.environ,
-        "PYTHONPATH": str(ROOT / "workflow" / "scripts"),
-        "PATH": f"{bin_}{os.pathsep}{os.environ['PATH']}",
-    }
-    run = f"""
-        jupytext --to ipynb --output - {NOTEBOOKS / "rank.py"} |
-        papermill --kernel python3 --cwd . --no-progress-bar \
-            -p manifest {study.results / "report.json"} -p figures {tmp_path} - {notebook} &&
-        jupyter nbconvert --to html --template template \
-            --TemplateExporter.extra_template_basedirs={NOTEBOOKS} --output {page} {notebook}
-    """
-    done = subprocess.run(
-        ["bash", "-o", "pipefail", "-c", run], cwd=ROOT, env=environment, capture_output=True,
-        text=True, timeout=240,
+def test_from_percent_script_to_page_in_a_hostile_environment(study, tmp_path, monkeypatch):
+    """Another backend, styles, kernels, locale and HOME; odd folders; nothing activated."""
+    site = tmp_path / "site"
+    (site / "kernels" / "python3").mkdir(parents=True)
+    (site / "kernels" / "python3" / "kernel.json").write_text('{"argv": ["false"]}')
+    (site / "matplotlibrc").write_text("text.usetex: True\nbackend: pdf\n")
+    (site / "profile_default" / "startup").mkdir(parents=True)
+    (site / "profile_default" / "startup" / "00.py").write_text("raise SystemExit('startup ran')")
+    (site / "packages").mkdir()
+    (site / "packages" / "needed_by_the_site.py").write_text("")
+    for name, value in HOSTILE.items():
+        monkeypatch.setenv(name, value.format(site=site))
+    odd = tmp_path / "a b'c \"d $(touch pwned) {x} [y] ü"
+    (odd / "figures").mkdir(parents=True)
+    source = odd / "rank.py"
+    code = (NOTEBOOKS / "rank.py").read_text(encoding="utf-8")
+    source.write_text(f"{code}\n# %%\nimport needed_by_the_site\n", encoding="utf-8")
+    manifest = odd / "report.json"
+    shutil.copytree(study.results, odd, dirs_exist_ok=True)
+    monkeypatch.chdir(odd)
+    notebook, page = odd / "notebooks" / "rank.ipynb", odd / "notebooks" / "rank.html"
+    runner.execute(
+        source, NOTEBOOKS / "template", notebook, page,
+        {"manifest": str(manifest), "figures": str(odd / "figures")},
     )  # fmt: skip
-    assert done.returncode == 0, done.stderr[-2000:]
-    html = page.read_text()
+    html = page.read_text(encoding="utf-8")
     assert html.count("data:image/png;base64") >= 2
     assert '<details class="eq-code">' in html
     assert not re.search(r'<script[^>]+src="http', html)  # the page reads the same offline
-    assert (tmp_path / "rank_egnn.pdf").exists()
+    assert "→" in html or "Σ" in html
+    assert (odd / "figures" / "rank_egnn.pdf").exists()
+    assert notebook.exists()
+    assert not list(tmp_path.rglob("pwned"))
+
+
+def test_the_environment_of_a_notebook(tmp_path):
+    given = {**{k: v.format(site="/site") for k, v in HOSTILE.items()}, "OTHER": "kept"}
+    made = runner.environment(tmp_path, given)
+    assert made["PYTHONPATH"].split(os.pathsep) == [str(runner.LIBRARY), "/site/packages"]
+    assert made["OTHER"] == "kept"
+    assert made["PYTHONUTF8"] == "1"
+    assert made["MPLBACKEND"] == "module://matplotlib_inline.backend_inline"
+    assert not {"JUPYTER_PATH", "MATPLOTLIBRC", "PYTHONIOENCODING"} & set(made)
+    for name in ("HOME", "JUPYTER_DATA_DIR", "JUPYTER_CONFIG_DIR", "IPYTHONDIR", "MPLCONFIGDIR"):
+        assert Path(made[name]).is_relative_to(tmp_path)
+        assert Path(made[name]).is_dir()
+    kernel = json.loads((tmp_path / "data/kernels/python3/kernel.json").read_text())
+    assert kernel["argv"][0] == sys.executable
+    assert runner.environment(tmp_path / "x", {})["PYTHONPATH"] == str(runner.LIBRARY)
+
+
+def test_a_missing_tool_is_one_sentence(tmp_path, monkeypatch):
+    with pytest.raises(EquiscapeError, match=r"no_such_tool is not installed beside .*; install"):
+        runner._run("no_such_tool", [], dict(os.environ), "rank")
+    with pytest.raises(EquiscapeError, match=r"the notebook rank failed in json.tool: .*nowhere"):
+        runner._run("json.tool", ["nowhere"], dict(os.environ), "rank")

@@ -1,19 +1,29 @@
 """Tables against figures worked out by hand, and the rules of what may stand beside what."""
 
+import contextlib
 import json
 import math
+import os
+import shutil
+import subprocess
+import sys
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
 import pytest
-from fake_results import CLOUDS, MOLECULES, REFERENCE, write_study
+from fake_results import CLOUDS, MOLECULES, REFERENCE, product, write_study
 
 from equiscape.errors import ConfigError, DataError
-from equiscape.report import load, markdown, numbers, tables, titles
-from equiscape.report import manifest as products
+from equiscape.report import load, numbers, pages, tables, titles
 from equiscape.report.__main__ import main
 from equiscape.report.manifest import Manifest
+from equiscape.report.page import declared
+from equiscape.report.pages import accuracy, hessian, molecules, rank, robustness
+from equiscape.report.pages import slice as slices
+from equiscape.report.text import body
 
+LIBRARY = REFERENCE.parent / "scripts"
 MODELNET = {
     "egnn": {
         "architecture": "egnn", "dataset": "modelnet40", "kind": "pointcloud", "target": None,
@@ -64,7 +74,7 @@ def test_accuracy_means_spreads_and_gains(study):
         cells = [json.loads(file.read_text()) for file in files]
         return [cell["at"]["last"]["test"]["score"] for cell in cells if cell["at"]]
 
-    frame = tables.accuracy(study)
+    frame = accuracy.table(study)
     muon = row(frame, task="egnn", optimizer="muon", protocol="last")
     ours, base = scores("egnn", "muon"), scores("egnn", "adam")
     assert muon["mean"] == pytest.approx(np.mean(ours))
@@ -79,12 +89,12 @@ def test_accuracy_means_spreads_and_gains(study):
 
 
 def test_diverged_seeds_are_counted_said_and_left_out(study):
-    frame = tables.accuracy(study)
+    frame = accuracy.table(study)
     cell = row(frame, task="pointnet", optimizer="adam", protocol="best_validation")
     assert (cell["seeds"], cell["diverged"]) == (3, 1)
     assert math.isfinite(cell["mean"])
-    assert "pointnet with adam (1 of 3)" in markdown.accuracy(study, frame)
-    assert "pointnet with adam (1 of 3)" in tables.console(study)
+    assert "pointnet with adam (1 of 3)" in accuracy.text(study, frame)
+    assert "pointnet with adam (1 of 3)" in accuracy.console(study)
 
 
 def test_all_seeds_diverged(tmp_path):
@@ -92,27 +102,27 @@ def test_all_seeds_diverged(tmp_path):
         tmp_path, {"egnn": CLOUDS["egnn"]}, seeds=2,
         diverged=(("egnn", "muon", 0), ("egnn", "muon", 1)),
     )  # fmt: skip
-    frame = tables.accuracy(study)
+    frame = accuracy.table(study)
     cell = row(frame, task="egnn", optimizer="muon", protocol="last")
     assert cell["diverged"] == 2
     assert math.isnan(cell["mean"])
-    line = next(x for x in markdown.accuracy(study, frame).split("\n") if "| Muon" in x)
+    line = next(x for x in accuracy.text(study, frame).split("\n") if "| Muon" in x)
     assert line.count("diverged") == 4  # the seeds and the three protocols
 
 
 def test_published_figures_stand_only_beside_their_own_data(study):
-    frame = tables.accuracy(study)
+    frame = accuracy.table(study)
     best = frame[frame["protocol"] == "best_validation"]
     matched = best[best["published_mean"].notna()]
     assert list(zip(matched["task"], matched["optimizer"])) == [("egnn", "adam"), ("egnn", "muon")]
     assert matched["published_mean"].tolist() == [76.91, 82.08]
     assert matched["published_gain"].tolist() == pytest.approx([0, 5.17])
     assert frame.loc[frame["protocol"] == "last", "published_mean"].isna().all()
-    for line in markdown.accuracy(study, frame).split("\n"):
+    for line in accuracy.text(study, frame).split("\n"):
         if "| shapes" in line:
             assert "ModelNet40" not in line
             assert "84.53" not in line
-    elsewhere = markdown.accuracy(study, frame).split("## Published, on other data")[1]
+    elsewhere = accuracy.text(study, frame).split("## Published, on other data")[1]
     assert "84.53 ± 0.70" in elsewhere
     assert "76.91" not in elsewhere
 
@@ -120,32 +130,32 @@ def test_published_figures_stand_only_beside_their_own_data(study):
 def test_an_optimizer_of_another_class_is_not_the_published_one(study):
     optimizers = {**study.optimizers, "adam": {"class": "sgd"}}
     other = Manifest.from_dict({**study.to_dict(), "optimizers": optimizers})
-    frame = tables.accuracy(other)
+    frame = accuracy.table(other)
     assert frame.loc[frame["optimizer"] == "adam", "published_mean"].isna().all()
 
 
 def test_hessian_ratios(study):
-    frame = tables.hessian(study)
+    frame = hessian.table(study)
     adam, muon = (row(frame, task="egnn", optimizer=name) for name in ("adam", "muon"))
     assert muon["largest_ratio"] == pytest.approx(muon["largest"] / adam["largest"])
     assert muon["trace_ratio"] == pytest.approx(muon["trace"] / adam["trace"])
     assert muon["published_largest_ratio"] == pytest.approx(4.75, abs=0.01)
     assert frame.loc[frame["task"] == "pointnet", "published_largest"].isna().all()
-    text = markdown.hessian(study, frame)
+    text = hessian.text(study, frame)
     assert "27.14; 402.37" in text
     assert "not converged" not in text.lower()
 
 
 def test_no_ratio_to_a_trace_that_may_be_zero(study, monkeypatch):
-    found = load.hessians(study)
+    found = hessian.load(study)
     adam = found["egnn", "adam"]
     error = adam["trace"]["standard_error"]
     changed = {
         **found,
         ("egnn", "adam"): {**adam, "trace": {**adam["trace"], "value": 1.9 * error}},
     }
-    monkeypatch.setattr(load, "hessians", lambda manifest: changed)
-    frame = tables.hessian(study)
+    monkeypatch.setattr(hessian, "load", lambda manifest: changed)
+    frame = hessian.table(study)
     muon = row(frame, task="egnn", optimizer="muon")
     assert np.isnan(muon["trace_ratio"])
     assert np.isfinite(muon["largest_ratio"])
@@ -155,17 +165,17 @@ def test_no_ratio_to_a_trace_that_may_be_zero(study, monkeypatch):
 
 def test_unconverged_eigenvalues_are_named(tmp_path):
     study = write_study(tmp_path, {"egnn": CLOUDS["egnn"]}, seeds=1)
-    path = study.hessian("egnn", "muon")
+    path = product(study, "hessian", "egnn", "muon")
     data = json.loads(path.read_text())
     data["largest"]["converged"] = False
     path.write_text(json.dumps(data))
-    text = markdown.hessian(study, tables.hessian(study))
+    text = hessian.text(study, hessian.table(study))
     assert "Not converged to the tolerance: egnn with muon" in text
 
 
 def test_rank_summary_counts_layers(tmp_path):
     study = write_study(tmp_path, {"egnn": CLOUDS["egnn"]}, seeds=1)
-    summary = tables.rank_summary(study)
+    summary = rank.summary(study)
     # Fake ranks: muon / adam = 1 + 0.8 - 0.09 i over 12 layers, above one for i < 8.9.
     expected = [1.8 - 0.09 * i for i in range(12)]
     cell = row(summary, kind="weight", measure="stable_rank")
@@ -176,8 +186,8 @@ def test_rank_summary_counts_layers(tmp_path):
 
 
 def test_robustness_is_a_mean_of_means(study):
-    frame = tables.robustness(study)
-    cells = pd.read_csv(study.robustness("pointnet", "muon"))
+    frame = robustness.table(study)
+    cells = pd.read_csv(product(study, "robustness", "pointnet", "muon"))
     seeds = [cells.loc[cells["seed"] == seed, "accuracy"].mean() for seed in study.seeds]
     cell = row(frame, task="pointnet", optimizer="muon")
     assert cell["mean"] == pytest.approx(np.mean(seeds))
@@ -189,12 +199,12 @@ def test_robustness_is_a_mean_of_means(study):
 
 def test_generated_corruptions_of_modelnet_are_not_the_published_ones(study):
     tasks = {**study.tasks, "egnn": {**MODELNET["egnn"], "corruptions": "generated"}}
-    frame = tables.robustness(Manifest.from_dict({**study.to_dict(), "tasks": tasks}))
+    frame = robustness.table(Manifest.from_dict({**study.to_dict(), "tasks": tasks}))
     assert frame["published_mean"].isna().all()
 
 
 def test_molecules_changes_and_wins(study):
-    frame = tables.molecules(study)
+    frame = molecules.table(study)
     assert set(frame["task"]) == set(MOLECULES)
     muon = row(frame, task="gotennet-r2", optimizer="muon")
     adam = row(frame, task="gotennet-r2", optimizer="adam")
@@ -203,7 +213,7 @@ def test_molecules_changes_and_wins(study):
     assert muon["win"]
     assert muon["published_mean"] == 0.2310
     assert frame["published_mean"].notna().sum() == 2
-    text = markdown.molecules(study, frame)
+    text = molecules.text(study, frame)
     assert "Muon wins 3 of 3." in text
     assert "MAE (a₀²), lower is better" in text
 
@@ -211,33 +221,79 @@ def test_molecules_changes_and_wins(study):
 def test_one_optimizer_has_no_gains(tmp_path):
     study = write_study(tmp_path, {"egnn": CLOUDS["egnn"]}, optimizers=("sgd",), seeds=1)
     tables.write_tables(study, tmp_path / "tables")
-    assert tables.rank_summary(study).empty
+    assert rank.summary(study).empty
     assert "nothing to compare" in (tmp_path / "tables" / "rank_summary.md").read_text()
 
 
 def test_write_tables_writes_what_the_rules_declare(study, tmp_path):
     written = tables.write_tables(study, tmp_path)
-    names = products.tables(study)
+    names = pages.tables(study)
     assert {path.name for path in written} == {f"{n}.{s}" for n in names for s in ("csv", "md")}
-    for name in names:
-        frame = tables.TABLES[name](study)
-        again = pd.read_csv(tmp_path / f"{name}.csv", dtype={"lr": str, "wd": str})
-        if "unit" in again:
-            again["unit"] = again["unit"].fillna("")  # AP has none
-        pd.testing.assert_frame_equal(again, frame, check_dtype=False)
+    for name, page in pages.pages(study).items():
+        module = pages.module(name)
+        assert set(getattr(module, "TABLES", {})) == set(page.tables)
+        for stem in page.tables:
+            frame = module.TABLES[stem][0](study)
+            again = pd.read_csv(tmp_path / f"{stem}.csv", dtype={"lr": str, "wd": str})
+            if "unit" in again:
+                again["unit"] = again["unit"].fillna("")  # AP has none
+            pd.testing.assert_frame_equal(again, frame, check_dtype=False)
 
 
 def test_every_declared_input_exists(study):
-    inputs = products.table_inputs(study)
-    for name in products.notebooks(study):
-        inputs += products.notebook_inputs(study, name)
+    inputs = [path for page in pages.pages(study).values() for path in page.inputs(study)]
     assert inputs
     assert all(path.exists() for path in inputs)
+    assert set(pages.table_inputs(study)) <= set(inputs)
+
+
+def test_an_analysis_that_the_study_does_not_list_has_no_page(tmp_path):
+    tasks = {"egnn": CLOUDS["egnn"]}
+    study = write_study(tmp_path, tasks, seeds=1, without=("hessian", "robustness"))
+    assert set(pages.pages(study)) == {"accuracy", "learning", "slice", "rank"}
+    assert not {"hessian", "robustness"} & {*pages.tables(study)}
+    tables.write_tables(study, tmp_path / "tables")
+    assert not (tmp_path / "tables" / "hessian.csv").exists()
+
+
+def test_paths_of_an_analysis_follow_what_it_is_made_over(study):
+    def paths(**entry):
+        entry = {"suffix": ".csv", "tasks": ["egnn"], **entry}
+        made = Manifest.from_dict({**study.to_dict(), "analyses": {"toy": entry}})
+        return [str(path.relative_to(study.results)) for path in made.products("toy")]
+
+    assert paths(over="representative") == [f"toy/egnn_{o}.csv" for o in study.optimizers]
+    every = [f"toy/egnn_{o}/seed{seed}.csv" for o in study.optimizers for seed in range(3)]
+    assert paths(over="representative", seeds="all") == every
+    assert paths(over="snapshots") == every
+    assert paths(over="final") == [f"toy/egnn_{o}.csv" for o in study.optimizers]
+    pairs = ["adam_adam", "adam_muon", "adam_muon-ns3", "muon_muon", "muon_muon-ns3"]
+    assert paths(over="pair") == [f"toy/egnn_{p}.csv" for p in [*pairs, "muon-ns3_muon-ns3"]]
+    assert paths(over="study") == ["toy/study.csv"]
+
+
+def test_a_page_is_declared_in_literals(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "toypage.py").write_text(
+        "import nothing_that_exists\n"
+        "PAGE = Page(title='Toy', category='Toys', reads=('toy',), figures={'a_{task}': 'A.'})\n"
+    )
+    page = declared("toypage")  # read, not imported
+    assert (page.title, page.reads) == ("Toy", ("toy",))
+    (tmp_path / "toyless.py").write_text("PAGE = None\n")
+    with pytest.raises(ConfigError, match=r"toyless has no PAGE = Page"):
+        declared("toyless")
+    (tmp_path / "toywrong.py").write_text("PAGE = Page(title=1 + x)\n")
+    with pytest.raises(ConfigError, match=r"PAGE of toywrong is not Page\(...\) of literals"):
+        declared("toywrong")
+    with pytest.raises(ConfigError, match=r"page nowhere\.toy cannot be imported"):
+        declared("nowhere.toy")
 
 
 def test_manifest_round_trip(study, tmp_path):
     study.write(tmp_path / "report.json")
-    assert Manifest.read(tmp_path / "report.json") == study
+    moved = Manifest.read(tmp_path / "report.json")  # results lie beside the manifest
+    assert moved == replace(study, results=tmp_path)
     assert list(Manifest.read(tmp_path / "report.json").optimizers) == ["adam", "muon", "muon-ns3"]
     with pytest.raises(ConfigError, match="'lion' is not an optimizer of this study"):
         Manifest.from_dict({**study.to_dict(), "baseline": "lion"})
@@ -248,25 +304,49 @@ def test_manifest_round_trip(study, tmp_path):
 
 def test_bad_products_are_named(tmp_path):
     study = write_study(tmp_path, {"egnn": CLOUDS["egnn"]}, seeds=1)
-    hessian = study.hessian("egnn", "adam")
-    hessian.write_text(study.hessian("egnn", "muon").read_text())
+    path = product(study, "hessian", "egnn", "adam")
+    path.write_text(product(study, "hessian", "egnn", "muon").read_text())
     with pytest.raises(DataError, match=r"egnn_adam\.json holds egnn_muon"):
-        load.hessians(study)
-    hessian.write_text('{"task": "egnn", "optimizer": "adam"}')
+        hessian.load(study)
+    path.write_text('{"task": "egnn", "optimizer": "adam"}')
     with pytest.raises(DataError, match=r"egnn_adam\.json lacks or misspells an entry"):
-        load.hessians(study)
-    study.rank("egnn", "muon").write_text("task,optimizer\negnn,muon\n")
+        hessian.load(study)
+    product(study, "rank", "egnn", "muon").write_text("task,optimizer\negnn,muon\n")
     with pytest.raises(DataError, match=r"egnn_muon\.csv has no column 'layer'"):
-        load.ranks(study)
-    study.robustness("egnn", "muon").write_text("")
+        rank.load(study)
+    product(study, "robustness", "egnn", "muon").write_text("")
     with pytest.raises(DataError, match=r"egnn_muon\.csv is not a CSV table"):
-        load.robustness(study)
-    study.slice("egnn", "muon").write_bytes(b"not HDF5")
+        robustness.load(study)
+    product(study, "slice", "egnn", "muon").write_bytes(b"not HDF5")
     with pytest.raises(DataError, match=r"egnn_muon\.h5 is not HDF5"):
-        load.slices(study)
+        slices.load(study)
     study.final("egnn", "muon", 0).unlink()
     with pytest.raises(DataError, match=r"metrics\.json does not exist"):
         load.finals(study)
+
+
+def test_the_command_finds_results_and_reference_from_another_folder(study, capsys, tmp_path):
+    moved = tmp_path / "moved"
+    shutil.copytree(study.results, moved)
+    data = json.loads((moved / "report.json").read_text())
+    data |= {"results": "results/demo", "reference": "workflow/reference"}
+    (moved / "report.json").write_text(json.dumps(data))
+    with contextlib.chdir(tmp_path):
+        assert main([str(moved)]) == 0
+    assert "82.08 ± 0.36" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("encoding", ["latin-1", "ascii", "gbk"])
+def test_the_command_prints_on_any_terminal(study, encoding):
+    run = subprocess.run(
+        [sys.executable, "-m", "equiscape.report", str(study.results)],
+        env={**os.environ, "PYTHONIOENCODING": encoding, "PYTHONPATH": str(LIBRARY)},
+        capture_output=True,
+    )
+    assert run.returncode == 0, run.stderr
+    text = run.stdout.decode(encoding)
+    assert "EGNN" in text
+    assert "gain over Adam" in text
 
 
 def test_console_and_command(study, capsys):
@@ -280,7 +360,7 @@ def test_console_and_command(study, capsys):
 
 
 def test_body_has_no_title(study):
-    text = markdown.body("accuracy", study, tables.accuracy(study))
+    text = body(accuracy.text(study, accuracy.table(study)))
     assert not text.startswith("#")
     assert "\n### Published" in text
 
@@ -318,7 +398,7 @@ def test_signed_ratio_and_percent():
      ("egnn-relaxed", {"architecture": "egnn"}, "EGNN relaxed"),
      ("gotennet-mu", {"architecture": "gotennet", "target": "mu"}, "GotenNet μ"),
      ("gotennet-u0-atom", {"architecture": "gotennet", "target": "u0_atom"},
-      "GotenNet U₀ (atomisation)"),
+      "GotenNet U₀ (atomization)"),
      ("gine-zinc", {"architecture": "gine"}, "GINE ZINC"),
      ("my-task", {"architecture": "mlp"}, "my-task")],
 )  # fmt: skip

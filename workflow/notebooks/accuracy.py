@@ -14,7 +14,7 @@
 # # Does the optimizer change the test score?
 #
 # For every task and optimizer a grid of learning rates and weight decays is trained and the setting
-# with the best *validation* score is taken. That setting is then trained anew with several seeds:
+# with the best *validation* score is taken. That setting is then retrained with several seeds:
 # the *final* cells, whose *test* scores are compared here.
 
 # %% tags=["parameters"]
@@ -24,9 +24,10 @@ figures = "results/figures"  # where the figures go
 # %%
 from IPython.display import Markdown
 
-from equiscape.report import load, markdown, style, tables
-from equiscape.report.figures import accuracy
+from equiscape.report import load, style
 from equiscape.report.manifest import Manifest
+from equiscape.report.pages import accuracy
+from equiscape.report.text import body
 
 study = Manifest.read(manifest)
 style.use()
@@ -46,7 +47,7 @@ style.use()
 
 # %%
 finals = load.finals(study)
-scores = tables.accuracy(study)
+scores = accuracy.table(study)
 figure = accuracy.scores(study, finals, scores)
 paths = style.save(figure, figures, "accuracy")
 
@@ -59,7 +60,7 @@ paths = style.save(figure, figures, "accuracy")
 # than the baseline, whatever the direction of the metric.
 
 # %%
-Markdown(markdown.body("accuracy", study, scores))
+Markdown(body(accuracy.text(study, scores)))
 
 # %% [markdown]
 # ## How the settings were chosen

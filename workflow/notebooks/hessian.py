@@ -24,9 +24,10 @@ figures = "results/figures"  # where the figures go
 # %%
 from IPython.display import Markdown
 
-from equiscape.report import load, markdown, style, tables
-from equiscape.report.figures import hessian
+from equiscape.report import style
 from equiscape.report.manifest import Manifest
+from equiscape.report.pages import hessian
+from equiscape.report.text import body
 
 study = Manifest.read(manifest)
 style.use()
@@ -47,12 +48,12 @@ style.use()
 # checkpoint: an error bar here says nothing about other seeds.
 
 # %%
-measured = tables.hessian(study)
+measured = hessian.table(study)
 figure = hessian.bars(study, measured)
 paths = style.save(figure, figures, "hessian")
 
 # %%
-Markdown(markdown.body("hessian", study, measured))
+Markdown(body(hessian.text(study, measured)))
 
 # %% [markdown]
 # ## Leading eigenvalues
@@ -62,5 +63,5 @@ Markdown(markdown.body("hessian", study, measured))
 # not an outlier on its own.
 
 # %%
-figure = hessian.spectrum(study, load.hessians(study))
+figure = hessian.spectrum(study, hessian.load(study))
 paths = style.save(figure, figures, "spectrum")

@@ -22,8 +22,8 @@ figures = "results/figures"  # where the figures go
 
 # %%
 from equiscape.report import load, style
-from equiscape.report.figures import learning
 from equiscape.report.manifest import Manifest
+from equiscape.report.pages import learning
 
 study = Manifest.read(manifest)
 style.use()
@@ -44,8 +44,8 @@ paths = style.save(figure, figures, "learning_score")
 # %% [markdown]
 # ## Loss
 #
-# Training loss as it was minimised (with augmentation, dropout and label smoothing, if the task has
-# them) is drawn through; validation loss, without any of them, is dashed. So the gap between the
+# Training loss as it was minimized (with augmentation, dropout and label smoothing, if the task has
+# them) is solid; validation loss, without any of them, is dashed. So the gap between the
 # two is not a generalisation gap alone, and validation may lie below training.
 
 # %%

@@ -24,9 +24,10 @@ figures = "results/figures"  # where the figures go
 # %%
 from IPython.display import Markdown
 
-from equiscape.report import markdown, style, tables
-from equiscape.report.figures import accuracy
+from equiscape.report import style
 from equiscape.report.manifest import Manifest
+from equiscape.report.pages import molecules
+from equiscape.report.text import body
 
 study = Manifest.read(manifest)
 style.use()
@@ -41,9 +42,9 @@ style.use()
 # ZINC and Peptides-func.
 
 # %%
-scores = tables.molecules(study)
-figure = accuracy.molecules(study, scores)
+scores = molecules.table(study)
+figure = molecules.gains(study, scores)
 paths = style.save(figure, figures, "molecules")
 
 # %%
-Markdown(markdown.body("molecules", study, scores))
+Markdown(body(molecules.text(study, scores)))

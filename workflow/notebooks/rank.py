@@ -30,9 +30,10 @@ figures = "results/figures"  # where the figures go
 # %%
 from IPython.display import Markdown
 
-from equiscape.report import markdown, style, tables
-from equiscape.report.figures import ranks
+from equiscape.report import style
 from equiscape.report.manifest import Manifest
+from equiscape.report.pages import rank
+from equiscape.report.text import body
 
 study = Manifest.read(manifest)
 style.use()
@@ -48,12 +49,12 @@ style.use()
 # cause from effect on accuracy.
 
 # %%
-layers = tables.rank(study)
-figure = ranks.ratios(study, layers)
+layers = rank.table(study)
+figure = rank.ratios(study, layers)
 paths = style.save(figure, figures, "rank")
 
 # %%
-Markdown(markdown.body("rank_summary", study, tables.rank_summary(study)))
+Markdown(body(rank.summary_text(study, rank.summary(study))))
 
 # %% [markdown]
 # ## Layer by layer
@@ -64,5 +65,5 @@ Markdown(markdown.body("rank_summary", study, tables.rank_summary(study)))
 
 # %%
 for task in study.tasks:
-    figure = ranks.layers(study, task, layers)
+    figure = rank.layers(study, task, layers)
     paths = style.save(figure, figures, f"rank_{task}")

@@ -24,9 +24,10 @@ figures = "results/figures"  # where the figures go
 # %%
 from IPython.display import Markdown
 
-from equiscape.report import load, markdown, style, tables
-from equiscape.report.figures import robustness
+from equiscape.report import load, style
 from equiscape.report.manifest import Manifest
+from equiscape.report.pages import robustness
+from equiscape.report.text import body
 
 study = Manifest.read(manifest)
 style.use()
@@ -41,7 +42,7 @@ style.use()
 # whether it starts higher.
 
 # %%
-cells = load.robustness(study)
+cells = robustness.load(study)
 finals = load.finals(study)
 figure = robustness.corruptions(study, cells, finals)
 paths = style.save(figure, figures, "robustness")
@@ -58,5 +59,5 @@ figure = robustness.severity(study, cells)
 paths = style.save(figure, figures, "robustness_severity")
 
 # %%
-summary = tables.robustness(study)
-Markdown(markdown.body("robustness", study, summary))
+summary = robustness.table(study)
+Markdown(body(robustness.text(study, summary)))

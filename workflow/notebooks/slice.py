@@ -23,9 +23,9 @@ manifest = "results/report.json"  # what the study consists of and where its pro
 figures = "results/figures"  # where the figures go
 
 # %%
-from equiscape.report import load, style
-from equiscape.report.figures import slices
+from equiscape.report import style
 from equiscape.report.manifest import Manifest
+from equiscape.report.pages import slice as slices
 
 study = Manifest.read(manifest)
 style.use()
@@ -38,14 +38,14 @@ style.use()
 # checkpoint, with its loss in the title.
 #
 # *How to read it.* Wide, evenly spaced rings mean a loss that grows slowly and smoothly. Compare
-# shapes and the distance to a given level, not the colour at the centre.
+# shapes and the distance to a given level, not the colour at the center.
 #
 # *Caveats.* Two directions out of many thousands show little of the sharp ones: random directions
 # are nearly orthogonal to the leading eigenvectors of the Hessian. So a plane may look smoother
 # although the largest eigenvalue is larger, which is what the publication found for Muon.
 
 # %%
-planes = load.slices(study)
+planes = slices.load(study)
 for task in study.tasks:
     figure = slices.contours(study, task, planes)
     paths = style.save(figure, figures, f"slice_{task}")

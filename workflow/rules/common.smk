@@ -15,7 +15,8 @@ sys.path.insert(0, str(SCRIPTS))
 
 from equiscape.data import CORRUPTED_VERSION
 from equiscape.errors import ConfigError
-from equiscape.report import manifest as reporting
+from equiscape.report import pages as reporting
+from equiscape.report.manifest import Manifest
 from equiscape.study import NUMBER, Study, check_schema
 
 SCHEMA = Path(workflow.basedir) / "workflow/schemas/config.schema.yaml"
@@ -47,8 +48,9 @@ wildcard_constraints:
 WORKFLOW = Path(os.path.relpath(workflow.basedir)) / "workflow"
 REFERENCE = WORKFLOW / "reference"
 REPORT_MODULES = sorted((WORKFLOW / "scripts/equiscape/report").rglob("*.py"))
-MANIFEST = reporting.Manifest.from_study(STUDY, "<results>", REFERENCE)
-NOTEBOOKS = expand("<results>/notebooks/{name}.html", name=reporting.notebooks(MANIFEST))
+MANIFEST = Manifest.from_study(STUDY, "<results>", REFERENCE)
+PAGES = reporting.pages(MANIFEST)
+NOTEBOOKS = expand("<results>/notebooks/{name}.html", name=PAGES)
 
 GRID_CELL = "<results>/grid/{task}_{optimizer}/lr{lr}_wd{wd}_seed{seed}"
 FINAL_CELL = "<results>/final/{task}_{optimizer}/seed{seed}"
@@ -142,8 +144,3 @@ def corrupted(wildcards):
 def strings(paths):
     """Snakemake takes paths as strings."""
     return [str(path) for path in paths]
-
-
-def report_entry(entry):
-    """Keywords of ``report()`` for a figure: captions lie in workflow/report."""
-    return {**entry, "caption": f"../report/{entry['caption']}.rst"}

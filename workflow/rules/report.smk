@@ -17,7 +17,7 @@ rule manifest:
     params:
         manifest=MANIFEST.to_dict(),
     script:
-        "../scripts/manifest.py"
+        "../scripts/write_manifest.py"
 
 
 rule tables:
@@ -49,17 +49,17 @@ rule tables:
     params:
         protocol=1,
     script:
-        "../scripts/tables.py"
+        "../scripts/write_tables.py"
 
 
-# One rule a notebook, since what a notebook reads and draws depends on which it is.
-for name in reporting.notebooks(MANIFEST):
+# One rule a page, since what a notebook reads and draws depends on which it is.
+for name, page in PAGES.items():
 
     rule:
         name:
             f"notebook_{name}"
         input:
-            strings(reporting.notebook_inputs(MANIFEST, name)),
+            strings(page.inputs(MANIFEST)),
             notebook=f"{WORKFLOW}/notebooks/{name}.py",
             template=f"{WORKFLOW}/notebooks/template/index.html.j2",
             manifest="<results>/report.json",
@@ -73,16 +73,15 @@ for name in reporting.notebooks(MANIFEST):
                 category="Notebooks",
                 labels={"notebook": name},
             ),
-            pdf=expand(
-                "<results>/figures/{figure}.pdf",
-                figure=reporting.notebook_figures(MANIFEST, name),
-            ),
+            pdf=expand("<results>/figures/{figure}.pdf", figure=page.outputs(MANIFEST)),
             png=[
                 report(
                     f"<results>/figures/{figure}.png",
-                    **report_entry(reporting.figure_entry(name, figure)),
+                    caption="../report/figure.rst",
+                    category=entry["category"],
+                    labels=entry["labels"],
                 )
-                for figure in reporting.notebook_figures(MANIFEST, name)
+                for figure, entry in page.outputs(MANIFEST).items()
             ],
         log:
             f"<logs>/notebooks/{name}.log",
@@ -94,14 +93,8 @@ for name in reporting.notebooks(MANIFEST):
             mem_mb=2000,
             runtime=20,
         params:
-            protocol=1,
-            library=lambda wildcards: str(WORKFLOW / "scripts"),
+            protocol=2,
+            captions=dict(page.figures),
             figures=lambda wildcards, output: Path(output.png[0]).parent,
-        shell:
-            "(export PYTHONPATH={params.library:q} && "
-            "jupytext --quiet --to ipynb --output - {input.notebook:q} | "
-            "papermill --kernel python3 --cwd . --log-output --no-progress-bar"
-            " -p manifest {input.manifest:q} -p figures {params.figures:q} - {output.ipynb:q} && "
-            "jupyter nbconvert --to html --template $(dirname {input.template:q})"
-            " {output.ipynb:q}"
-            ") > {log} 2>&1"
+        script:
+            "../scripts/run_notebook.py"

@@ -4,8 +4,8 @@ import sys
 from pathlib import Path
 
 from equiscape.errors import EquiscapeError
-from equiscape.report import tables
 from equiscape.report.manifest import Manifest
+from equiscape.report.pages import accuracy
 
 
 def main(arguments: list[str]) -> int:
@@ -14,8 +14,11 @@ def main(arguments: list[str]) -> int:
         print("usage: python -m equiscape.report ROOT  (the folder of a study's results)")
         return 2
     root = Path(arguments[0])
+    if hasattr(sys.stdout, "reconfigure"):  # a terminal that has no ± prints a ? for it
+        sys.stdout.reconfigure(errors="replace")
+        sys.stderr.reconfigure(errors="replace")
     try:
-        print(tables.console(Manifest.read(root / "report.json")))
+        print(accuracy.console(Manifest.read(root / "report.json")))
     except EquiscapeError as error:
         print(error, file=sys.stderr)
         return 1

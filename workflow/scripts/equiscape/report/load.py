@@ -4,7 +4,6 @@ Every reader checks that a file is what its path says, and ends in one sentence 
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +16,6 @@ from equiscape.report.manifest import Manifest
 
 PROTOCOLS = ("best_validation", "last", "best_test")
 HISTORY = ("epoch", "train_loss", "validation_loss", "validation_score")
-RANK = ("task", "optimizer", "layer", "kind", "rows", "columns", "stable_rank", "effective_rank")
-ROBUSTNESS = ("task", "optimizer", "seed", "corruption", "severity", "accuracy")
 
 
 def finals(manifest: Manifest, tasks: Iterable[str] | None = None) -> pd.DataFrame:
@@ -35,8 +32,8 @@ def finals(manifest: Manifest, tasks: Iterable[str] | None = None) -> pd.DataFra
         for seed in manifest.seeds:
             path = manifest.final(task, optimizer, seed)
             metrics = read_json(path)
-            with _reading(path):
-                _check(path, metrics, task, optimizer)
+            with reading(path):
+                check(path, metrics, task, optimizer)
                 finished = metrics["status"] == "finished"
                 for protocol in PROTOCOLS:
                     at = metrics["at"][protocol] if finished else None
@@ -54,8 +51,8 @@ def finals(manifest: Manifest, tasks: Iterable[str] | None = None) -> pd.DataFra
                             "direction": metrics["metric"]["direction"],
                             "protocol": protocol,
                             "epoch": at["epoch"] if at else np.nan,
-                            "score": _number(test.get("score")),
-                            "loss": _number(test.get("loss")),
+                            "score": number(test.get("score")),
+                            "loss": number(test.get("loss")),
                         }
                     )
     return pd.DataFrame(rows)
@@ -66,7 +63,7 @@ def histories(manifest: Manifest) -> pd.DataFrame:
     frames = []
     for task, optimizer in manifest.pairs:
         for seed in manifest.seeds:
-            frame = _read_csv(manifest.final(task, optimizer, seed, "history.csv"), HISTORY)
+            frame = read_csv(manifest.final(task, optimizer, seed, "history.csv"), HISTORY)
             frame = frame.astype(dict.fromkeys(HISTORY, float))  # a table without rows has no type
             frame.insert(0, "task", task)
             frame.insert(1, "optimizer", optimizer)
@@ -81,8 +78,8 @@ def selections(manifest: Manifest) -> pd.DataFrame:
     for task, optimizer in manifest.pairs:
         path = manifest.selection(task, optimizer)
         selection = read_json(path)
-        with _reading(path):
-            _check(path, selection, task, optimizer)
+        with reading(path):
+            check(path, selection, task, optimizer)
             for cell in selection["grid"]:
                 rows.append(
                     {
@@ -92,7 +89,7 @@ def selections(manifest: Manifest) -> pd.DataFrame:
                         "wd": str(cell["wd"]),
                         "seed": cell["seed"],
                         "status": cell["status"],
-                        "validation_score": _number(cell["validation_score"]),
+                        "validation_score": number(cell["validation_score"]),
                         "chosen": str(cell["lr"]) == str(selection["lr"])
                         and str(cell["wd"]) == str(selection["wd"]),
                     }
@@ -100,112 +97,12 @@ def selections(manifest: Manifest) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def hessians(manifest: Manifest) -> dict[tuple[str, str], dict[str, Any]]:
-    """The Hessian measurement of every (task, optimizer), as its rule wrote it.
-
-    JSON's nulls are NaN, absent optional measurements too; ``converged`` says whether largest and
-    smallest eigenvalue are.
-    """
-    measured = {}
-    for task, optimizer in manifest.pairs:
-        path = manifest.hessian(task, optimizer)
-        data = read_json(path)
-        with _reading(path):
-            _check(path, data, task, optimizer)
-            extremes = data["largest"], data["smallest"]
-            data["converged"] = all(extreme.get("converged", True) for extreme in extremes)
-            for key in ("largest", "smallest"):
-                data[key] = {k: _number(data[key][k]) for k in ("value", "residual")}
-            data["loss_value"] = _number(data.get("loss_value"))
-            power = data.get("power_iteration") or {}
-            data["power_iteration"] = {"value": _number(power.get("value"))}
-            adaptive = (data.get("adaptive") or {}).get("largest") or {}
-            data["adaptive"] = {"largest": {"value": _number(adaptive.get("value"))}}
-            for key in ("value", "standard_error"):
-                data["trace"][key] = _number(data["trace"][key])
-            data["eigenvalues"] = [
-                {k: _number(eigenvalue[k]) for k in ("value", "residual")}
-                for eigenvalue in data["eigenvalues"]
-            ]
-        measured[task, optimizer] = data
-    return measured
-
-
-@dataclass(frozen=True)
-class Slice:
-    """The loss on a plane through a checkpoint.
-
-    Attributes:
-        x, y: ``[r]`` coordinates along the two directions, in filter-normalised units.
-        loss: ``[r, r]``, ``loss[j, i]`` at ``(x[i], y[j])``.
-        attributes: of the file: center_loss, cosine, split, samples, ...
-    """
-
-    x: np.ndarray
-    y: np.ndarray
-    loss: np.ndarray
-    attributes: dict[str, Any]
-
-    @property
-    def center(self) -> float:
-        """The loss at the checkpoint."""
-        return float(self.loss[len(self.y) // 2, len(self.x) // 2])
-
-
-def slices(manifest: Manifest) -> dict[tuple[str, str], Slice]:
-    """The slice of every (task, optimizer)."""
-    import h5py
-
-    measured = {}
-    for task, optimizer in manifest.pairs:
-        path = manifest.slice(task, optimizer)
-        if not path.exists():
-            raise DataError(f"{path} does not exist; run the rule that writes it first.")
-        try:
-            with h5py.File(path) as file, _reading(path):
-                _check(path, file.attrs, task, optimizer)
-                measured[task, optimizer] = Slice(
-                    x=file["axis_x"][:],
-                    y=file["axis_y"][:],
-                    loss=file["loss"][:],
-                    attributes={key: _plain(value) for key, value in file.attrs.items()},
-                )
-        except OSError as error:
-            raise DataError(f"{path} is not HDF5 ({error}); delete it and rerun.") from None
-    return measured
-
-
-def ranks(manifest: Manifest) -> pd.DataFrame:
-    """The ranks of every layer; ``position`` counts the layers of a kind from the input on."""
-    frames = []
-    for task, optimizer in manifest.pairs:
-        frame = _read_csv(manifest.rank(task, optimizer), RANK)
-        frame["position"] = frame.groupby("kind", sort=False).cumcount()
-        frames.append(frame)
-    return pd.concat(frames, ignore_index=True)
-
-
-def robustness(manifest: Manifest) -> pd.DataFrame:
-    """Accuracy of every final seed on every corruption and severity."""
-    if not manifest.robust_tasks:
-        raise DataError(
-            "no task of this study has corrupted test clouds; "
-            "give its data set a `corruptions` entry in the configuration."
-        )
-    frames = [
-        _read_csv(manifest.robustness(task, optimizer), ROBUSTNESS)
-        for task, optimizer in manifest.pairs
-        if task in manifest.robust_tasks
-    ]
-    return pd.concat(frames, ignore_index=True)
-
-
 def published(manifest: Manifest, table: str) -> pd.DataFrame:
     """A table of ``workflow/reference``, the published figures."""
-    return _read_csv(manifest.reference / f"{table}.csv", ("dataset", "architecture", "optimizer"))
+    return read_csv(manifest.reference / f"{table}.csv", ("dataset", "architecture", "optimizer"))
 
 
-class _reading:
+class reading:
     """Turn a missing or misshapen entry of a product into a sentence that names the file."""
 
     def __init__(self, path: Path):
@@ -221,13 +118,19 @@ class _reading:
             ) from error
 
 
-def _check(path: Path, data: Any, task: str, optimizer: str) -> None:
-    found = f"{_plain(data['task'])}_{_plain(data['optimizer'])}"
+def check(path: Path, data: Any, task: str, optimizer: str) -> None:
+    """Refuse a product of another task or optimizer than its path says."""
+    found = f"{plain(data['task'])}_{plain(data['optimizer'])}"
     if found != f"{task}_{optimizer}":
         raise DataError(f"{path} holds {found}, not {task}_{optimizer}; delete it and rerun.")
 
 
-def _read_csv(path: Path, columns: Iterable[str]) -> pd.DataFrame:
+def read_csv(path: Path, columns: Iterable[str]) -> pd.DataFrame:
+    """A CSV table that has at least ``columns``.
+
+    Raises:
+        DataError: the file is absent, is no CSV, or lacks a column.
+    """
     try:
         frame = pd.read_csv(path)
     except FileNotFoundError:
@@ -240,10 +143,11 @@ def _read_csv(path: Path, columns: Iterable[str]) -> pd.DataFrame:
     return frame
 
 
-def _number(value: Any) -> float:
+def number(value: Any) -> float:
     """JSON's null is a number that was not finite."""
     return float("nan") if value is None else float(value)
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
+    """An HDF5 attribute in Python's own types."""
     return value.decode() if isinstance(value, bytes) else getattr(value, "tolist", lambda: value)()

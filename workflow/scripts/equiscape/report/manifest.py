@@ -1,22 +1,26 @@
-"""The manifest: which products a report reads, where they are, and what it makes of them.
+"""The manifest: the study as a report sees it, and where its products are.
 
 A rule writes the manifest (``<results>/report.json``) from the study's configuration; every table
 and notebook gets its path and nothing else of the configuration. The module imports only the
-standard library and :mod:`equiscape.io`, so a Snakefile can ask it for a notebook's inputs and
-figures at no cost.
+standard library and :mod:`equiscape.io`, so a Snakefile can ask it for paths at no cost.
 """
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from itertools import combinations_with_replacement
 from pathlib import Path
 from typing import Any
 
 from equiscape.errors import ConfigError, DataError
 from equiscape.io import read_json, write_json
 
-FORMAT = 1
+FORMAT = 2
+REFERENCE = Path(__file__).resolve().parents[3] / "reference"
+"""The published figures that come with the workflow."""
 MOLECULES = ("qm9", "zinc", "peptides-func", "molecules-generated")
 """Kinds of data whose tasks stand in the table ``molecules``."""
+CELL_FILES = {"metrics": "metrics.json", "history": "history.csv"}
+"""Files of a final cell that a page may read."""
 
 
 @dataclass(frozen=True)
@@ -28,8 +32,11 @@ class Manifest:
         tasks: name -> ``{architecture, dataset, kind, target, corruptions}``, in the order of the
             configuration; ``corruptions`` is ``None``, ``"generated"`` or ``"published"``.
         optimizers: name -> ``{class}``, in the order of the configuration, which also orders the
-            colours.
+            colors.
         seeds: of the final cells.
+        analyses: name -> ``{over, suffix, tasks, seeds}``: what an analysis is made of
+            (``representative``, ``final``, ``snapshots``, ``pair``, ``study``), how its files end,
+            its tasks, and ``"all"`` where it runs at every final seed.
         baseline: the optimizer that gains and ratios are taken against.
         reference: folder of the published figures.
     """
@@ -38,8 +45,9 @@ class Manifest:
     tasks: dict[str, dict[str, Any]]
     optimizers: dict[str, dict[str, Any]]
     seeds: list[int]
+    analyses: dict[str, dict[str, Any]]
     baseline: str
-    reference: Path = field(default=Path("workflow/reference"))
+    reference: Path = REFERENCE
 
     @classmethod
     def from_study(cls, study: Any, results: str | Path, reference: str | Path) -> "Manifest":
@@ -63,13 +71,14 @@ class Manifest:
             tasks=tasks,
             optimizers=optimizers,
             seeds=list(study.seeds),
+            analyses=_analyses(study),
             baseline=study.config["report"]["baseline"] or next(iter(optimizers)),
             reference=Path(reference),
         )
 
     @classmethod
     def read(cls, path: str | Path) -> "Manifest":
-        """Read what :meth:`write` wrote.
+        """Read what :meth:`write` wrote; the results are those beside it, wherever it lies now.
 
         Raises:
             DataError: the file is absent, damaged, or of another format.
@@ -78,9 +87,15 @@ class Manifest:
         if not isinstance(data, dict) or data.get("format") != FORMAT:
             raise DataError(f"{path} is not a report manifest; delete it and rerun its rule.")
         try:
-            return cls.from_dict(data)
+            manifest = cls.from_dict(data)
         except KeyError as error:
             raise DataError(f"{path} has no {error}; delete it and rerun its rule.") from None
+        here = manifest.reference.is_dir()
+        return replace(
+            manifest,
+            results=Path(path).parent,
+            reference=manifest.reference if here else REFERENCE,
+        )
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> "Manifest":
@@ -95,6 +110,7 @@ class Manifest:
             tasks=data["tasks"],
             optimizers=data["optimizers"],
             seeds=data["seeds"],
+            analyses=data["analyses"],
             baseline=data["baseline"],
             reference=Path(data["reference"]),
         )
@@ -107,6 +123,7 @@ class Manifest:
             "reference": str(self.reference),
             "baseline": self.baseline,
             "seeds": self.seeds,
+            "analyses": self.analyses,
             "optimizers": self.optimizers,
             "tasks": self.tasks,
         }
@@ -144,114 +161,62 @@ class Manifest:
         """The seed that the analyses run on."""
         return self.results / "representative" / f"{task}_{optimizer}.json"
 
-    def hessian(self, task: str, optimizer: str) -> Path:
-        """Eigenvalues and trace at the representative."""
-        return self.results / "hessian" / f"{task}_{optimizer}.json"
+    def analysis(self, name: str) -> list["Product"]:
+        """Every file of an analysis, tasks first; none where the study does not list it."""
+        entry = self.analyses.get(name)
+        if entry is None:
+            return []
+        root, suffix, over = self.results / name, entry["suffix"], entry["over"]
+        if over == "study":
+            return [Product(root / f"study{suffix}")]
+        found = []
+        for task in entry["tasks"]:
+            if over == "pair":
+                found += [
+                    Product(root / f"{task}_{first}_{second}{suffix}", task, first, second=second)
+                    for first, second in combinations_with_replacement(self.optimizers, 2)
+                ]
+                continue
+            for optimizer in self.optimizers:
+                cell = f"{task}_{optimizer}"
+                if over == "snapshots" or entry.get("seeds") == "all":
+                    found += [
+                        Product(root / cell / f"seed{seed}{suffix}", task, optimizer, seed)
+                        for seed in self.seeds
+                    ]
+                else:
+                    found.append(Product(root / f"{cell}{suffix}", task, optimizer))
+        return found
 
-    def slice(self, task: str, optimizer: str) -> Path:
-        """The loss on a plane through the representative."""
-        return self.results / "slice" / f"{task}_{optimizer}.h5"
-
-    def rank(self, task: str, optimizer: str) -> Path:
-        """Stable and effective ranks at the representative."""
-        return self.results / "rank" / f"{task}_{optimizer}.csv"
-
-    def robustness(self, task: str, optimizer: str) -> Path:
-        """Accuracy on corrupted test clouds."""
-        return self.results / "robustness" / f"{task}_{optimizer}.csv"
-
-    def finals(self, file: str = "metrics.json") -> list[Path]:
-        """``file`` of every final cell."""
-        return [self.final(t, o, s, file) for t, o in self.pairs for s in self.seeds]
-
-    def every(self, product: Callable[[str, str], Path], tasks: list | None = None) -> list[Path]:
-        """One product of every pair, e.g. ``manifest.every(manifest.hessian)``."""
-        return [product(t, o) for t, o in self.pairs if tasks is None or t in tasks]
-
-
-def tables(manifest: Manifest) -> list[str]:
-    """Stems of the tables that :func:`equiscape.report.tables.write_tables` makes of a study."""
-    names = ["accuracy", "hessian", "rank", "rank_summary"]
-    if manifest.robust_tasks:
-        names.append("robustness")
-    if manifest.molecular_tasks:
-        names.append("molecules")
-    return names
-
-
-def table_inputs(manifest: Manifest) -> list[Path]:
-    """Every product that the tables read."""
-    return [
-        *manifest.finals(),
-        *manifest.every(manifest.hessian),
-        *manifest.every(manifest.rank),
-        *manifest.every(manifest.robustness, manifest.robust_tasks),
-    ]
+    def products(self, name: str) -> list[Path]:
+        """Every file of one kind: ``metrics``, ``history``, ``selection`` or an analysis."""
+        if name in CELL_FILES:
+            return [
+                self.final(t, o, s, CELL_FILES[name]) for t, o in self.pairs for s in self.seeds
+            ]
+        if name == "selection":
+            return [self.selection(task, optimizer) for task, optimizer in self.pairs]
+        return [product.path for product in self.analysis(name)]
 
 
-def notebooks(manifest: Manifest) -> list[str]:
-    """The notebooks that have something to show for this study."""
-    names = ["accuracy", "learning", "hessian", "slice", "rank"]
-    if manifest.robust_tasks:
-        names.append("robustness")
-    if manifest.molecular_tasks:
-        names.append("molecules")
-    return names
+@dataclass(frozen=True)
+class Product:
+    """A file of an analysis and what it was measured on; None where a part does not apply."""
+
+    path: Path
+    task: str | None = None
+    optimizer: str | None = None
+    seed: int | None = None
+    second: str | None = None
 
 
-def notebook_inputs(manifest: Manifest, notebook: str) -> list[Path]:
-    """The products that a notebook reads, beside the manifest and the published figures."""
-    return {
-        "accuracy": lambda: [*manifest.finals(), *manifest.every(manifest.selection)],
-        "learning": lambda: [*manifest.finals(), *manifest.finals("history.csv")],
-        "hessian": lambda: manifest.every(manifest.hessian),
-        "slice": lambda: manifest.every(manifest.slice),
-        "rank": lambda: manifest.every(manifest.rank),
-        "robustness": lambda: [
-            *manifest.finals(),
-            *manifest.every(manifest.robustness, manifest.robust_tasks),
-        ],
-        "molecules": lambda: manifest.finals(),  # its table is a part of the accuracy table
-    }[notebook]()
-
-
-def notebook_figures(manifest: Manifest, notebook: str) -> list[str]:
-    """Stems of the figures that a notebook writes, each as ``.pdf`` and ``.png``."""
-    return {
-        "accuracy": ["accuracy", "selection"],
-        "learning": ["learning_score", "learning_loss"],
-        "hessian": ["hessian", "spectrum"],
-        "slice": ["cuts", *(f"slice_{task}" for task in manifest.tasks)],
-        "rank": ["rank", *(f"rank_{task}" for task in manifest.tasks)],
-        "robustness": ["robustness", "robustness_severity"],
-        "molecules": ["molecules"],
-    }[notebook]
-
-
-CATEGORIES = {
-    "accuracy": "Accuracy",
-    "learning": "Accuracy",
-    "hessian": "Landscape",
-    "slice": "Landscape",
-    "rank": "Spectra",
-    "robustness": "Robustness",
-    "molecules": "Molecules",
-}
-"""Notebook -> where its figures stand in ``snakemake --report``."""
-
-
-def figure_entry(notebook: str, figure: str) -> dict[str, Any]:
-    """How ``snakemake --report`` lists a figure: caption (a file's stem), category and labels."""
-    stem, _, task = figure.partition("_")
-    per_task = notebook in ("slice", "rank") and bool(task)
-    caption = figure
-    if per_task:
-        caption = {"slice": "slice", "rank": "rank_layers"}[notebook]
-    return {
-        "caption": caption,
-        "category": CATEGORIES[notebook],
-        "labels": {
-            "figure": (stem if per_task else figure).replace("_", " "),
-            "task": task if per_task else "all",
-        },
+def _analyses(study: Any) -> dict[str, dict[str, Any]]:
+    """The analyses of a study, as the manifest holds them."""
+    tasks = list(study.tasks)
+    found = {
+        "hessian": {"over": "representative", "suffix": ".json", "tasks": tasks},
+        "slice": {"over": "representative", "suffix": ".h5", "tasks": tasks},
+        "rank": {"over": "representative", "suffix": ".csv", "tasks": tasks},
+        "robustness": {"over": "final", "suffix": ".csv", "tasks": list(study.robust_tasks)},
     }
+    return {name: entry for name, entry in found.items() if entry["tasks"]}

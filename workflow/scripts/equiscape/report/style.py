@@ -1,8 +1,8 @@
-"""One look for every figure: colours, markers, sizes, legends and files.
+"""One look for every figure: colors, markers, sizes, legends and files.
 
-An optimizer keeps its colour and marker in every figure of a study: they follow the order of the
-configuration, from the palette of Okabe and Ito, which colour-blind readers tell apart, and which
-stays apart in grey print because of the markers.
+An optimizer keeps its color and marker in every figure of a study: they follow the order of the
+configuration, from the palette of Okabe and Ito, which color-blind readers tell apart, and which
+stays apart in gray print because of the markers.
 """
 
 import sys
@@ -34,8 +34,10 @@ DPI = 300
 def use() -> None:
     """Set seaborn's theme and the sizes: text of 7 to 9 points at print size, editable in PDF.
 
+    A matplotlibrc of the user or the site is set aside first (``text.usetex`` needs a LaTeX).
     In a notebook, figures are shown at twice the resolution, for screens that have it.
     """
+    mpl.rcdefaults()
     if "IPython" in sys.modules and sys.modules["IPython"].get_ipython() is not None:
         from matplotlib_inline.backend_inline import set_matplotlib_formats
 
@@ -79,8 +81,8 @@ def use() -> None:
     )
 
 
-def colours(manifest: Manifest) -> dict[str, str]:
-    """Optimizer -> colour, in the order of the configuration."""
+def colors(manifest: Manifest) -> dict[str, str]:
+    """Optimizer -> color, in the order of the configuration."""
     return {name: PALETTE[i % len(PALETTE)] for i, name in enumerate(manifest.optimizers)}
 
 
@@ -93,10 +95,10 @@ def optimizer_handles(
     manifest: Manifest, names: list[str] | None = None, line: bool = True
 ) -> list[Line2D]:
     """Legend entries of the optimizers, with line and marker or the marker alone."""
-    colour, marker = colours(manifest), markers(manifest)
+    color, marker = colors(manifest), markers(manifest)
     return [
         Line2D(
-            [], [], color=colour[name], marker=marker[name],
+            [], [], color=color[name], marker=marker[name],
             linestyle="-" if line else "none", label=optimizer_title(name),
         )
         for name in (names or manifest.optimizers)

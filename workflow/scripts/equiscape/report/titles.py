@@ -33,10 +33,10 @@ TARGETS = {
     "u298": "U",
     "h298": "H",
     "g298": "G",
-    "u0_atom": "U₀ (atomisation)",
-    "u298_atom": "U (atomisation)",
-    "h298_atom": "H (atomisation)",
-    "g298_atom": "G (atomisation)",
+    "u0_atom": "U₀ (atomization)",
+    "u298_atom": "U (atomization)",
+    "h298_atom": "H (atomization)",
+    "g298_atom": "G (atomization)",
     "cv": "c_v",
 }
 

@@ -1,4 +1,7 @@
-"""The loss on filter-normalised planes and lines through the representatives."""
+"""The loss on filter-normalized planes and lines through the representatives."""
+
+from dataclasses import dataclass
+from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -6,11 +9,75 @@ from matplotlib.colors import BoundaryNorm
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
+from equiscape.errors import DataError
 from equiscape.report import style
-from equiscape.report.load import Slice
+from equiscape.report.load import check, plain, reading
 from equiscape.report.manifest import Manifest
 from equiscape.report.numbers import significant
+from equiscape.report.page import Page
 from equiscape.report.titles import optimizer_title, task_titles
+
+PAGE = Page(
+    title="The loss around the solutions",
+    category="Landscape",
+    reads=("slice",),
+    figures={
+        "cuts": (
+            "Training loss along each of the two random filter-normalized directions through "
+            "the representative checkpoint."
+        ),
+        "slice_{task}": (
+            "Training loss on a plane through the representative checkpoint along two random "
+            "filter-normalized directions, all optimizers at the same range and contour "
+            "levels. The cross is the checkpoint."
+        ),
+    },
+)
+
+
+@dataclass(frozen=True)
+class Slice:
+    """The loss on a plane through a checkpoint.
+
+    Attributes:
+        x, y: ``[r]`` coordinates along the two directions, in filter-normalized units.
+        loss: ``[r, r]``, ``loss[j, i]`` at ``(x[i], y[j])``.
+        attributes: of the file: center_loss, cosine, split, samples, ...
+    """
+
+    x: np.ndarray
+    y: np.ndarray
+    loss: np.ndarray
+    attributes: dict[str, Any]
+
+    @property
+    def center(self) -> float:
+        """The loss at the checkpoint."""
+        return float(self.loss[len(self.y) // 2, len(self.x) // 2])
+
+
+def load(manifest: Manifest) -> dict[tuple[str, str], Slice]:
+    """The slice of every (task, optimizer)."""
+    import h5py
+
+    measured = {}
+    for product in manifest.analysis("slice"):
+        task, optimizer, path = product.task, product.optimizer, product.path
+        if not path.exists():
+            raise DataError(f"{path} does not exist; run the rule that writes it first.")
+        try:
+            with h5py.File(path) as file, reading(path):
+                check(path, file.attrs, task, optimizer)
+                measured[task, optimizer] = Slice(
+                    x=file["axis_x"][:],
+                    y=file["axis_y"][:],
+                    loss=file["loss"][:],
+                    attributes={key: plain(value) for key, value in file.attrs.items()},
+                )
+        except OSError as error:
+            raise DataError(f"{path} is not HDF5 ({error}); delete it and rerun.") from None
+    return measured
+
 
 LEVELS = 14
 
@@ -31,12 +98,12 @@ def levels(planes: list[Slice], count: int = LEVELS) -> np.ndarray:
 
 
 def contours(manifest: Manifest, task: str, measured: dict[tuple[str, str], Slice]) -> Figure:
-    """The planes of a task's optimizers side by side: same range, same levels, one colour bar.
+    """The planes of a task's optimizers side by side: same range, same levels, one color bar.
 
-    The checkpoint is the cross at the centre. Non-finite losses are white.
+    The checkpoint is the cross at the center. Non-finite losses are white.
 
     Args:
-        measured: from :func:`equiscape.report.load.slices`.
+        measured: from :func:`load`.
     """
     names = list(manifest.optimizers)
     planes = [measured[task, name] for name in names]
@@ -61,7 +128,7 @@ def contours(manifest: Manifest, task: str, measured: dict[tuple[str, str], Slic
         axis.plot(0, 0, "+", color="black", markersize=8, markeredgewidth=1.1)
         axis.set_title(
             f"{optimizer_title(name)}, loss {significant(plane.center, 3)} at +",
-            color=style.colours(manifest)[name],
+            color=style.colors(manifest)[name],
         )
         axis.set_aspect("equal")
         axis.set_xlabel("direction 1")
@@ -91,7 +158,7 @@ def _labels(values: np.ndarray) -> list[str]:
 
 def cuts(manifest: Manifest, measured: dict[tuple[str, str], Slice]) -> Figure:
     """The loss along each of the two directions through the checkpoint."""
-    colour, marker = style.colours(manifest), style.markers(manifest)
+    color, marker = style.colors(manifest), style.markers(manifest)
     titles = task_titles(manifest)
     figure, axes = style.panels(len(manifest.tasks))
     directions = {"direction 1": "-", "direction 2": style.DASHES[1]}
@@ -104,13 +171,13 @@ def cuts(manifest: Manifest, measured: dict[tuple[str, str], Slice]) -> Figure:
             for (distance, loss), dash in zip(lines, directions.values()):
                 loss = np.where(np.isfinite(loss), loss, np.nan)
                 axis.plot(
-                    distance, loss, color=colour[optimizer], linestyle=dash,
+                    distance, loss, color=color[optimizer], linestyle=dash,
                     marker=marker[optimizer], markersize=3.2, markevery=(0, max(1, middle // 2)),
                 )  # fmt: skip
                 extremes += [np.nanmin(loss), np.nanmax(loss)]
         axis.axvline(0, color="#BBBBBB", linewidth=0.7, zorder=0)
         axis.set_title(titles[task], loc="left")
-        axis.set_xlabel("distance, filter-normalised")
+        axis.set_xlabel("distance, filter-normalized")
         axis.grid(axis="y")
         axis.margins(x=0.02)
         if min(extremes) > 0 and max(extremes) / min(extremes) > 10:

@@ -7,7 +7,24 @@ from matplotlib.ticker import MaxNLocator
 
 from equiscape.report import style
 from equiscape.report.manifest import Manifest
+from equiscape.report.page import Page
 from equiscape.report.titles import metric_title, task_titles
+
+PAGE = Page(
+    title="Learning curves",
+    category="Accuracy",
+    reads=("metrics", "history"),
+    figures={
+        "learning_score": (
+            "Validation score of the final cells, epoch by epoch: mean over seeds, band from "
+            "the lowest to the highest seed."
+        ),
+        "learning_loss": (
+            "Training loss as minimized (solid) and validation loss (dashed) of the final "
+            "cells: mean over seeds, band from the lowest to the highest seed."
+        ),
+    },
+)
 
 
 def score(manifest: Manifest, histories: pd.DataFrame, finals: pd.DataFrame) -> Figure:
@@ -47,7 +64,7 @@ def loss(manifest: Manifest, histories: pd.DataFrame) -> Figure:
 def _curves(
     manifest: Manifest, histories: pd.DataFrame, columns: dict[str, object]
 ) -> tuple[Figure, list]:
-    colour, marker = style.colours(manifest), style.markers(manifest)
+    color, marker = style.colors(manifest), style.markers(manifest)
     titles = task_titles(manifest)
     figure, axes = style.panels(len(manifest.tasks))
     for axis, task in zip(axes, manifest.tasks):
@@ -57,11 +74,11 @@ def _curves(
                 seeds = cells.dropna(subset=column).groupby("epoch")[column]
                 mean = seeds.mean()
                 axis.fill_between(
-                    mean.index, seeds.min(), seeds.max(), color=colour[optimizer], alpha=0.18,
+                    mean.index, seeds.min(), seeds.max(), color=color[optimizer], alpha=0.18,
                     linewidth=0,
                 )  # fmt: skip
                 axis.plot(
-                    mean.index, mean, color=colour[optimizer], linestyle=dash,
+                    mean.index, mean, color=color[optimizer], linestyle=dash,
                     marker=marker[optimizer], markersize=3.2, markevery=max(1, len(mean) // 8),
                 )  # fmt: skip
         axis.set_title(titles[task], loc="left")

@@ -1,1 +1,0 @@
-"""Figures of the study, one module a notebook; each function takes tidy data, gives a Figure."""
