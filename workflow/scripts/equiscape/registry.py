@@ -27,16 +27,43 @@ def unknown(name: str, known: Iterable[str], key: str) -> ConfigError:
 def lookup(registry: Mapping[str, str], name: str, key: str) -> Any:
     """Import and return what ``registry[name]`` points to.
 
-    ``"package.module"`` gives the module, ``"package.module:attribute"`` the attribute.
+    ``"package.module"`` gives the module, ``"package.module:attribute"`` the attribute. A ``name``
+    of that form, which no registered name has, is imported itself.
 
     Raises:
-        ConfigError: ``name`` is not registered; the message names ``key`` and the known names.
+        ConfigError: ``name`` is neither registered nor can it be imported; the message names
+            ``key``.
     """
-    if name not in registry:
-        raise unknown(name, registry, key)
-    module, _, attribute = registry[name].partition(":")
-    loaded = import_module(module)
-    return getattr(loaded, attribute) if attribute else loaded
+    module, _, attribute = target(registry, name, key).partition(":")
+    try:
+        loaded = import_module(module)
+        return getattr(loaded, attribute) if attribute else loaded
+    except (ImportError, AttributeError) as error:
+        reason = str(error).splitlines()[0]
+        raise ConfigError(
+            f"{key}: {name} cannot be imported ({reason}); name its folder under plugins, "
+            "or install it."
+        ) from error
+
+
+def target(registry: Mapping[str, str], name: str, key: str) -> str:
+    """What a ``name`` given under config ``key`` stands for: an entry, or an import path itself.
+
+    Raises:
+        ConfigError: it is neither; the message names ``key`` and the known names.
+    """
+    if name in registry:
+        return registry[name]
+    if is_import_path(name):
+        return name
+    raise unknown(name, registry, key)
+
+
+def is_import_path(name: str) -> bool:
+    """Whether ``name`` reads ``package.module:Name``, or ``package.module`` for a module."""
+    module, colon, attribute = name.partition(":")
+    words = [*module.split("."), *(attribute.split(".") if colon else ())]
+    return (bool(colon) or "." in module) and all(word.isidentifier() for word in words)
 
 
 def call(function: Callable, key: str, settings: Mapping[str, Any], **arguments: Any) -> Any:

@@ -42,6 +42,7 @@ from equiscape.hints import (
     conform,
     plain,
     refuse_infinite,
+    spelled,
 )
 from equiscape.registry import unknown
 
@@ -62,6 +63,7 @@ __all__ = [
     "Seed",
     "check",
     "conform",
+    "declaration_of",
     "declared",
     "plain",
     "read",
@@ -151,8 +153,17 @@ def _checked(
     values = {**declaration.defaults(), **(context or {}), **checked}
     for expression, sentence in declaration.constraints:
         if evaluate(expression, values) is False:
-            raise ConfigError(f"{key}: {sentence}.")
+            raise ConfigError(f"{key}{constraint_message(sentence, values, declaration)}.")
     return checked
+
+
+def constraint_message(sentence: str, values: Mapping[str, Any], declaration: Declaration) -> str:
+    """``sentence`` after a key; its first word may be a setting, ``{name}`` stands for a value."""
+    filled = sentence.format_map({name: spelled(value) for name, value in values.items()})
+    first, _, rest = filled.partition(" ")
+    if first in declaration.settings:
+        return f".{first}: {spelled(values.get(first))} {rest}"
+    return f": {filled}"
 
 
 def evaluate(expression: str, values: Mapping[str, Any]) -> Any:

@@ -15,12 +15,12 @@ A network is built from keyword settings whose defaults are the published ones a
 * only 2-D ``nn.Linear`` weights as learned matrices, and second derivatives everywhere.
 """
 
-import inspect
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from equiscape.errors import ConfigError
-from equiscape.registry import call, lookup
+from equiscape.registry import lookup
+from equiscape.settings import declaration_of, read
 
 if TYPE_CHECKING:  # every Snakemake process reads the registry, and torch takes seconds to import
     from torch import nn
@@ -36,24 +36,29 @@ ARCHITECTURES = {
 
 
 def build(
-    architecture: str, arguments: Mapping[str, Any], settings: Mapping[str, Any]
+    architecture: str,
+    arguments: Mapping[str, Any],
+    settings: Mapping[str, Any],
+    key: str = "model",
 ) -> "nn.Module":
     """The network ``architecture``, freshly initialised on the CPU.
 
     Args:
-        architecture: a name in :data:`ARCHITECTURES`.
+        architecture: a name in :data:`ARCHITECTURES`, or ``"module:Class"``.
         arguments: what the data dictates, such as ``{"num_outputs": 40}``.
         settings: the task's ``model`` map; every key is a keyword of the architecture.
+        key: of that map in the configuration.
 
     Raises:
         ConfigError: an unknown architecture or setting, a setting out of range, or data of a kind
             that the architecture does not read.
     """
     network = lookup(ARCHITECTURES, architecture, "architecture")
-    strange = set(arguments) - set(inspect.signature(network).parameters)
+    declaration = declaration_of(network)
+    strange = set() if declaration.open else set(arguments) - set(declaration.settings)
     if strange:
         raise ConfigError(
             f"architecture: {architecture} does not read this data set, "
             f"which comes with {', '.join(sorted(strange))}; choose another of the two."
         )
-    return call(network, f"model (architecture {architecture})", settings, **arguments)
+    return read(network, settings, key, **arguments)

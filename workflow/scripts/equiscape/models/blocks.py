@@ -7,37 +7,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from equiscape.errors import ConfigError
 from equiscape.ops.chunks import chunk_size, first_maximum, transformed
 from equiscape.ops.moments import moments
 from equiscape.ops.precision import full_products
-
-
-def positive_int(name: str, value: object) -> int:
-    """``value`` if it is a positive integer.
-
-    Raises:
-        ConfigError: it is not; the message names the setting.
-    """
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise ConfigError(f"model.{name}: {value!r} is not a positive integer.")
-    return value
-
-
-def positive_ints(name: str, values: object, at_least: int = 0) -> tuple[int, ...]:
-    """``values`` as a tuple of at least so many positive integers, or a ConfigError."""
-    if not isinstance(values, Sequence) or isinstance(values, str) or len(values) < at_least:
-        raise ConfigError(
-            f"model.{name}: {values!r} is not a list of {at_least} or more positive integers."
-        )
-    return tuple(positive_int(name, value) for value in values)
-
-
-def fraction(name: str, value: object) -> float:
-    """``value`` if it is in [0, 1), or a ConfigError."""
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < 1:
-        raise ConfigError(f"model.{name}: {value!r} is not a fraction of at least 0 and below 1.")
-    return float(value)
 
 
 class FoldedNorm(nn.BatchNorm1d):

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from itertools import pairwise
+from typing import Annotated
 
 import torch
 import torch.nn.functional as F
@@ -12,12 +13,10 @@ from equiscape.models.blocks import (
     Head,
     MaxMeanPool,
     PointLayer,
-    fraction,
-    positive_int,
-    positive_ints,
 )
 from equiscape.ops.moments import edge_moments
 from equiscape.ops.neighbors import Graph, knn, neighbor_max
+from equiscape.settings import AtLeast, PositiveInt, Probability
 
 SLOPE = 0.2  # of every LeakyReLU
 
@@ -59,28 +58,29 @@ class DGCNN(nn.Module):
         dropout: in the classifier.
     """
 
+    CONSTRAINTS = (("k <= points", "k must be at most {points}, the points of a cloud"),)
+    BATCH_STATISTICS = "True"
+
     def __init__(
         self,
         *,
-        num_outputs: int,
-        channels: Sequence[int] = (64, 64, 128, 256),
-        k: int = 20,
-        embedding: int = 1024,
-        head: Sequence[int] = (512, 256),
-        dropout: float = 0.5,
+        num_outputs: PositiveInt,
+        channels: Annotated[Sequence[PositiveInt], AtLeast(1)] = (64, 64, 128, 256),
+        k: PositiveInt = 20,
+        embedding: PositiveInt = 1024,
+        head: Sequence[PositiveInt] = (512, 256),
+        dropout: Probability = 0.5,
     ):
         super().__init__()
-        channels = positive_ints("channels", channels, at_least=1)
-        head = positive_ints("head", head)
-        self.k = positive_int("k", k)
+        self.k = k
         self.edges = nn.ModuleList(EdgeConv(a, b) for a, b in pairwise((3, *channels)))
-        self.embedding = PointLayer(sum(channels), positive_int("embedding", embedding), SLOPE)
+        self.embedding = PointLayer(sum(channels), embedding, SLOPE)
         self.pool = MaxMeanPool()
         self.head = Head(
             (2 * embedding, *head),
-            positive_int("num_outputs", num_outputs),
+            num_outputs,
             activation=nn.LeakyReLU(SLOPE),
-            dropout=fraction("dropout", dropout),
+            dropout=dropout,
             bias=[i > 0 for i in range(len(head))],  # as published: the first has none
         )
         self.non_hidden = ("edges.0", "head.output")

@@ -12,9 +12,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from equiscape.models.blocks import Head, MaxMeanPool, fraction, positive_int, positive_ints
+from equiscape.models.blocks import Head, MaxMeanPool
 from equiscape.ops.messages import message_sums
 from equiscape.ops.neighbors import Graph, knn
+from equiscape.settings import PositiveInt, Probability
 
 
 class EGNNLayer(nn.Module):
@@ -81,29 +82,30 @@ class EGNN(nn.Module):
         dropout: in the classifier.
     """
 
+    CONSTRAINTS = (("k < points", "k must be below {points}, the points of a cloud"),)
+
     def __init__(
         self,
         *,
-        num_outputs: int,
-        hidden: int = 64,
-        layers: int = 4,
-        k: int = 16,
-        head: Sequence[int] = (256,),
-        dropout: float = 0.0,
+        num_outputs: PositiveInt,
+        hidden: PositiveInt = 64,
+        layers: PositiveInt = 4,
+        k: PositiveInt = 16,
+        head: Sequence[PositiveInt] = (256,),
+        dropout: Probability = 0.0,
     ):
         super().__init__()
-        hidden, layers = positive_int("hidden", hidden), positive_int("layers", layers)
-        self.k = positive_int("k", k)
+        self.k = k
         self.embedding = nn.Linear(1, hidden)
         self.layers = nn.ModuleList(
             EGNNLayer(hidden, coordinate_update=i < layers - 1) for i in range(layers)
         )
         self.pool = MaxMeanPool()
         self.head = Head(
-            (2 * hidden, *positive_ints("head", head)),
-            positive_int("num_outputs", num_outputs),
+            (2 * hidden, *head),
+            num_outputs,
             activation=nn.SiLU(),
-            dropout=fraction("dropout", dropout),
+            dropout=dropout,
             norm=False,
         )
         self.non_hidden = ("embedding", "head.output")

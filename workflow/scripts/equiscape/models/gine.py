@@ -6,16 +6,15 @@ with the vocabularies of that data set.
 
 from collections.abc import Sequence
 from itertools import pairwise
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
-from equiscape.models.blocks import fraction, positive_int, positive_ints
 from equiscape.ops.chunks import node_counts
-from equiscape.registry import unknown
+from equiscape.settings import NonNegativeInt, PositiveInt, Probability
 
 ACTIVATIONS = {"gelu": nn.GELU, "relu": nn.ReLU}
-READOUTS = ("mean", "sum")
 
 
 class CategoricalEncoder(nn.Module):
@@ -106,49 +105,48 @@ class GINE(nn.Module):
         residual: add every layer's input to its output.
         readout: ``"mean"`` or ``"sum"`` over the nodes.
         head: widths of the hidden layers after the readout.
-
-    Raises:
-        ConfigError: a setting is unknown or out of range.
     """
+
+    CONSTRAINTS = (
+        (
+            "walk_steps == 0 or walk_channels < hidden",
+            "walk_channels must be below hidden, {hidden}",
+        ),
+    )
+    BATCH_STATISTICS = "norm or walk_steps > 0"
 
     def __init__(
         self,
         *,
-        num_outputs: int,
-        node_categories: Sequence[int],
-        edge_categories: Sequence[int],
-        walk_steps: int = 0,
-        hidden: int = 160,
-        layers: int = 8,
-        walk_channels: int = 28,
-        activation: str = "gelu",
-        dropout: float = 0.1,
+        num_outputs: PositiveInt,
+        node_categories: Sequence[PositiveInt],
+        edge_categories: Sequence[PositiveInt],
+        walk_steps: NonNegativeInt = 0,
+        hidden: PositiveInt = 160,
+        layers: PositiveInt = 8,
+        walk_channels: PositiveInt = 28,
+        activation: Literal["gelu", "relu"] = "gelu",
+        dropout: Probability = 0.1,
         norm: bool = False,
         residual: bool = True,
-        readout: str = "mean",
-        head: Sequence[int] = (160, 160),
+        readout: Literal["mean", "sum"] = "mean",
+        head: Sequence[PositiveInt] = (160, 160),
     ):
         super().__init__()
-        hidden, dropout = positive_int("hidden", hidden), fraction("dropout", dropout)
-        if activation not in ACTIVATIONS:
-            raise unknown(activation, ACTIVATIONS, "model.activation")
-        if readout not in READOUTS:
-            raise unknown(readout, READOUTS, "model.readout")
-        encoded = positive_int("walk_channels", walk_channels) if walk_steps else 0
+        encoded = walk_channels if walk_steps else 0
         self.nodes = CategoricalEncoder(node_categories, hidden - encoded)
         self.walks = WalkEncoder(walk_steps, encoded) if walk_steps else None
         self.edges = CategoricalEncoder(edge_categories, hidden)
         self.layers = nn.ModuleList(
-            GINELayer(hidden, activation, dropout, norm, residual)
-            for _ in range(positive_int("layers", layers))
+            GINELayer(hidden, activation, dropout, norm, residual) for _ in range(layers)
         )
         self.pool = Readout(readout)
-        widths = (hidden, *positive_ints("head", head))
+        widths = (hidden, *head)
         self.head = nn.Sequential()
         for before, after in pairwise(widths):
             self.head.append(nn.Linear(before, after))
             self.head.append(ACTIVATIONS[activation]())
-        self.output = nn.Linear(widths[-1], positive_int("num_outputs", num_outputs))
+        self.output = nn.Linear(widths[-1], num_outputs)
         self.non_hidden = ("nodes", "walks", "edges", "output")
 
     def representations(self) -> dict[str, nn.Module]:

@@ -17,15 +17,15 @@ an order of magnitude wider than all others, never exist. The heads are in
 """
 
 import math
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from equiscape.errors import ConfigError
-from equiscape.models.blocks import fraction, positive_int
 from equiscape.models.molecular_heads import build_head
 from equiscape.models.molecular_pairs import Pairs, RadialBasis, degree_rows, geometry
+from equiscape.settings import Positive, PositiveInt, Probability
 
 STABLE = 1e-8  # inside square roots, whose slope at zero is infinite
 
@@ -276,46 +276,34 @@ class GotenNet(nn.Module):
         dropout: of the attention coefficients.
         smooth: whether the attention vanishes smoothly at the cutoff; false is the paper's form.
         elements: rows of the tables of atomic numbers.
-
-    Raises:
-        ConfigError: a setting is out of range.
     """
+
+    CONSTRAINTS = (("hidden % heads == 0", "heads must divide hidden, {hidden}"),)
 
     def __init__(
         self,
         *,
-        num_outputs: int = 1,
-        head: str = "scalar",
-        cutoff: float = 5.0,
-        hidden: int = 256,
-        layers: int = 4,
-        heads: int = 8,
-        degrees: int = 2,
-        radial: int = 64,
-        dropout: float = 0.1,
+        num_outputs: Literal[1] = 1,
+        head: Literal["scalar", "dipole", "spatial-extent"] = "scalar",
+        cutoff: Positive = 5.0,
+        hidden: PositiveInt = 256,
+        layers: PositiveInt = 4,
+        heads: PositiveInt = 8,
+        degrees: Literal[1, 2] = 2,
+        radial: PositiveInt = 64,
+        dropout: Probability = 0.1,
         smooth: bool = True,
-        elements: int = 100,
+        elements: PositiveInt = 100,
     ):
         super().__init__()
-        hidden, layers, heads = (
-            positive_int("hidden", hidden),
-            positive_int("layers", layers),
-            positive_int("heads", heads),
-        )
-        if hidden % positive_int("heads", heads):
-            raise ConfigError(f"model.heads: {heads} does not divide model.hidden, {hidden}.")
-        if degrees not in (1, 2):
-            raise ConfigError(f"model.degrees: {degrees!r} is neither 1 nor 2.")
         self.degrees = degrees
-        self.basis = RadialBasis(positive_int("radial", radial), float(cutoff))
-        self.start = Start(hidden, radial, positive_int("elements", elements))
+        self.basis = RadialBasis(radial, float(cutoff))
+        self.start = Start(hidden, radial, elements)
         self.layers = nn.ModuleList(
-            GotenLayer(
-                hidden, heads, degrees, fraction("dropout", dropout), smooth, refines=i < layers - 1
-            )
+            GotenLayer(hidden, heads, degrees, dropout, smooth, refines=i < layers - 1)
             for i in range(layers)
         )
-        self.head = build_head(head, hidden, num_outputs)
+        self.head = build_head(head, hidden)
         self.non_hidden = (
             "start.atom",
             "start.neighbor",

@@ -10,9 +10,6 @@ the number of molecules, returns ``[size, 1]``, and has
 import torch
 from torch import Tensor, nn
 
-from equiscape.errors import ConfigError
-from equiscape.registry import unknown
-
 STABLE = 1e-8  # inside square roots, whose slope at zero is infinite
 
 
@@ -140,14 +137,6 @@ class DipoleHead(nn.Module):
 HEADS = {"scalar": ScalarHead, "dipole": DipoleHead, "spatial-extent": SpatialExtentHead}
 
 
-def build_head(name: str, hidden: int, num_outputs: int) -> nn.Module:
-    """The head ``name`` over ``hidden`` channels.
-
-    Raises:
-        ConfigError: it is not in :data:`HEADS`, or more than one output is asked of it.
-    """
-    if name not in HEADS:
-        raise unknown(name, HEADS, "model.head")
-    if num_outputs != 1:
-        raise ConfigError(f"model.head: {name!r} predicts one number, not {num_outputs}.")
+def build_head(name: str, hidden: int) -> nn.Module:
+    """The head ``name`` of :data:`HEADS` over ``hidden`` channels."""
     return HEADS[name](hidden)

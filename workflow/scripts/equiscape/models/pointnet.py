@@ -2,13 +2,15 @@
 
 from collections.abc import Sequence
 from itertools import pairwise
+from typing import Annotated
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from equiscape.models.blocks import Head, PointLayer, fraction, positive_int, positive_ints
+from equiscape.models.blocks import Head, PointLayer
 from equiscape.ops.chunks import chunk_size, first_maximum, transformed
+from equiscape.settings import AtLeast, PositiveInt, Probability
 
 
 class PooledLayer(PointLayer):
@@ -52,24 +54,25 @@ class PointNet(nn.Module):
         dropout: in the classifier.
     """
 
+    BATCH_STATISTICS = "True"
+
     def __init__(
         self,
         *,
-        num_outputs: int,
-        channels: Sequence[int] = (64, 64, 64, 128, 1024),
-        head: Sequence[int] = (512,),
-        dropout: float = 0.5,
+        num_outputs: PositiveInt,
+        channels: Annotated[Sequence[PositiveInt], AtLeast(1)] = (64, 64, 64, 128, 1024),
+        head: Sequence[PositiveInt] = (512,),
+        dropout: Probability = 0.5,
     ):
         super().__init__()
-        *narrow, wide = (3, *positive_ints("channels", channels, at_least=1))
-        head = positive_ints("head", head)
+        *narrow, wide = (3, *channels)
         self.layers = nn.ModuleList(PointLayer(a, b) for a, b in pairwise(narrow))
         self.layers.append(PooledLayer(narrow[-1], wide))
         self.head = Head(
             (wide, *head),
-            positive_int("num_outputs", num_outputs),
+            num_outputs,
             activation=nn.ReLU(),
-            dropout=fraction("dropout", dropout),
+            dropout=dropout,
             bias=[False] * len(head),
         )
         self.non_hidden = ("layers.0", "head.output")
