@@ -12,6 +12,8 @@ A network is built from keyword settings whose defaults are the published ones a
 * ``representations()``: ordered names and modules; a module's output (its first element if it is a
   tuple) is that layer's representation, ``[size, points, channels]``, ``[nodes, channels]`` or
   ``[size, channels]``, and the last entry is the network's own pooling;
+* ``symmetries()``: which transformations of the parameters leave the function unchanged, see
+  :mod:`equiscape.symmetries`;
 * only 2-D ``nn.Linear`` weights as learned matrices, and second derivatives everywhere.
 """
 

@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from equiscape import symmetries as sym
 from equiscape.ops.chunks import chunk_size, first_maximum, transformed
 from equiscape.ops.moments import moments
 from equiscape.ops.precision import full_products
@@ -133,3 +134,67 @@ class Head(nn.Module):
     def forward(self, pooled: Tensor) -> Tensor:
         """``[size, widths[0]]`` to ``[size, num_outputs]``."""
         return self.output(self.hidden(pooled))
+
+    def first(self) -> str:
+        """Name within the head of the layer that reads the pooled features."""
+        return "hidden.0" if len(self.hidden) else "output"
+
+    def symmetries(self, prefix: str = "head") -> list[sym.Symmetry]:
+        """Of the hidden neurons and the output; ``prefix`` is the head's name in the network."""
+        linear = [(f"{prefix}.output", self.output)]
+        found: list[sym.Symmetry] = [sym.softmax_shift(f"{prefix}.output", self.output.in_features)]
+        modules = list(self.hidden.named_children())
+        linear = [
+            (f"{prefix}.hidden.{i}", m) for i, m in modules if isinstance(m, nn.Linear)
+        ] + linear
+        for (name, layer), (reader, _) in pairwise(linear):
+            place, biased = int(name.rpartition(".")[2]) + 1, layer.bias is not None
+            follower, size = self.hidden[place], layer.out_features
+            norm = f"{prefix}.hidden.{place}" if isinstance(follower, nn.BatchNorm1d) else None
+            homogeneous = isinstance(
+                self.hidden[place + (norm is not None)], (nn.ReLU, nn.LeakyReLU)
+            )
+            found += neuron_symmetries(
+                name, sym.columns(reader, 0), size, biased, norm, follower, homogeneous
+            )
+        return found
+
+
+def neuron_symmetries(
+    linear: str,
+    readers: Sequence[sym.Tie],
+    size: int,
+    biased: bool,
+    norm: str | None,
+    module: nn.Module | None,
+    homogeneous: bool,
+    uniform: bool = False,
+) -> list[sym.Symmetry]:
+    """What a hidden layer ``activation(norm(W x + b))`` leaves free.
+
+    Args:
+        linear: name of the linear layer.
+        readers: columns of all that reads the layer's output.
+        size: neurons.
+        biased: whether the linear layer has a bias.
+        norm: name of the batch norm, or None; ``module`` is the norm itself.
+        homogeneous: whether the activation is ReLU or a leaky one.
+        uniform: see :class:`equiscape.symmetries.Continuous`.
+    """
+    writers = sym.rows(linear, biased=biased)
+    found: list[sym.Symmetry] = []
+    if norm is None:
+        found.append(sym.permutation(f"{linear} neurons", size, [*writers, *readers]))
+        if homogeneous:
+            found.append(sym.scale(f"{linear} neurons", "neuron scale", size, writers, readers))
+        return found
+    ties = [*writers, *sym.affine(norm), *readers]
+    found.append(sym.permutation(f"{linear} neurons", size, ties, sym.running(norm)))
+    found += sym.norm_gauges(linear, norm, size, biased, module.eps)
+    if homogeneous:
+        found.append(
+            sym.scale(
+                f"{norm} neurons", "neuron scale", size, sym.affine(norm), readers, uniform=uniform
+            )
+        )
+    return found

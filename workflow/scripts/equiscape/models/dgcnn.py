@@ -8,11 +8,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from equiscape import symmetries as sym
 from equiscape.models.blocks import (
     FoldedNorm,
     Head,
     MaxMeanPool,
     PointLayer,
+    neuron_symmetries,
 )
 from equiscape.ops.moments import edge_moments
 from equiscape.ops.neighbors import Graph, knn, neighbor_max
@@ -88,6 +90,43 @@ class DGCNN(nn.Module):
     def representations(self) -> dict[str, nn.Module]:
         """Every edge convolution as ``[B, N, C]``; the embedding pooled, as ``[B, 2 C]``."""
         return {f"edges.{i}": edge for i, edge in enumerate(self.edges)} | {"pool": self.pool}
+
+    def symmetries(self) -> tuple[sym.Symmetry, ...]:
+        """Every layer's neurons, norms and the softmax.
+
+        Complete: 2 sum C flat directions, C over all layers, and one for each biased linear layer
+        before a norm; the softmax adds its own. Scaling one channel of an edge convolution changes
+        the neighbors that the next one finds, so only one factor for all its channels is finite.
+        """
+        found = self.head.symmetries()
+        channels = [edge.linear.out_features for edge in self.edges]
+        offset = 0
+        for i, (edge, width) in enumerate(zip(self.edges, channels)):
+            readers = sym.columns("embedding.linear", offset)
+            if i + 1 < len(channels):
+                readers += sym.columns(f"edges.{i + 1}.linear", 0, width)
+            found += neuron_symmetries(
+                f"edges.{i}.linear",
+                readers,
+                width,
+                False,
+                f"edges.{i}.norm",
+                edge.norm,
+                homogeneous=True,
+                uniform=i + 1 < len(channels),
+            )
+            offset += width
+        width = self.embedding.linear.out_features
+        found += neuron_symmetries(
+            "embedding.linear",
+            sym.columns(f"head.{self.head.first()}", 0, width),
+            width,
+            False,
+            "embedding.norm",
+            self.embedding.norm,
+            homogeneous=True,
+        )
+        return tuple(found)
 
     @property
     def neighborhood(self) -> tuple[int, bool]:

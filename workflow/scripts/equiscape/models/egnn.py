@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from equiscape import symmetries as sym
 from equiscape.models.blocks import Head, MaxMeanPool
 from equiscape.ops.messages import message_sums
 from equiscape.ops.neighbors import Graph, knn
@@ -114,6 +115,58 @@ class EGNN(nn.Module):
         """The features h after each layer as ``[B, N, H]``, then pooled as ``[B, 2 H]``."""
         return {f"layers.{i}": layer for i, layer in enumerate(self.layers)} | {"pool": self.pool}
 
+    def symmetries(self) -> tuple[sym.Symmetry, ...]:
+        """The stream's scale, shifts and permutation, every layer's neurons, and the softmax.
+
+        Complete: H + (L + 1) H + 3 H (H - 1) flat directions; the softmax adds its own. The stream
+        h is linear but for the maximum of the pooling, so each channel has a positive scale, and
+        each bias that feeds the stream is taken back by the biases that read it later. The first
+        layer sees h as a function of one number, so 3 H (H - 1) directions of its columns are
+        constants.
+        """
+        hidden, layers = self.embedding.out_features, range(len(self.layers))
+        pooled = f"head.{self.head.first()}"
+        writers = ["embedding", *(f"layers.{i}.phi_h.2" for i in layers)]
+        reads = [
+            [
+                *((tie, f"layers.{i}.phi_e.0.bias") for tie in self._edge_columns(i)),
+                (sym.Tie(f"layers.{i}.phi_h.0.weight", 1), f"layers.{i}.phi_h.0.bias"),
+            ]
+            for i in layers
+        ]
+        reads.append([(tie, f"{pooled}.bias") for tie in sym.columns(pooled, 0, hidden)])
+        up = [tie for name in writers for tie in sym.rows(name)]
+        down = [tie for read in reads for tie, _ in read]
+        found = [
+            *self.head.symmetries(),
+            sym.scale("stream scale", "stream scale", hidden, up, down),
+            sym.permutation("stream", hidden, [*up, *down]),
+        ]
+        for i, name in enumerate(writers):
+            later = [pair for read in reads[i:] for pair in read]
+            raised = [(sym.Tie(f"{name}.bias"), 1.0)]
+            found.append(sym.shift(f"{name} shift", "stream shift", hidden, raised, later))
+        for tie, bias in reads[0]:
+            found.append(_constant_columns(tie, bias, hidden))
+        for i, layer in enumerate(self.layers):
+            name = f"layers.{i}"
+            messages = sym.columns(f"{name}.phi_h.0", hidden)
+            if layer.phi_x is not None:
+                messages += sym.columns(f"{name}.phi_x.0", 0)
+                found.append(_neurons(f"{name}.phi_x", hidden))
+            found += [
+                _neurons(f"{name}.phi_e", hidden),
+                sym.permutation(
+                    f"{name} messages", hidden, [*sym.rows(f"{name}.phi_e.2"), *messages]
+                ),
+                _neurons(f"{name}.phi_h", hidden),
+            ]
+        return tuple(found)
+
+    def _edge_columns(self, layer: int) -> list[sym.Tie]:
+        """Where phi_e reads the features of the receiver and of the sender."""
+        return sym.columns(f"layers.{layer}.phi_e.0", 0, self.embedding.out_features)
+
     @property
     def neighborhood(self) -> tuple[int, bool]:
         """Neighbors of each input point, and whether the point itself is one of them."""
@@ -145,3 +198,40 @@ class EGNN(nn.Module):
         """
         h, _ = self.embed(points, neighbors, keep_edges)
         return self.head(self.pool(h))
+
+
+def _neurons(name: str, size: int) -> sym.Permutation:
+    """The hidden neurons of a perceptron of two layers."""
+    return sym.permutation(
+        f"{name} neurons", size, [*sym.rows(f"{name}.0"), *sym.columns(f"{name}.2", 0)]
+    )
+
+
+def _constant_columns(tie: sym.Tie, bias: str, hidden: int) -> sym.Continuous:
+    """Changes of the first layer's columns that act on the embedding as constants.
+
+    The features there are ``e s + b`` for one number s a point: whatever is orthogonal to e on the
+    side of the input reads b alone, which the bias takes back. Coefficients ``[H, H]`` are
+    projected.
+    """
+
+    def element(state: sym.State, coefficients: Tensor) -> dict[str, Tensor]:
+        e, b = state["embedding.weight"][:, 0], state["embedding.bias"]
+        change = coefficients - torch.outer(coefficients @ e, e) / (e @ e)
+        weight = state[tie.parameter]
+        before, part, after = weight.split(
+            [tie.start, hidden, weight.shape[1] - tie.start - hidden], dim=1
+        )
+        return {
+            tie.parameter: torch.cat([before, part + change, after], dim=1),
+            bias: state[bias] - change @ b,
+        }
+
+    return sym.Continuous(
+        f"{tie.parameter} columns from {tie.start}",
+        "constant columns",
+        (tie.parameter, bias),
+        shape=(hidden, hidden),
+        dimension=hidden * (hidden - 1),
+        element=element,
+    )

@@ -8,7 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from equiscape.models.blocks import Head, PointLayer
+from equiscape import symmetries as sym
+from equiscape.models.blocks import Head, PointLayer, neuron_symmetries
 from equiscape.ops.chunks import chunk_size, first_maximum, transformed
 from equiscape.settings import AtLeast, PositiveInt, Probability
 
@@ -81,6 +82,26 @@ class PointNet(nn.Module):
         """Every layer but the last as ``[B, N, C]``; the last pooled, as ``[B, C]``."""
         *layers, pool = self.layers
         return {f"layers.{i}": layer for i, layer in enumerate(layers)} | {"pool": pool}
+
+    def symmetries(self) -> tuple[sym.Symmetry, ...]:
+        """Every layer's neurons, norms and the softmax; complete: 2 sum C flat directions.
+
+        C runs over all layers, the head's hidden ones included; the softmax adds its own.
+        """
+        names = [f"layers.{i}" for i in range(len(self.layers))]
+        readers = [f"{name}.linear" for name in names[1:]] + [f"head.{self.head.first()}"]
+        found = self.head.symmetries()
+        for name, layer, reader in zip(names, self.layers, readers):
+            found += neuron_symmetries(
+                f"{name}.linear",
+                sym.columns(reader, 0),
+                layer.linear.out_features,
+                False,
+                f"{name}.norm",
+                layer.norm,
+                homogeneous=True,
+            )
+        return tuple(found)
 
     def forward(self, points: Tensor) -> Tensor:
         """``[clouds, points, 3]`` coordinates to ``[clouds, num_outputs]`` logits."""

@@ -1,0 +1,296 @@
+"""Declared symmetries: the function stays, and on tiny networks no other flat direction is left."""
+
+import pytest
+import torch
+from test_models_pointclouds import clouds
+from torch import nn
+from torch.func import functional_call, jacrev, vmap
+
+from equiscape import symmetries as sym
+from equiscape.models import build
+from equiscape.models.pointnet import PooledLayer
+
+CLOUDS = {
+    "pointnet": {"channels": [4, 6, 5], "head": [5], "dropout": 0.0},
+    "dgcnn": {"channels": [3, 4], "k": 4, "embedding": 5, "head": [4, 3], "dropout": 0.0},
+    "egnn": {"hidden": 3, "layers": 3, "k": 4, "head": [4]},
+}
+SHALLOW = {
+    "pointnet": {"channels": [4], "head": []},
+    "dgcnn": {"channels": [3], "k": 3, "embedding": 4, "head": [], "dropout": 0.0},
+    "egnn": {"hidden": 4, "layers": 1, "k": 3, "head": []},
+}
+CASES = {
+    **{name: (name, settings) for name, settings in CLOUDS.items()},
+    **{f"{name}-shallow": (name, settings) for name, settings in SHALLOW.items()},
+}
+cases = pytest.mark.parametrize("case", CASES)
+modes = pytest.mark.parametrize("training", [False, True], ids=["eval", "train"])
+
+
+SEEDS = {"pointnet": 2, "egnn": 1, "egnn-shallow": 2}  # no unit is always off: ReLUs are few
+
+
+def network(case):
+    """A tiny network in float64 with generic weights and calibrated norms, and its inputs."""
+    architecture, settings = CASES[case]
+    torch.manual_seed(SEEDS.get(case, 0))
+    inputs = (clouds(200, 10),)
+    model = build(architecture, {"num_outputs": 3}, settings).double()
+    randomize(model)
+    return calibrated(model, inputs), inputs
+
+
+def randomize(model):
+    """Away from initial values that are special: zero biases, unit scales, a tiny gate."""
+    for name, parameter in model.named_parameters():
+        if parameter.dim() == 1 and name.endswith("bias"):
+            nn.init.normal_(parameter, std=0.3)
+        elif parameter.dim() == 1:
+            nn.init.uniform_(parameter, 0.5, 1.5)
+            parameter.data *= torch.randint(0, 2, parameter.shape) * 2 - 1
+        elif "phi_x.2" in name:
+            nn.init.normal_(parameter)
+    for module in model.modules():
+        if isinstance(module, PooledLayer):  # its maximum is below zero about as often as above
+            module.norm.bias.data -= 1.5 * module.norm.weight.abs()
+
+
+def calibrated(model, inputs):
+    """Running statistics near the data's, so that no unit is always on or always off."""
+    model.train()
+    with torch.no_grad():
+        for _ in range(100):
+            model(*inputs)
+    return model.eval()
+
+
+def without_eps(model):
+    """Norms whose eps is too small to matter, for what is exact only up to eps."""
+    for module in model.modules():
+        if hasattr(module, "eps") and isinstance(module.eps, float):
+            module.eps = 1e-30
+    return model
+
+
+def state_of(model):
+    return {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}
+
+
+def output(model, state, inputs):
+    with torch.no_grad():
+        return functional_call(model, {k: v.clone() for k, v in state.items()}, inputs)
+
+
+def distance(symmetry, before, after):
+    """How far the output moved; of the softmax shift, the probabilities."""
+    if symmetry.invariant == "cross entropy":
+        before, after = before.softmax(-1), after.softmax(-1)
+    return ((after - before).abs().max() / before.abs().max().clamp_min(1.0)).item()
+
+
+@cases
+@modes
+def test_random_elements_leave_the_function_unchanged(case, training):
+    model, (points, *_) = network(case)
+    inputs = (points[:24],)
+    without_eps(model).train(training)
+    state, generator = state_of(model), torch.Generator().manual_seed(1)
+    before = output(model, state, inputs)
+    assert before.std(0).min() > 1e-3
+    held = [s for s in model.symmetries() if s.holds(training)]
+    assert held
+    for symmetry in held:
+        for size in (0.1, 1.0) if isinstance(symmetry, sym.Continuous) else (None,):
+            element = symmetry.draw(generator, *([] if size is None else [size]))
+            after = output(model, symmetry.act(state, element), inputs)
+            assert distance(symmetry, before, after) < 1e-10, (symmetry.name, size)
+
+
+@cases
+def test_elements_change_the_parameters_they_name_and_no_others(case):
+    model, _ = network(case)
+    state, generator = state_of(model), torch.Generator().manual_seed(1)
+    parameters = dict(model.named_parameters())
+    modules = dict(model.named_modules())
+    names = [symmetry.name for symmetry in model.symmetries()]
+    assert len(set(names)) == len(names)
+    for symmetry in model.symmetries():
+        element = symmetry.draw(generator)
+        trivial = isinstance(symmetry, sym.Permutation) and torch.equal(
+            element, torch.arange(symmetry.size)
+        )
+        after = symmetry.act(state, element)
+        assert after.keys() == state.keys()
+        changed = {n for n in parameters if not torch.equal(after[n], state[n])}
+        assert changed <= set(symmetry.parameters), symmetry.name
+        if not trivial and getattr(symmetry, "dimension", 1):
+            assert changed, symmetry.name
+        assert set(symmetry.modules) <= set(modules), symmetry.name
+
+
+def flat(named, state, parameters):
+    return torch.cat(
+        [named.get(name, torch.zeros_like(state[name])).flatten() for name in parameters]
+    )
+
+
+def span(model, state, training=False, exact=True):
+    """Generators of all that holds, a row for every coefficient."""
+    parameters = [name for name, _ in model.named_parameters()]
+    rows = []
+    for symmetry in model.symmetries():
+        if not isinstance(symmetry, sym.Continuous) or symmetry.invariant != "output":
+            continue
+        if not symmetry.holds(training) or (exact and not symmetry.exact):
+            continue
+        count = torch.Size(symmetry.shape).numel()
+        own = torch.stack(
+            [
+                flat(symmetry.generator(state, unit.view(symmetry.shape)), state, parameters)
+                for unit in torch.eye(count, dtype=torch.float64)
+            ]
+        )
+        assert rank(own) == symmetry.dimension, symmetry.name
+        rows.append(own)
+    return torch.cat(rows)
+
+
+def rank(matrix, tolerance=1e-9):
+    values = torch.linalg.svdvals(matrix)
+    return int((values > tolerance * values[0]).sum())
+
+
+def jacobian(model, state, inputs):
+    """Of all outputs with respect to all parameters, ``[outputs, parameters]``."""
+    parameters = {name: state[name] for name, _ in model.named_parameters()}
+    buffers = {name: state[name] for name, _ in model.named_buffers()}
+
+    def function(parameters, *inputs):
+        copies = {name: buffer.clone() for name, buffer in buffers.items()}
+        return functional_call(model, {**parameters, **copies}, inputs).flatten()
+
+    def one(parameters, *sample):
+        return function(parameters, *(x.unsqueeze(0) for x in sample))
+
+    if model.training:  # a sample's output depends on its batch
+        parts = jacrev(function)(parameters, *inputs)
+        return torch.cat([part.flatten(1) for part in parts.values()], dim=1)
+    parts = vmap(jacrev(one), in_dims=(None, 0))(parameters, *inputs)
+    return torch.cat([part.flatten(2) for part in parts.values()], dim=2).flatten(0, 1)
+
+
+def null_space(matrix):
+    """The dimension of the null space, where the singular values leave no doubt."""
+    assert len(matrix) >= matrix.shape[1]
+    scaled = matrix / matrix.norm(dim=0).clamp_min(1e-300)
+    values = torch.linalg.svdvals(scaled)
+    values = values / values[0]
+    zero = values < 1e-14
+    assert values[zero].max() < 1e-3 * values[~zero].min()
+    return int(zero.sum())
+
+
+COUNTS = {  # as counted by hand from the declarations' docstrings
+    "pointnet": 2 * (4 + 6 + 5 + 5),
+    "pointnet-shallow": 2 * 4,
+    "dgcnn": 2 * (3 + 4 + 5 + 4 + 3) + 3,
+    "dgcnn-shallow": 2 * (3 + 4),
+    "egnn": 3 + 4 * 3 + 3 * 3 * 2,
+    "egnn-shallow": 4 + 2 * 4 + 3 * 4 * 3,
+}
+
+
+@cases
+def test_no_flat_direction_is_left(case):
+    """Parameters minus the rank of the Jacobian is what the declarations span, in eval mode."""
+    model, inputs = network(case)
+    state = state_of(model)
+    matrix, generators = jacobian(model, state, inputs), span(model, state)
+    worst = (matrix @ generators.mT).abs() / (matrix.abs() @ generators.abs().mT + 1e-300)
+    assert worst.max() < 1e-10
+    assert null_space(matrix) == rank(generators) == COUNTS[case]
+
+
+@pytest.mark.parametrize("case", ["pointnet-shallow", "dgcnn-shallow"])
+def test_no_flat_direction_is_left_in_train_mode(case):
+    """Batch statistics: the scale before a norm is free up to eps, a bias before it is dead."""
+    model, inputs = network(case)
+    without_eps(model).train()
+    state = state_of(model)
+    matrix = jacobian(model, state, (inputs[0][:40],))
+    assert null_space(matrix) == rank(span(model, state, training=True, exact=False))
+
+
+def test_a_neuron_whose_activation_is_not_homogeneous_has_no_scale():
+    model, inputs = network("egnn")
+    state = state_of(model)
+    wrong = sym.scale(
+        "wrong",
+        "neuron scale",
+        3,
+        sym.rows("layers.1.phi_h.0"),
+        sym.columns("layers.1.phi_h.2", 0),
+    )
+    after = output(model, wrong.act(state, torch.full((3,), 0.5).double()), inputs)
+    assert distance(wrong, output(model, state, inputs), after) > 1e-3
+
+
+def test_one_channel_of_an_edge_convolution_changes_the_graph_but_not_the_derivative():
+    model, inputs = network("dgcnn")
+    state = state_of(model)
+    (found,) = [s for s in model.symmetries() if s.name == "edges.0.norm neurons"]
+    assert found.uniform
+    one = torch.tensor([3.0, 0.0, 0.0], dtype=torch.float64)
+    after = output(model, found.act(state, one), inputs)
+    assert distance(found, output(model, state, inputs), after) > 1e-3
+    after = output(model, found.act(state, 1e-8 * one), inputs)
+    assert distance(found, output(model, state, inputs), after) < 1e-12
+
+
+def test_the_generator_is_the_derivative_of_the_element_and_can_be_differentiated():
+    model, _ = network("egnn")
+    state, generator = state_of(model), torch.Generator().manual_seed(3)
+    for symmetry in model.symmetries():
+        if not isinstance(symmetry, sym.Continuous):
+            continue
+        coefficients = symmetry.draw(generator)
+        X = symmetry.generator(state, coefficients)
+        step = 1e-6
+        after, before = (symmetry.act(state, s * step * coefficients) for s in (1, -1))
+        for name, value in X.items():
+            torch.testing.assert_close(
+                value, (after[name] - before[name]) / (2 * step), rtol=1e-6, atol=1e-7
+            )
+        # (DX)^T g against a difference of X along a random direction
+        theta = {n: t.clone().requires_grad_() for n, t in state.items()}
+        g = {n: torch.randn(t.shape, generator=generator).double() for n, t in X.items()}
+        inner = sum((symmetry.generator(theta, coefficients)[n] * g[n]).sum() for n in g)
+        v = {n: torch.randn(t.shape, generator=generator).double() for n, t in state.items()}
+        pulled = (
+            torch.autograd.grad(inner, list(theta.values()), allow_unused=True)
+            if (inner.requires_grad)
+            else [None] * len(theta)
+        )
+        along = sum((p * v[n]).sum() for n, p in zip(theta, pulled) if p is not None)
+        ends = [
+            symmetry.generator({n: t + s * step * v[n] for n, t in state.items()}, coefficients)
+            for s in (1, -1)
+        ]
+        truth = sum(((ends[0][n] - ends[1][n]) * g[n]).sum() for n in g) / (2 * step)
+        assert float(along) == pytest.approx(float(truth), rel=1e-6, abs=1e-6), symmetry.name
+
+
+def test_permutations_keep_their_blocks_and_move_whole_widths():
+    state = {"w": torch.arange(8.0), "m": torch.arange(16.0).view(2, 8)}
+    ties = (sym.Tie("w"), sym.Tie("m", 1))
+    blocks = sym.permutation("p", 8, ties, blocks=(4, 4))
+    orders = {tuple(blocks.draw(torch.Generator().manual_seed(i)).tolist()) for i in range(20)}
+    assert len(orders) > 1
+    assert all(sorted(order[:4]) == [0, 1, 2, 3] for order in orders)
+    wide = sym.permutation("q", 2, [sym.Tie("w", 0, 2, width=3), sym.Tie("m", 1, 0, width=2)])
+    after = wide.act(state, torch.tensor([1, 0]))
+    assert after["w"].tolist() == [0, 1, 5, 6, 7, 2, 3, 4]
+    assert after["m"][0].tolist() == [2, 3, 0, 1, 4, 5, 6, 7]
+    order = torch.tensor([3, 1, 0, 2, 7, 6, 5, 4])
+    assert torch.equal(blocks.act(state, order)["w"], state["w"][order])
