@@ -11,7 +11,7 @@ PACKAGE = "equiscape"
 # the higher the number, the more a module may import; within a floor everything may be imported
 FOUNDATION = (
     *("errors", "io", "seeds", "registry", "settings", "metric", "objectives", "runtime"),
-    "symmetries",
+    *("symmetries", "declarations", "hints"),
 )
 FLOORS = {
     **dict.fromkeys(FOUNDATION, 0),
