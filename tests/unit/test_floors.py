@@ -9,12 +9,8 @@ LIBRARY = Path(__file__).resolve().parents[2] / "workflow" / "scripts" / "equisc
 PACKAGE = "equiscape"
 
 # the higher the number, the more a module may import; within a floor everything may be imported
-FOUNDATION = (
-    *("errors", "io", "seeds", "registry", "settings", "metric", "objectives", "runtime"),
-    *("symmetries", "declarations", "hints"),
-)
 FLOORS = {
-    **dict.fromkeys(FOUNDATION, 0),
+    **{path.stem: 0 for path in LIBRARY.glob("*.py")},  # the foundation, but for what follows
     **dict.fromkeys(["ops", "groups"], 1),
     **dict.fromkeys(["models", "optim", "data"], 2),
     "task": 3,
@@ -22,6 +18,7 @@ FLOORS = {
     "training": 5,
     **dict.fromkeys(["analyses", "report"], 6),
 }
+CONFIGURATION = {"study", "selection", "__init__"}  # beside the floors: they read registries
 BELOW_THE_HUB = {"models", "ops"}  # task.py alone imports them from above
 REGISTRIES = {"models", "optim", "data", "analyses"}  # whose __init__ every process may read
 
@@ -54,10 +51,10 @@ def faults(name, tree):
     top = name.partition(".")[0]
     for target in imports(tree):
         wanted = target.partition(".")[0]
-        if top not in FLOORS:  # the configuration and its choices read registries, beside them
+        if top in CONFIGURATION:
             if FLOORS.get(wanted, 0) > 0 and target not in REGISTRIES:
                 yield f"{name} -> {target}"
-        elif wanted not in FLOORS:
+        elif wanted not in FLOORS or wanted in CONFIGURATION:
             yield f"{name} -> {target} (give {target} a floor)"
         elif FLOORS[wanted] > FLOORS[top] or (
             FLOORS[top] > FLOORS["task"] and wanted in BELOW_THE_HUB
