@@ -29,10 +29,7 @@ include: "workflow/rules/common.smk"
 include: "workflow/rules/data.smk"
 include: "workflow/rules/train.smk"
 include: "workflow/rules/select.smk"
-include: "workflow/rules/hessian.smk"
-include: "workflow/rules/slice.smk"
-include: "workflow/rules/rank.smk"
-include: "workflow/rules/robustness.smk"
+include: "workflow/rules/analyses.smk"
 include: "workflow/rules/report.smk"
 
 
@@ -68,7 +65,4 @@ rule final:
 
 rule analyses:
     input:
-        pairs("<results>/hessian/{task}_{optimizer}.json"),
-        pairs("<results>/slice/{task}_{optimizer}.h5"),
-        pairs("<results>/rank/{task}_{optimizer}.csv"),
-        pairs("<results>/robustness/{task}_{optimizer}.csv", tasks=STUDY.robust_tasks),
+        [target for name in STUDY.analyses for target in analysis_targets(name)],

@@ -143,7 +143,7 @@ def cases(task: Task, model: nn.Module, device: str) -> dict[str, dict[str, Call
         return 1e3 * elapsed * needed / probes, needed
 
     def plane(reuse: bool, seed: int) -> Timed:
-        settings = {**arguments, "resolution": 3, "seed": seed}
+        settings = {**arguments, "resolution": 3, "range": 1.0, "seed": seed}
         context = nullcontext()
         if not reuse:
             context = mock.patch.object(
@@ -152,7 +152,7 @@ def cases(task: Task, model: nn.Module, device: str) -> dict[str, dict[str, Call
                 lambda self, x, rows, on_device, *rest: neighbors.knn(x, *rest),
             )
         with context:
-            elapsed, _ = seconds(lambda: slices.measure_slice(task, model, settings), device)
+            elapsed, _ = seconds(lambda: slices.measure_slice(task, model, **settings), device)
         return 1e3 * elapsed / 10, 0  # nine points and the checkpoint
 
     return {

@@ -9,13 +9,13 @@ import pytest
 import torch
 from torch import nn
 
+from equiscape.analyses.robustness import measure_robustness
 from equiscape.data import corrupted, modelnet_layout, pointcloud
 from equiscape.data.base import Batch
 from equiscape.data.corrupted import PUBLISHED, prepare, read_corrupted
 from equiscape.data.corruptions import CORRUPTIONS, corrupt
 from equiscape.errors import ConfigError, DataError
 from equiscape.task import Task
-from equiscape.training.robustness import measure_robustness
 
 GENERATED = {"source": "generated", "severities": [1, 4], "seed": 0}
 

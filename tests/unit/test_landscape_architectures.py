@@ -6,8 +6,8 @@ import torch
 from tiny_task import TinyClouds
 
 from equiscape import models
+from equiscape.analyses.hessian import Settings, measure_hessian
 from equiscape.data.base import Batch
-from equiscape.landscape.hessian import measure_hessian
 from equiscape.landscape.objective import TrainingLoss
 from equiscape.landscape.slices import measure_slice
 from equiscape.ops import neighbors
@@ -93,13 +93,13 @@ def test_every_analysis_runs(case):
     task, model = case
     settings = {"samples": 5, "batch_size": 3, "seed": 0}
     hessian = measure_hessian(
-        task, model, {**settings, "eigenvalues": 1, "probes": 2, "tolerance": 0.05}
+        task, model, Settings(**settings, eigenvalues=1, probes=2, tolerance=0.05)
     )
     assert hessian["largest"]["converged"]
-    plane = measure_slice(task, model, {**settings, "resolution": 3})
+    plane = measure_slice(task, model, **settings, resolution=3, range=1.0)
     assert plane.loss[1, 1] == plane.attributes["checkpoint_loss"]
     assert plane.loss[1, 1] == pytest.approx(hessian["loss_value"], rel=1e-6)
-    ranks = measure_ranks(task, model, settings)
+    ranks = measure_ranks(task, model, **settings)
     assert list(ranks[ranks.kind == "representation"].layer) == list(model.representations())
     assert np.isfinite(ranks.effective_rank).all()
 
@@ -112,11 +112,11 @@ def test_a_slice_searches_the_neighbors_of_the_input_once(case, monkeypatch):
     monkeypatch.setattr(
         neighbors, "squared_distances", lambda x: searched.append(x) or distances(x)
     )
-    settings = {"samples": None, "batch_size": 4, "seed": 0, "resolution": 3}
-    reused = measure_slice(task, model, settings)
+    settings = {"samples": None, "batch_size": 4, "seed": 0, "resolution": 3, "range": 1.0}
+    reused = measure_slice(task, model, **settings)
     once, searched[:] = len([x for x in searched if x.shape[2] == 3]), []
     monkeypatch.setattr(NeighborTables, "find", lambda self, x, *rest: knn(x, *rest[2:]))
-    repeated = measure_slice(task, model, settings)
+    repeated = measure_slice(task, model, **settings)
     batches, passes = 2, 10  # nine grid points and the checkpoint
     uses = 0 if task.architecture == "pointnet" else 1
     assert once == uses * batches

@@ -90,14 +90,14 @@ def test_the_loss_weighs_graphs_alike_whatever_their_size_and_chunk(case):
 
 
 def test_the_slice_has_average_precision_and_no_error(case):
-    plane = measure_slice(*case, {**SETTINGS, "resolution": 3})
+    plane = measure_slice(*case, **SETTINGS, resolution=3, range=1.0)
     assert plane.loss[1, 1] == plane.attributes["checkpoint_loss"]
     assert plane.error is None
     assert plane.attributes["metric"] == "AP"
 
 
 def test_nodes_are_pooled_to_a_row_a_graph(case):
-    ranks = measure_ranks(*case, SETTINGS)
+    ranks = measure_ranks(*case, **SETTINGS)
     layers = ranks[ranks.kind == "representation"]
     assert (layers.rows == 5).all()
     assert np.isfinite(ranks.effective_rank).all()

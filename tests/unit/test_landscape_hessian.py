@@ -8,8 +8,9 @@ import torch
 from test_landscape_objective import exact
 from tiny_task import TinyNetwork, tiny_network, tiny_task
 
+from equiscape.analyses import hessian
 from equiscape.errors import ConfigError
-from equiscape.landscape.hessian import measure_hessian
+from equiscape.registry import call
 
 SETTINGS = {
     "samples": None,
@@ -20,6 +21,11 @@ SETTINGS = {
     "max_iterations": 150,
     "probes": 16,
 }
+
+
+def measure_hessian(task, model, settings, *progress):
+    checked = call(hessian.Settings, "analyses.hessian", settings)
+    return hessian.measure_hessian(task, model, checked, *progress)
 
 
 def eigenvalues():

@@ -6,6 +6,8 @@ import pytest
 import torch
 from tiny_task import tiny_network, tiny_task
 
+from equiscape.analyses.result import Result, write
+from equiscape.analyses.slice import Settings
 from equiscape.errors import ConfigError, DataError
 from equiscape.landscape.slices import (
     cosine,
@@ -13,15 +15,15 @@ from equiscape.landscape.slices import (
     filter_normalised,
     measure_slice,
     read_slice,
-    write_slice,
 )
+from equiscape.registry import call
 
 SETTINGS = {"samples": None, "batch_size": 5, "resolution": 5, "range": 0.8, "seed": 2}
 
 
 @pytest.fixture(scope="module")
 def plane():
-    return measure_slice(tiny_task(), tiny_network(), SETTINGS)
+    return measure_slice(tiny_task(), tiny_network(), **SETTINGS)
 
 
 def test_the_centre_is_the_checkpoint_to_the_last_bit(plane):
@@ -89,14 +91,14 @@ def test_the_cosine_is_stored(plane):
 def test_the_model_is_restored():
     model = tiny_network().train()
     before = {k: v.clone() for k, v in model.state_dict().items()}
-    measure_slice(tiny_task(), model, SETTINGS)
+    measure_slice(tiny_task(), model, **SETTINGS)
     assert model.training
     assert all(torch.equal(v, before[k]) for k, v in model.state_dict().items())
 
 
 def test_losses_that_are_not_finite_are_kept():
     model = tiny_network()
-    plane = measure_slice(tiny_task(), model, {**SETTINGS, "range": 1e38})
+    plane = measure_slice(tiny_task(), model, **{**SETTINGS, "range": 1e38})
     assert not np.isfinite(plane.loss).all()
     assert np.isfinite(plane.loss[2, 2])
 
@@ -113,7 +115,8 @@ def test_cuts_are_the_middle_row_and_column(plane):
 
 def test_the_file_gives_back_the_plane(plane, tmp_path):
     path = tmp_path / "plane.h5"
-    write_slice(path, plane, optimizer="muon")
+    head = {"task": "tiny", "optimizer": "muon"}
+    write(path, Result(plane.arrays(), attributes=plane.attributes), head)
     back = read_slice(path)
     for name in ("axis_x", "axis_y", "loss", "score"):
         assert np.array_equal(getattr(back, name), getattr(plane, name))
@@ -135,4 +138,4 @@ def test_a_damaged_file_is_named(tmp_path):
 @pytest.mark.parametrize(("key", "value"), [("resolution", 4), ("range", 0.0), ("rnage", 1.0)])
 def test_bad_settings_name_their_key(key, value):
     with pytest.raises(ConfigError, match=f"slice.*{key}"):
-        measure_slice(tiny_task(), tiny_network(), {**SETTINGS, key: value})
+        call(Settings, "analyses.slice", {**SETTINGS, key: value})

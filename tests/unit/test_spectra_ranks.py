@@ -5,8 +5,10 @@ import pytest
 import torch
 from tiny_task import tiny_network, tiny_task
 
+from equiscape.analyses.rank import Settings
 from equiscape.data.base import Batch
 from equiscape.errors import ConfigError
+from equiscape.registry import call
 from equiscape.spectra.activations import collect_representations
 from equiscape.spectra.ranks import (
     effective_rank,
@@ -83,7 +85,7 @@ def test_what_is_not_finite_has_no_rank():
 
 
 def test_the_table_has_every_matrix_and_every_layer():
-    table = measure_ranks(tiny_task(), tiny_network(), SETTINGS)
+    table = measure_ranks(tiny_task(), tiny_network(), **SETTINGS)
     assert list(table.columns) == [
         "layer",
         "kind",
@@ -132,4 +134,4 @@ def test_kernels_are_flattened_to_rows_of_filters():
 
 def test_bad_settings_name_their_key():
     with pytest.raises(ConfigError, match=r"rank.*sampels"):
-        measure_ranks(tiny_task(), tiny_network(), {"sampels": 3})
+        call(Settings, "analyses.rank", {"sampels": 3})

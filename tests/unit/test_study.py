@@ -68,7 +68,7 @@ def test_every_study_of_the_project_is_valid(path):
         ("datasets/shapes/kind", "meshes", r"datasets\.shapes\.kind: 'meshes'"),
         ("datasets/shapes/kind", "pointcloud", r"datasets\.shapes\.source is missing"),
         ("report/baseline", "sgd", r"report\.baseline: 'sgd'"),
-        ("slice/resolution", 10, r"slice\.resolution.*odd"),
+        ("analyses/slice/resolution", 10, r"analyses\.slice\.resolution.*odd"),
         ("selection/seeds", [0, 0], r"selection\.seeds"),
         ("final", None, r"the configuration: 'final' is missing"),
         ("optimizers/muon/grid/lr", [" 1e-3"], r"' 1e-3' is not a number"),
@@ -83,7 +83,11 @@ def test_every_study_of_the_project_is_valid(path):
         ("tasks/egnn", {"dataset": "shapes"}, r"tasks\.egnn: 'architecture' is missing"),
         ("training/epochs", None, r"training\.epochs is missing"),
         ("selection/training", {"schedule": {"warmup_epochs": 99}}, r"warmup_epochs: 99 is more"),
-        ("hessian/probes", 1, r"hessian\.probes: 1 is less than the minimum of 2"),
+        (
+            "analyses/hessian/probes",
+            1,
+            r"analyses\.hessian\.probes: 1 is less",
+        ),
         ("device", "gpu", r"device: 'gpu' does not match"),
         ("datasets/shapes/expect", {"trian": 3}, r"datasets\.shapes\.expect.*'trian'"),
     ],
@@ -129,7 +133,7 @@ def test_maps_within_training_settings_merge_too():
 def test_what_changes_no_result_is_no_part_of_a_cell():
     before, config = study(demo()), demo()
     config["tasks"]["egnn"] |= {
-        "hessian": {"samples": 7},
+        "analyses": {"hessian": {"samples": 7, "graph_memory_mb": 7}},
         "resources": {"runtime": 7},
         "training": {"resume_seconds": 7, "micro_batch": 7},
     }
@@ -137,7 +141,8 @@ def test_what_changes_no_result_is_no_part_of_a_cell():
     after = study(config)
     assert after.task_settings("egnn") == before.task_settings("egnn")
     assert after.dataset_settings("shapes") == before.dataset_settings("shapes")
-    assert after.analysis("hessian", "egnn")["samples"] == 7
+    expected = {**before.analysis("hessian", "egnn"), "samples": 7}
+    assert after.analysis("hessian", "egnn") == expected
     assert after.execution("egnn", "micro_batch") == 7
     assert before.execution("egnn", "micro_batch") is None
 

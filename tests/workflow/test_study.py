@@ -1,6 +1,7 @@
 """Every rule, end to end: the tiny study is whole, valid and up to date."""
 
 import csv
+import hashlib
 import json
 import shutil
 
@@ -13,19 +14,25 @@ from workspace import ROOT, TINY, Workspace
 PAIRS = [f"{task}_{optimizer}" for task in TINY["tasks"] for optimizer in TINY["optimizers"]]
 
 
+def is_analysis(path):
+    return path.parent.name in TINY["analyses"]
+
+
 def test_every_json_fits_its_schema(finished):
     patterns = {
         "metrics": "results/*/*/*/metrics.json",
         "selection": "results/selection/*[!e].json",
         "choice": "results/selection/*.choice.json",
-        "representative": "results/representative/*.json",
+        "representative": "results/representative/*[!e].json",
+        "representative_choice": "results/representative/*.choice.json",
         "hessian": "results/hessian/*.json",
+        "analysis": "results/*/*_*[!e].json",
         "report": "results/report.json",
     }
     for name, pattern in patterns.items():
         schema = yaml.safe_load((ROOT / f"workflow/schemas/{name}.schema.yaml").read_text())
         Draft202012Validator.check_schema(schema)
-        files = list(finished.folder.glob(pattern))
+        files = [p for p in finished.folder.glob(pattern) if name != "analysis" or is_analysis(p)]
         assert files, name
         for file in files:
             Draft202012Validator(schema).validate(json.loads(file.read_text()))
@@ -41,6 +48,16 @@ def test_analyses_run_on_the_representative(finished):
         assert hessian["checkpoint"] == chosen["checkpoint"]
         with h5py.File(finished / f"results/slice/{pair}.h5") as plane:
             assert plane.attrs["center_loss"] == plane.attrs["checkpoint_loss"]
+
+
+def test_a_result_names_its_settings_checkpoints_and_checksum(finished):
+    for suffix, name in ((".csv", "rank"), (".csv", "robustness"), (".h5", "slice")):
+        path = finished / f"results/{name}/egnn_muon{suffix}"
+        head = json.loads(path.with_suffix(".json").read_text())
+        assert head["settings"] == (TINY["analyses"][name] or {})
+        assert head["sha256"] == hashlib.sha256(path.read_bytes()).hexdigest()
+        seeds = [c["seed"] for c in head["checkpoints"]]
+        assert seeds == (TINY["final"]["seeds"] if name == "robustness" else [head["seed"]])
 
 
 def test_selection_carries_the_whole_grid_and_final_cells_use_its_choice(finished):
@@ -117,9 +134,28 @@ def test_a_new_version_of_a_preparation_prepares_anew(finished, tmp_path, monkey
 
 def test_an_analysis_setting_reruns_that_analysis_only(finished, tmp_path):
     copy = Workspace(shutil.copytree(finished.folder, tmp_path / "copy", symlinks=True), TINY)
-    copy.config["slice"]["range"] = 0.25
+    copy.config["analyses"]["slice"]["range"] = 0.25
     jobs = copy.planned("analyses")
     assert jobs == {"slice": len(PAIRS), "analyses": 1}
+
+
+def test_the_numbers_are_those_of_the_revision_before_the_registry(finished):
+    """The values of the tiny study when each analysis had a rule and a script of its own."""
+    golden = json.loads((ROOT / "tests/workflow/golden_analyses.json").read_text())
+    for pair, expected in golden.items():
+        hessian = json.loads((finished / f"results/hessian/{pair}.json").read_text())
+        measured = {
+            "largest": hessian["largest"]["value"],
+            "trace": hessian["trace"]["value"],
+            "loss": hessian["loss_value"],
+        }
+        with h5py.File(finished / f"results/slice/{pair}.h5") as plane:
+            measured["plane"] = plane["loss"][()].ravel().tolist()
+        for name, column in (("rank", "effective_rank"), ("robustness", "accuracy")):
+            with open(finished / f"results/{name}/{pair}.csv") as file:
+                measured[name] = [float(row[column]) for row in csv.DictReader(file)]
+        for key, value in expected.items():
+            assert measured[key] == pytest.approx(value, rel=1e-3), (pair, key)
 
 
 @pytest.mark.parametrize("notebook", ["accuracy", "hessian", "slice", "rank", "learning"])

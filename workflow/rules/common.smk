@@ -38,10 +38,13 @@ def one_of(names):
 wildcard_constraints:
     task=one_of(STUDY.tasks),
     optimizer=one_of(STUDY.optimizers),
+    first=one_of(STUDY.optimizers),
+    second=one_of(STUDY.optimizers),
     dataset=one_of(STUDY.datasets),
     lr=NUMBER.pattern,
     wd=NUMBER.pattern,
     seed="[0-9]+",
+    epoch="[0-9]+",
 
 
 # Relative, so that a study that is moved with its workflow is not made anew.
@@ -70,13 +73,9 @@ def final_cells(task, optimizer, name="metrics.json"):
     return expand(f"{FINAL_CELL}/{name}", task=task, optimizer=optimizer, seed=STUDY.seeds)
 
 
-def pairs(pattern, tasks=None):
-    """``pattern`` for every (task, optimizer) of the study, or of some of its tasks."""
-    return [
-        pattern.format(task=task, optimizer=optimizer)
-        for task, optimizer in STUDY.pairs
-        if tasks is None or task in tasks
-    ]
+def pairs(pattern):
+    """``pattern`` for every (task, optimizer) of the study."""
+    return [pattern.format(task=task, optimizer=optimizer) for task, optimizer in STUDY.pairs]
 
 
 def prepared(wildcards):
@@ -84,25 +83,25 @@ def prepared(wildcards):
     return f"<resources>/prepared/{STUDY.dataset_of(wildcards.task)}.h5"
 
 
-def task_params(wildcards, settings=STUDY.task_settings):
-    """What a final cell needs to load its task."""
-    dataset = STUDY.dataset_of(wildcards.task)
+def loading_params(task, settings):
+    """What a job needs to load a task, with the entry that ``settings`` gives for it."""
+    dataset = STUDY.dataset_of(task)
     return {
-        "name": wildcards.task,
-        "entry": settings(wildcards.task),
+        "name": task,
+        "entry": settings(task),
         "dataset_name": dataset,
         "dataset_entry": STUDY.dataset_settings(dataset),
     }
 
 
+def task_params(wildcards):
+    """What a final cell needs to load its task."""
+    return loading_params(wildcards.task, STUDY.task_settings)
+
+
 def grid_task_params(wildcards):
     """As task_params, with the training settings of grid cells."""
-    return task_params(wildcards, partial(STUDY.task_settings, grid=True))
-
-
-def analysis_task_params(wildcards):
-    """As task_params, without what an analysis does not depend on."""
-    return task_params(wildcards, STUDY.analysis_task_settings)
+    return loading_params(wildcards.task, partial(STUDY.task_settings, grid=True))
 
 
 def task_resource(name, default):
@@ -115,9 +114,13 @@ def escalating(name, default):
 
     Not with every one: a cell that many time limits interrupt would outgrow its node.
     """
-    return lambda wildcards, attempt: int(
-        STUDY.resources(wildcards.task).get(name, default) * (1 + 0.5 * min(attempt - 1, 3))
-    )
+
+    def grown(wildcards, attempt):
+        task = wildcards.get("task")  # a job about the whole study has none
+        asked = STUDY.resources(task).get(name, default) if task else default
+        return int(asked * (1 + 0.5 * min(attempt - 1, 3)))
+
+    return grown
 
 
 def raw(wildcards):
@@ -134,11 +137,6 @@ def raw_corrupted(wildcards):
         return {"record": f"<resources>/raw/{name}-corrupted.json"}
     files = strings(STUDY.local_files(name, corrupted=True))
     return {"files": files} if files else {"prepared": f"<resources>/prepared/{name}.h5"}
-
-
-def corrupted(wildcards):
-    """The corrupted clouds of a task's data set."""
-    return f"<resources>/corrupted/{STUDY.dataset_of(wildcards.task)}.h5"
 
 
 def strings(paths):

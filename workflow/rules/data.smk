@@ -1,6 +1,8 @@
 # needs: datasets.{dataset}.source: a URL, a local archive or folder, or nothing for embedded data
 # gives: <resources>/raw/{dataset}.json, what was downloaded, where, with its checksum
 #        <resources>/prepared/{dataset}.h5, samples, targets and splits in one file
+#        <resources>/raw/{dataset}-corrupted.json, what was downloaded of the corrupted clouds
+#        <resources>/corrupted/{dataset}.h5, the corrupted test clouds
 
 
 rule download:
@@ -44,3 +46,37 @@ rule prepare:
         entry=lambda wildcards: STUDY.preparation_settings(wildcards.dataset),
     script:
         "../scripts/prepare.py"
+
+
+use rule download as download_corrupted with:
+    output:
+        "<resources>/raw/{dataset}-corrupted.json",
+    log:
+        "<logs>/download/{dataset}-corrupted.log",
+    benchmark:
+        "<benchmarks>/download/{dataset}-corrupted.tsv"
+    params:
+        entry=lambda wildcards: STUDY.download_settings(wildcards.dataset, corrupted=True),
+
+
+rule corrupt:
+    input:
+        unpack(raw_corrupted),
+    output:
+        "<resources>/corrupted/{dataset}.h5",
+    log:
+        "<logs>/corrupt/{dataset}.log",
+    benchmark:
+        "<benchmarks>/corrupt/{dataset}.tsv"
+    conda:
+        "../../envs/torch.yaml"
+    resources:
+        mem_mb=lambda wildcards, attempt: 4000 * attempt,
+        runtime=60,
+    params:
+        protocol=1,
+        version=CORRUPTED_VERSION,
+        source=lambda wildcards: STUDY.local_source(wildcards.dataset, corrupted=True),
+        entry=lambda wildcards: STUDY.corruption_settings(wildcards.dataset),
+    script:
+        "../scripts/corrupt.py"

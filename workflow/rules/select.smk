@@ -2,6 +2,7 @@
 # gives: <results>/selection/{task}_{optimizer}.json, the chosen lr and wd with the whole grid
 #        <results>/selection/{task}_{optimizer}.choice.json, the two alone: what final cells depend on
 #        <results>/representative/{task}_{optimizer}.json, the seed nearest the mean score
+#        <results>/representative/{task}_{optimizer}.choice.json, that seed alone: what analyses depend on
 
 
 rule select:
@@ -30,7 +31,8 @@ rule representative:
             wildcards.task, wildcards.optimizer, "checkpoint.pt"
         ),
     output:
-        "<results>/representative/{task}_{optimizer}.json",
+        representative="<results>/representative/{task}_{optimizer}.json",
+        choice="<results>/representative/{task}_{optimizer}.choice.json",
     log:
         "<logs>/representative/{task}_{optimizer}.log",
     benchmark:

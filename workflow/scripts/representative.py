@@ -11,10 +11,18 @@ if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake
 
 
-def main(metrics: list[str], checkpoints: list[str], output: str, started: float) -> None:
-    """Read the final cells' metrics and write the representative."""
+def main(
+    metrics: list[str], checkpoints: list[str], output: str, choice: str, started: float
+) -> None:
+    """Read the final cells' metrics and write the representative, and its checkpoint alone.
+
+    The choice is the same file, byte for byte, as long as the same weights stand for the cells; so
+    a seed that is added without becoming the representative leaves the analyses as they are.
+    """
     cells = [io.read_json(path) for path in metrics]
     result = representative(cells, checkpoints)
+    chosen = {key: result[key] for key in ("task", "optimizer", "seed", "checkpoint")}
+    io.write_json(choice, {**chosen, "sha256": io.sha256(result["checkpoint"])})
     seconds = time.monotonic() - started
     io.write_json(output, {**result, "provenance": io.provenance(cells, "cpu", seconds)})
 
@@ -24,6 +32,7 @@ if __name__ == "__main__":
         main(
             list(snakemake.input.metrics),
             list(snakemake.input.checkpoints),
-            snakemake.output[0],
+            snakemake.output.representative,
+            snakemake.output.choice,
             start,
         )

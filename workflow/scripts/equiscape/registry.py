@@ -87,14 +87,33 @@ def declared_settings(target: str) -> frozenset[str] | None:
     imports torch. None for a class of another package, which is checked when it is built.
     """
     module, _, name = target.partition(":")
-    package, _, inside = module.partition(".")
-    if package != "equiscape":
+    if module.partition(".")[0] != "equiscape":
         return None
-    source = Path(__file__).parent.joinpath(*inside.split(".")).with_suffix(".py")
-    for node in ast.parse(source.read_text()).body:
+    for node in ast.parse(module_source(module).read_text(encoding="utf-8")).body:
         if isinstance(node, ast.ClassDef) and node.name == name:
             for method in node.body:
                 if isinstance(method, ast.FunctionDef) and method.name == "__init__":
                     arguments = method.args.args[1:] + method.args.kwonlyargs
                     return frozenset(argument.arg for argument in arguments)
     return None
+
+
+def class_constant(source: Path, name: str, attribute: str, default: Any = None) -> Any:
+    """The literal that class ``name`` in the file ``source`` assigns to ``attribute``.
+
+    Read without importing the file; ``default`` where the class has no such assignment.
+    """
+    for node in ast.parse(source.read_text(encoding="utf-8")).body:
+        if isinstance(node, ast.ClassDef) and node.name == name:
+            for line in node.body:
+                target = getattr(line, "target", None) or next(
+                    iter(getattr(line, "targets", [])), None
+                )
+                if isinstance(target, ast.Name) and target.id == attribute:
+                    return ast.literal_eval(line.value)
+    return default
+
+
+def module_source(module: str) -> Path:
+    """The file of a module of this package, without importing it."""
+    return Path(__file__).parent.joinpath(*module.split(".")[1:]).with_suffix(".py")

@@ -10,16 +10,16 @@ from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
+from equiscape.analyses import ANALYSES, Analysis, plugin_analysis, plugin_source
 from equiscape.data import KINDS, VERSIONS
 from equiscape.errors import ConfigError
 from equiscape.models import ARCHITECTURES
 from equiscape.optim import OPTIMIZERS, TORCH_SETTINGS
-from equiscape.registry import declared_settings, unknown
+from equiscape.registry import class_constant, declared_settings, module_source, unknown
 
 EMBEDDED = ("procedural", "molecules-generated", "teacher")
 LOADER_SETTINGS = ("points", "sample_points", "node_budget")
 EXECUTION_SETTINGS = {"resume_seconds": 300, "micro_batch": None}  # and their defaults
-ANALYSES = ("hessian", "slice", "rank")
 GIVEN = frozenset({"params", "lr", "weight_decay", "num_outputs"})  # arguments, not settings
 NUMBER = re.compile(r"[0-9.eE+-]+")  # what a wildcard for lr or wd matches
 GENERATED = "generated"  # a `source` of corruptions
@@ -40,6 +40,11 @@ def check_schema(config: Mapping, schema: Mapping) -> None:
     from jsonschema import Draft202012Validator
     from jsonschema.exceptions import best_match
 
+    for name in ANALYSES:
+        if name in config:
+            raise ConfigError(
+                f"{name}: the settings of analyses stand in one map; move it to analyses.{name}."
+            )
     error = best_match(Draft202012Validator(schema).iter_errors(config))
     if error is None:
         return
@@ -90,7 +95,19 @@ class Study:
         self.tasks: dict[str, dict] = dict(config["tasks"])
         self.optimizers: dict[str, dict] = dict(config["optimizers"])
         self.datasets: dict[str, dict] = dict(config["datasets"])
+        self.plugins = [str(self.root / folder) for folder in config.get("plugins") or []]
+        self.analyses: dict[str, Analysis] = {
+            name: self._registered(name, entry or {}) for name, entry in config["analyses"].items()
+        }
         self._check()
+
+    def _registered(self, name: str, entry: Mapping) -> Analysis:
+        """The registry's line of an analysis, or that of the plug-in its ``module`` names."""
+        if "module" in entry:
+            return plugin_analysis(entry["module"], self.plugins, f"analyses.{name}.module")
+        if name not in ANALYSES:
+            raise unknown(name, ANALYSES, "analyses")
+        return ANALYSES[name]
 
     def _check(self) -> None:
         for name, entry in self.datasets.items():
@@ -176,7 +193,7 @@ class Study:
         Raises:
             ConfigError: naming it, where Snakemake would say only that no rule makes the file.
         """
-        folders = "grid|final|selection|representative|hessian|slice|rank|robustness"
+        folders = "|".join(["grid", "final", "selection", "representative", *self.analyses])
         match = re.search(rf"(?:^|/)(?:{folders})/([^/_]+)_([^/]+?)(?:/|\.\w+$|$)", target)
         if match is None:
             return
@@ -269,7 +286,7 @@ class Study:
         ``grid`` adds ``selection.training``, which lets grid cells be cheaper than final ones.
         What only says how a cell is executed, or how it is analysed, is left out.
         """
-        entry = {k: v for k, v in self.tasks[task].items() if k not in (*ANALYSES, "resources")}
+        entry = {k: v for k, v in self.tasks[task].items() if k not in ("analyses", "resources")}
         training = merge(
             self._training(task), self.config["selection"].get("training") if grid else {}
         )
@@ -298,9 +315,51 @@ class Study:
         """The task's ``resources`` (runtime in minutes, mem_mb)."""
         return dict(self.tasks[task].get("resources") or {})
 
-    def analysis(self, name: str, task: str) -> dict:
-        """Settings of ``hessian``, ``slice`` or ``rank``, with the task's own on top."""
-        return {**self.config[name], **(self.tasks[task].get(name) or {})}
+    def analysis(self, name: str, task: str | None = None) -> dict:
+        """What the result of an analysis depends on: its settings, the task's own on top.
+
+        Without ``task`` (an analysis of the whole study), the study's settings alone.
+        """
+        own = (self.tasks[task].get("analyses") or {}).get(name) if task else None
+        merged = merge(self.config["analyses"][name], own)
+        skip = {"seeds", "module", *self.analysis_execution(name)}
+        return {key: value for key, value in merged.items() if key not in skip}
+
+    def analysis_execution(self, name: str) -> tuple[str, ...]:
+        """Settings of an analysis that change its speed or memory alone."""
+        return class_constant(self.analysis_source(name), "Settings", "EXECUTION", ())
+
+    def analysis_source(self, name: str) -> Path:
+        """The file of an analysis's module."""
+        module = self.analyses[name].module
+        if module.startswith("equiscape."):
+            return module_source(module)
+        return plugin_source(module, self.plugins, f"analyses.{name}.module")
+
+    def plugin_files(self, name: str) -> list[Path]:
+        """The file of an analysis that a plug-in brings: changing it reruns the analysis."""
+        return [] if name in ANALYSES else [self.analysis_source(name)]
+
+    def at_every_seed(self, name: str) -> bool:
+        """Whether an analysis of checkpoints runs at every final seed (``seeds: all``)."""
+        entry = self.config["analyses"][name] or {}
+        return entry.get("seeds", "representative") == "all"
+
+    def analyzed_tasks(self, name: str) -> list[str]:
+        """Tasks that an analysis has something to measure on."""
+        needs_corrupted = "corrupted" in self.analyses[name].inputs
+        return self.robust_tasks if needs_corrupted else list(self.tasks)
+
+    @property
+    def optimizer_pairs(self) -> list[tuple[str, str]]:
+        """Every two optimizers, and each with itself where there are seeds to compare."""
+        names = list(self.optimizers)
+        pairs = itertools.combinations_with_replacement(names, 2)
+        return [(a, b) for a, b in pairs if a != b or len(self.seeds) > 1]
+
+    def snapshots(self, task: str) -> list[int]:
+        """Epochs whose weights the task's final cells keep."""
+        return list(self._training(task).get("snapshots") or [])
 
     @property
     def robust_tasks(self) -> list[str]:

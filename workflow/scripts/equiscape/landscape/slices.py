@@ -6,7 +6,6 @@ and norm parameters. So one unit of distance means the same relative change in e
 planes of two optimizers can be compared at the same range.
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -17,41 +16,11 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
-from equiscape.errors import ConfigError, DataError
-from equiscape.io import atomic_path
-from equiscape.registry import call
+from equiscape.errors import DataError
 from equiscape.task import Task
 
 FORMAT = "equiscape-slice-1"
 NORMALISATION = "filter: rows of matrices to the weights' row norms; biases and norms zero"
-
-
-@dataclass(frozen=True)
-class SliceSettings:
-    """The ``slice`` settings of the configuration.
-
-    Attributes:
-        samples: training samples of the fixed random subset; None for all.
-        batch_size: samples a batch.
-        resolution: grid points a side, odd so that the checkpoint is one of them.
-        range: half-width of the plane, in units of the directions.
-        seed: of the subset and the directions.
-    """
-
-    samples: int | None = 1024
-    batch_size: int = 32
-    resolution: int = 21
-    range: float = 1.0
-    seed: int = 0
-
-    def __post_init__(self):
-        if self.resolution < 3 or self.resolution % 2 == 0:
-            raise ConfigError(
-                f"slice.resolution must be odd and at least 3, not {self.resolution}, "
-                "so that the checkpoint is a grid point."
-            )
-        if not self.range > 0:
-            raise ConfigError(f"slice.range must be positive, not {self.range}.")
 
 
 @dataclass(frozen=True)
@@ -78,8 +47,22 @@ class SliceResult:
         """``[r, r]`` classification error in percent; None for tasks without accuracy."""
         return 100.0 - self.score if self.attributes["metric"] == "accuracy" else None
 
+    def arrays(self) -> dict[str, np.ndarray]:
+        """What a file holds: axes, loss, score, and the error where there is one."""
+        arrays = {name: getattr(self, name) for name in ("axis_x", "axis_y", "loss", "score")}
+        return arrays if self.error is None else {**arrays, "error": self.error}
 
-def measure_slice(task: Task, model: nn.Module, settings: Mapping[str, Any]) -> SliceResult:
+
+def measure_slice(
+    task: Task,
+    model: nn.Module,
+    *,
+    samples: int | None,
+    batch_size: int,
+    resolution: int,
+    range: float,
+    seed: int,
+) -> SliceResult:
     """Loss and score of ``model`` on a filter-normalised plane, in eval mode.
 
     Training samples without augmentation, loss without label smoothing, batch norm with the
@@ -88,21 +71,21 @@ def measure_slice(task: Task, model: nn.Module, settings: Mapping[str, Any]) -> 
     Args:
         task: gives training samples, loss and score.
         model: the network at the checkpoint.
-        settings: see :class:`SliceSettings`.
-
-    Raises:
-        ConfigError: an unknown setting, or an even resolution.
+        samples: of the fixed random subset; None for all.
+        batch_size: samples a batch.
+        resolution: grid points a side, odd so that the checkpoint is one of them.
+        range: half-width of the plane, in units of the directions.
+        seed: of the subset and the directions.
     """
-    s: SliceSettings = call(SliceSettings, "slice", settings)
-    plan = task.subset("train", s.samples, s.seed, s.batch_size)
+    plan = task.subset("train", samples, seed, batch_size)
     parameters = list(model.parameters())
     center = [p.detach().clone() for p in parameters]
-    seeds = {"seed_x": 2 * s.seed, "seed_y": 2 * s.seed + 1}
+    seeds = {"seed_x": 2 * seed, "seed_y": 2 * seed + 1}
     along_x, along_y = (filter_normalised(model, seed) for seed in seeds.values())
-    half = s.resolution // 2
-    axis = np.arange(-half, half + 1) / half * s.range
+    half = resolution // 2
+    axis = np.arange(-half, half + 1) / half * range
     batches = [task.batch("train", indices) for indices in plan]
-    loss = np.empty((s.resolution, s.resolution))
+    loss = np.empty((resolution, resolution))
     score = np.empty_like(loss)
     try:
         checkpoint = task.score(model, batches)
@@ -123,9 +106,9 @@ def measure_slice(task: Task, model: nn.Module, settings: Mapping[str, Any]) -> 
         "direction": task.metric.direction,
         "split": "train",
         "samples": sum(len(indices) for indices in plan),
-        "seed": s.seed,
+        "seed": seed,
         **seeds,
-        "range": s.range,
+        "range": range,
         "normalisation": NORMALISATION,
         "batch_norm": "eval",
         "cosine": cosine(along_x, along_y),
@@ -179,18 +162,8 @@ def cuts(result: SliceResult) -> pd.DataFrame:
     return pd.concat(tables, ignore_index=True)
 
 
-def write_slice(path: str | Path, result: SliceResult, **attributes: Any) -> None:
-    """Write a slice as HDF5; ``attributes`` (the optimizer, say) join the result's own."""
-    with atomic_path(path) as temporary, h5py.File(temporary, "w") as file:
-        for name in ("axis_x", "axis_y", "loss", "score"):
-            file[name] = getattr(result, name)
-        if result.error is not None:
-            file["error"] = result.error
-        file.attrs.update({**result.attributes, **attributes})
-
-
 def read_slice(path: str | Path) -> SliceResult:
-    """Read what :func:`write_slice` wrote.
+    """Read the file of a slice.
 
     Raises:
         DataError: the file is absent, damaged, or not a slice.

@@ -1,34 +1,14 @@
 """Stable and effective rank of every weight matrix and every layer's representations."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
-
 import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor, nn
 
-from equiscape.registry import call
 from equiscape.spectra.activations import collect_representations
 from equiscape.task import Task
 
 COLUMNS = ["layer", "kind", "rows", "columns", "stable_rank", "effective_rank"]
-
-
-@dataclass(frozen=True)
-class RankSettings:
-    """The ``rank`` settings of the configuration.
-
-    Attributes:
-        samples: training samples (rows of the representation matrices); None for all.
-        batch_size: samples a batch; does not change the result.
-        seed: of the subset.
-    """
-
-    samples: int | None = 1024
-    batch_size: int = 32
-    seed: int = 0
 
 
 def stable_rank(singular_values: np.ndarray) -> float:
@@ -83,26 +63,29 @@ def weight_matrices(model: nn.Module) -> dict[str, Tensor]:
     }
 
 
-def measure_ranks(task: Task, model: nn.Module, settings: Mapping[str, Any]) -> pd.DataFrame:
+def measure_ranks(
+    task: Task, model: nn.Module, *, samples: int | None, batch_size: int, seed: int
+) -> pd.DataFrame:
     """Ranks of all weight matrices, then of all layers' representations.
 
-    A layer's representation matrix has one row a training sample: what the layer puts out in eval
-    mode, averaged over points or nodes by ``task.pool``; it is not centred. Its rank is bounded by
+    A layer's representation matrix has one row a training sample: the layer's output in eval
+    mode, averaged over points or nodes by ``task.pool``; it is not centered. Its rank is bounded by
     ``samples``, so compare runs at equal ``samples``.
 
     Args:
         task: gives training samples and pooling.
         model: the network at the checkpoint.
-        settings: see :class:`RankSettings`.
+        samples: training samples (rows of the representation matrices); None for all.
+        batch_size: samples a batch; does not change the result.
+        seed: of the subset.
 
     Returns:
         A tidy table with the columns ``layer``, ``kind`` (``weight`` or ``representation``),
         ``rows``, ``columns``, ``stable_rank``, ``effective_rank``, in the network's order.
     """
-    s: RankSettings = call(RankSettings, "rank", settings)
     kinds = {
         "weight": weight_matrices(model),
-        "representation": collect_representations(task, model, s.samples, s.batch_size, s.seed),
+        "representation": collect_representations(task, model, samples, batch_size, seed),
     }
     rows = []
     for kind, matrices in kinds.items():

@@ -1,25 +1,27 @@
 """The Hessian of the training loss at a checkpoint: extreme eigenvalues and trace."""
 
+import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
 from torch import nn
 
+from equiscape.analyses.result import Result
+from equiscape.analyses.subject import Subject
 from equiscape.errors import ConfigError
 from equiscape.landscape.lanczos import Eigenpairs, LanczosResult, lanczos, power_iteration
 from equiscape.landscape.objective import SymmetricOperator, TrainingLoss
 from equiscape.landscape.trace import TraceEstimate, hutchinson
-from equiscape.registry import call
 from equiscape.task import Task
 
 
 @dataclass(frozen=True)
-class HessianSettings:
-    """The ``hessian`` settings of the configuration.
+class Settings:
+    """The settings of ``analyses.hessian``.
 
     Attributes:
         samples: training samples of the fixed random subset; None for all.
@@ -38,6 +40,8 @@ class HessianSettings:
         graph_memory_mb: megabytes that kept graphs may take; None: decided from the device.
     """
 
+    EXECUTION: ClassVar = ("graph_memory_mb",)
+
     samples: int | None = 1024
     batch_size: int = 32
     seed: int = 0
@@ -54,16 +58,24 @@ class HessianSettings:
 
     def __post_init__(self):
         if self.method not in ("lanczos", "power"):
-            raise ConfigError(f"hessian.method: {self.method!r} is unknown; use lanczos or power.")
+            raise ConfigError(
+                f"analyses.hessian.method: {self.method!r} is unknown; use lanczos or power."
+            )
         for key, least in (("eigenvalues", 1), ("max_iterations", 1), ("probes", 2)):
             if getattr(self, key) < least:
-                raise ConfigError(f"hessian.{key} must be at least {least}.")
+                raise ConfigError(f"analyses.hessian.{key} must be at least {least}.")
+
+
+def measure(subject: Subject, settings: Settings) -> Result:
+    """Eigenvalues and trace at the subject's checkpoint."""
+    progress = logging.getLogger("equiscape").info
+    return Result(measure_hessian(subject.task, subject.checkpoint.model(), settings, progress))
 
 
 def measure_hessian(
     task: Task,
     model: nn.Module,
-    settings: Mapping[str, Any],
+    settings: Settings,
     progress: Callable[[str], None] | None = None,
 ) -> dict[str, Any]:
     """Eigenvalues and trace of the Hessian of the mean training loss at ``model``.
@@ -71,7 +83,7 @@ def measure_hessian(
     Args:
         task: gives training samples and loss.
         model: the network at the checkpoint; it is not changed.
-        settings: see :class:`HessianSettings`; the defaults stand for what is missing.
+        settings: see :class:`Settings`.
         progress: called with one line of text after each stage.
 
     Returns:
@@ -84,10 +96,9 @@ def measure_hessian(
         whole subset.
 
     Raises:
-        ConfigError: an unknown setting or value.
         EquiscapeError: a product is not finite.
     """
-    s: HessianSettings = call(HessianSettings, "hessian", settings)
+    s = settings
     report = progress or (lambda line: None)
     start = time.monotonic()
     memory = None if s.graph_memory_mb is None else int(s.graph_memory_mb * 1e6)
@@ -125,7 +136,7 @@ def measure_hessian(
 
 
 def _by_lanczos(
-    objective: TrainingLoss, s: HessianSettings, report: Callable[[str], None]
+    objective: TrainingLoss, s: Settings, report: Callable[[str], None]
 ) -> dict[str, Any]:
     operator = objective.operator
     krylov = lanczos(
@@ -166,7 +177,7 @@ def _by_lanczos(
 
 
 def _by_power_iteration(
-    objective: TrainingLoss, s: HessianSettings, report: Callable[[str], None]
+    objective: TrainingLoss, s: Settings, report: Callable[[str], None]
 ) -> dict[str, Any]:
     operator = objective.operator
     dominant = _dominant(operator, s)
@@ -186,9 +197,7 @@ def _by_power_iteration(
     }
 
 
-def _dominant(
-    operator: SymmetricOperator, s: HessianSettings, shift: float = 0.0
-) -> dict[str, Any]:
+def _dominant(operator: SymmetricOperator, s: Settings, shift: float = 0.0) -> dict[str, Any]:
     result = power_iteration(
         operator,
         tolerance=s.tolerance,
@@ -204,7 +213,7 @@ def _dominant(
     }
 
 
-def _adaptive(objective: TrainingLoss, s: HessianSettings) -> dict[str, Any]:
+def _adaptive(objective: TrainingLoss, s: Settings) -> dict[str, Any]:
     before = objective.operator.products
     krylov = lanczos(
         objective.operator.scaled(objective.vector().abs()),
@@ -251,7 +260,7 @@ def _describe_trace(estimate: TraceEstimate, krylov: LanczosResult | None = None
     }
 
 
-def _describe_data(objective: TrainingLoss, s: HessianSettings) -> dict[str, Any]:
+def _describe_data(objective: TrainingLoss, s: Settings) -> dict[str, Any]:
     data = {
         "split": objective.split,
         "samples": objective.samples,

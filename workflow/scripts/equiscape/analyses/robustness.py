@@ -1,16 +1,31 @@
 """Accuracy on corrupted test clouds."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
 import torch
 from torch import nn
 
+from equiscape.analyses.result import Result
+from equiscape.analyses.subject import Subject
 from equiscape.data.base import Batch
 from equiscape.data.corrupted import read_corrupted
 from equiscape.errors import DataError
 from equiscape.task import Task
+
+
+@dataclass(frozen=True)
+class Settings:
+    """``analyses.robustness`` has no settings: what is corrupted, and how, belongs to the data."""
+
+
+def measure(subject: Subject, settings: Settings) -> Result:
+    """Accuracy of every final cell that did not diverge, on every corruption and severity."""
+    models = {c.seed: c.model() for c in subject.checkpoints}
+    frame = measure_robustness(subject.task, models, subject.inputs["corrupted"])
+    return Result(frame, units={"accuracy": "%", "mean": "%"})
 
 
 def measure_robustness(

@@ -1,0 +1,94 @@
+"""Run one analysis of the registry at the checkpoints that its rule names."""
+
+import sys
+import time
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from equiscape.analyses.result import envelope, write
+from equiscape.analyses.subject import load_subject
+from equiscape.registry import call
+from equiscape.runtime import job, resolve_device
+from equiscape.study import merge
+
+if TYPE_CHECKING:
+    from snakemake.iocontainers import snakemake
+
+
+def main(
+    name: str,
+    module: str,
+    version: int,
+    over: str,
+    tasks: list[dict],
+    optimizers: list[str],
+    settings: dict,
+    execution: dict,
+    files: list[dict],
+    device: str,
+    output: str,
+    started: float,
+) -> None:
+    """Load the subjects, measure them and write the result in its envelope.
+
+    ``settings`` are those that the result depends on; ``execution`` changes speed and memory only.
+    ``files`` holds, for each of the ``tasks``, the arguments of ``load_subject``.
+    """
+    where = resolve_device(device)
+    analysis = import_module(module)
+    checked = call(analysis.Settings, f"analyses.{name}", {**settings, **execution})
+    subjects = [load_subject(task, device=where, **each) for task, each in zip(tasks, files)]
+    result = None
+    if any(subject.checkpoints for subject in subjects):
+        result = analysis.measure(subjects if over == "study" else subjects[0], checked)
+    seconds = time.monotonic() - started
+    head = envelope(
+        name, version, subjects, optimizers, settings, where, seconds, [*tasks, settings]
+    )
+    write(output, result, head)
+
+
+def files_of(snakemake: Any) -> list[dict]:
+    """For each task of the job, the files that its subject is loaded from."""
+    inputs = snakemake.input
+    each: list[dict] = []
+    for i, (task, data) in enumerate(zip(snakemake.params.tasks, inputs.data)):
+        mine = f"/final/{task['name']}_"
+        each.append(
+            {
+                "data": data,
+                "choice": inputs.choice[0] if inputs.choice else None,
+                "checkpoints": [path for path in inputs.checkpoints if mine in f"/{path}"],
+                "metrics": [path for path in inputs.metrics if mine in f"/{path}"],
+                "inputs": {name: inputs[name][i] for name in snakemake.params.inputs},
+            }
+        )
+    return each
+
+
+def execution_of(snakemake: Any) -> dict[str, Any]:
+    """What changes only speed or memory: read from the configuration, so that it reruns nothing."""
+    tasks = snakemake.config["tasks"]
+    layers = [snakemake.config["analyses"]]
+    layers += [tasks[task["name"]].get("analyses") for task in snakemake.params.tasks]
+    merged = merge(*((layer or {}).get(snakemake.params.analysis) for layer in layers))
+    return {key: merged[key] for key in snakemake.params.execution if key in merged}
+
+
+if __name__ == "__main__":
+    with job(snakemake) as start:
+        sys.path[1:1] = snakemake.params.plugins
+        main(
+            name=snakemake.params.analysis,
+            module=snakemake.params.module,
+            version=snakemake.params.version,
+            over=snakemake.params.over,
+            tasks=snakemake.params.tasks,
+            optimizers=snakemake.params.optimizers,
+            settings=snakemake.params.settings,
+            execution=execution_of(snakemake),
+            files=files_of(snakemake),
+            device=snakemake.resources.device,
+            output=snakemake.output.result,
+            started=start,
+        )
