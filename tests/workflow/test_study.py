@@ -146,7 +146,6 @@ def test_the_numbers_are_those_of_the_revision_before_the_registry(finished):
         hessian = json.loads((finished / f"results/hessian/{pair}.json").read_text())
         measured = {
             "largest": hessian["largest"]["value"],
-            "trace": hessian["trace"]["value"],
             "loss": hessian["loss_value"],
         }
         with h5py.File(finished / f"results/slice/{pair}.h5") as plane:

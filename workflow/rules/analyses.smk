@@ -167,6 +167,5 @@ for name, analysis in STUDY.analyses.items():
                 analysis, wildcards.get("task")
             ),
             execution=STUDY.analysis_execution(name),
-            plugins=STUDY.plugins,
         script:
             "../scripts/analyse.py"

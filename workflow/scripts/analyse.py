@@ -77,7 +77,7 @@ def execution_of(snakemake: Any) -> dict[str, Any]:
 
 if __name__ == "__main__":
     with job(snakemake) as start:
-        sys.path[1:1] = snakemake.params.plugins
+        sys.path[1:1] = snakemake.config.get("plugins") or []
         main(
             name=snakemake.params.analysis,
             module=snakemake.params.module,
