@@ -144,10 +144,10 @@ def test_the_numbers_are_those_of_the_revision_before_the_registry(finished):
     golden = json.loads((ROOT / "tests/workflow/golden_analyses.json").read_text())
     for pair, expected in golden.items():
         hessian = json.loads((finished / f"results/hessian/{pair}.json").read_text())
-        measured = {
-            "largest": hessian["largest"]["value"],
-            "loss": hessian["loss_value"],
-        }
+        largest = hessian["largest"]
+        apart = abs(largest["value"] - expected.pop("largest"))  # each is known to its residual
+        assert apart <= largest["residual"] + expected.pop("residual")
+        measured = {"loss": hessian["loss_value"]}
         with h5py.File(finished / f"results/slice/{pair}.h5") as plane:
             measured["plane"] = plane["loss"][()].ravel().tolist()
         for name, column in (("rank", "effective_rank"), ("robustness", "accuracy")):
