@@ -18,6 +18,12 @@ OPTIMIZERS = {
     "muon": "equiscape.optim.muon:Muon",
     "sgd": "torch.optim:SGD",
     "lion": "equiscape.optim.lion:Lion",
+    "polar-adamw": "equiscape.optim.polar_adamw:PolarAdamW",
+    "shampoo": "equiscape.optim.shampoo:Shampoo",
+    "soap": "equiscape.optim.soap:SOAP",
+    "soap-muon": "equiscape.optim.soap_muon:SOAPMuon",
+    "schedule-free-adamw": "equiscape.optim.schedule_free:ScheduleFreeAdamW",
+    "switch": "equiscape.optim.switch:Switch",
 }
 TORCH_SETTINGS = {"sgd": frozenset({"momentum", "dampening", "nesterov"})}  # classes of torch's own
 
@@ -28,9 +34,10 @@ def build_optimizer(
     """The optimizer that a configuration entry describes, for all parameters of ``model``.
 
     A class with a true attribute ``orthogonalizes`` gets two parameter groups, split by the rule
-    of :mod:`equiscape.optim.groups`; every other class gets one group. Weight decay applies to all
-    parameters alike, as in ``torch.optim``; it is decoupled for every class but ``sgd``, where it
-    is an L2 penalty.
+    of :mod:`equiscape.optim.groups`; one with a true attribute ``composes`` gets the network and
+    builds the entries that its ``NESTED`` settings are; every other class gets one group. Weight
+    decay applies to all parameters alike, as in ``torch.optim``; it is decoupled for every class
+    but ``sgd``, where it is an L2 penalty.
 
     Args:
         model: a network; its attribute ``non_hidden`` names its first and last layers.
@@ -47,15 +54,22 @@ def build_optimizer(
     from equiscape.optim.groups import parameter_groups, skip_compiler_import
 
     skip_compiler_import()
-    key = f"optimizers.{entry.get('name', '*')}"
+    key = entry.get("key") or f"optimizers.{entry.get('name', '*')}"
     if "class" not in entry:
         raise ConfigError(f"{key}.class is missing; give one of: {', '.join(sorted(OPTIMIZERS))}.")
     cls = lookup(OPTIMIZERS, entry["class"], f"{key}.class")
     settings = {k: number(v) for k, v in (entry.get("settings") or {}).items()}
-    groups, split = parameter_groups(model, cls, entry["class"], settings)
-    arguments = {"params": groups, "lr": float(lr), "weight_decay": float(wd)}
+    arguments: dict[str, Any] = {"lr": float(lr), "weight_decay": float(wd)}
+    if getattr(cls, "composes", False):
+        arguments["params"], split = model, None
+        for nested in cls.NESTED:
+            if isinstance(settings.get(nested), Mapping):
+                settings[nested] = {**settings[nested], "key": f"{key}.settings.{nested}"}
+    else:
+        arguments["params"], split = parameter_groups(model, cls, entry["class"], settings)
     try:
-        return call(cls, f"{key}.settings", settings, **arguments), split
+        optimizer = call(cls, f"{key}.settings", settings, **arguments)
+        return optimizer, optimizer.split if split is None else split
     except (TypeError, ValueError) as error:
         raise ConfigError(f"{key}.settings: {str(error).rstrip('.')}.") from error
 

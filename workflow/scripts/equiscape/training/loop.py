@@ -83,6 +83,8 @@ class Trainer:
         self.schedule = schedule(
             self.optimizer, settings.schedule, self.steps_per_epoch, settings.epochs
         )
+        if hasattr(self.optimizer, "plan"):  # it does something at a fraction of the training
+            self.optimizer.plan(self.steps_per_epoch * settings.epochs)
         self.epoch = 0  # finished epochs
         self.step = 0  # finished steps of the epoch under way
         self.steps = 0  # finished steps in all
