@@ -5,7 +5,6 @@ a job never imports what its task does not use.
 """
 
 import ast
-import inspect
 from collections.abc import Callable, Iterable, Mapping
 from difflib import get_close_matches
 from functools import lru_cache
@@ -67,16 +66,10 @@ def is_import_path(name: str) -> bool:
 
 
 def call(function: Callable, key: str, settings: Mapping[str, Any], **arguments: Any) -> Any:
-    """Call ``function(**arguments, **settings)``, where the settings come from config ``key``.
+    """As :func:`equiscape.settings.read`, with its arguments in another order."""
+    from equiscape.settings import read
 
-    Raises:
-        ConfigError: a setting is not a parameter of ``function``, or repeats an argument.
-    """
-    accepted = set(inspect.signature(function).parameters) - set(arguments)
-    for name in settings:
-        if name not in accepted:
-            raise unknown(name, accepted, key)
-    return function(**arguments, **settings)
+    return read(function, settings, key, **arguments)
 
 
 @lru_cache

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 OPTIMIZERS = {
     "adamw": "equiscape.optim.adamw:AdamW",
     "muon": "equiscape.optim.muon:Muon",
-    "sgd": "torch.optim:SGD",
+    "sgd": "equiscape.optim.sgd:SGD",
     "lion": "equiscape.optim.lion:Lion",
     "polar-adamw": "equiscape.optim.polar_adamw:PolarAdamW",
     "shampoo": "equiscape.optim.shampoo:Shampoo",

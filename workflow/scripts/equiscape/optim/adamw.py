@@ -8,6 +8,8 @@ from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.adamw import adamw
 
+from equiscape.settings import NonNegative, Probability
+
 
 def adamw_step(
     states: list[dict[str, Tensor]], params: list[Tensor], group: dict[str, Any], eps: float
@@ -53,10 +55,10 @@ class AdamW(Optimizer):
     def __init__(
         self,
         params,
-        lr: float = 1e-3,
-        betas: tuple[float, float] = (0.9, 0.999),
-        eps: float = 1e-8,
-        weight_decay: float = 0.0,
+        lr: NonNegative = 1e-3,
+        betas: tuple[Probability, Probability] = (0.9, 0.999),
+        eps: NonNegative = 1e-8,
+        weight_decay: NonNegative = 0.0,
     ):
         check(lr, weight_decay, betas, eps)
         defaults = {"lr": lr, "betas": tuple(betas), "eps": eps, "weight_decay": weight_decay}
@@ -76,7 +78,9 @@ class AdamW(Optimizer):
         return loss
 
 
-def check(lr: float, weight_decay: float, betas: tuple[float, float], eps: float) -> None:
+def check(
+    lr: float, weight_decay: float, betas: tuple[Probability, Probability], eps: float
+) -> None:
     """Refuse values outside their range with a ValueError."""
     if lr < 0 or weight_decay < 0:
         raise ValueError(f"lr {lr} and weight decay {weight_decay} must not be negative")

@@ -6,6 +6,7 @@ import torch
 from torch.optim import Optimizer
 
 from equiscape.optim.adamw import check
+from equiscape.settings import NonNegative, Probability
 
 
 class Lion(Optimizer):
@@ -24,9 +25,9 @@ class Lion(Optimizer):
     def __init__(
         self,
         params,
-        lr: float = 1e-4,
-        betas: tuple[float, float] = (0.9, 0.99),
-        weight_decay: float = 0.0,
+        lr: NonNegative = 1e-4,
+        betas: tuple[Probability, Probability] = (0.9, 0.99),
+        weight_decay: NonNegative = 0.0,
     ):
         check(lr, weight_decay, betas, eps=0.0)
         super().__init__(params, {"lr": lr, "betas": tuple(betas), "weight_decay": weight_decay})
