@@ -29,14 +29,7 @@ def analysis_targets(analysis):
     """Every result of an analysis."""
     over = STUDY.analyses[analysis].over
     tasks = STUDY.analyzed_tasks(analysis)
-    subjects = {
-        "representative": ["representative", "seed"],
-        "snapshots": ["snapshots"],
-    }.get(over, [over])
-    if over == "representative" and not STUDY.at_every_seed(analysis):
-        subjects.remove("seed")
-    if over == "snapshots":
-        tasks = [task for task in tasks if STUDY.snapshots(task)]
+    subjects = [over, "seed"] if STUDY.at_every_seed(analysis) else [over]
     if over == "pair":
         pattern = result_files(analysis, over)["result"]
         return [
@@ -44,20 +37,9 @@ def analysis_targets(analysis):
             for task in tasks
             for first, second in STUDY.optimizer_pairs
         ]
-    return [
-        path
-        for subject in subjects
-        for path in (
-            expand(
-                result_files(analysis, subject)["result"],
-                task=tasks,
-                optimizer=STUDY.optimizers,
-                seed=STUDY.seeds,
-            )
-            if tasks
-            else []
-        )
-    ]
+    names = {"task": tasks, "optimizer": STUDY.optimizers, "seed": STUDY.seeds}
+    patterns = [result_files(analysis, subject)["result"] for subject in subjects]
+    return expand(patterns, **names) if tasks else []
 
 
 def tasks_of(wildcards, analysis):

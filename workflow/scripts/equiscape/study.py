@@ -343,12 +343,13 @@ class Study:
     def at_every_seed(self, name: str) -> bool:
         """Whether an analysis of checkpoints runs at every final seed (``seeds: all``)."""
         entry = self.config["analyses"][name] or {}
-        return entry.get("seeds", "representative") == "all"
+        return self.analyses[name].over == "representative" and entry.get("seeds") == "all"
 
     def analyzed_tasks(self, name: str) -> list[str]:
         """Tasks that an analysis has something to measure on."""
-        needs_corrupted = "corrupted" in self.analyses[name].inputs
-        return self.robust_tasks if needs_corrupted else list(self.tasks)
+        analysis = self.analyses[name]
+        tasks = self.robust_tasks if "corrupted" in analysis.inputs else list(self.tasks)
+        return [t for t in tasks if analysis.over != "snapshots" or self.snapshots(t)]
 
     @property
     def optimizer_pairs(self) -> list[tuple[str, str]]:

@@ -175,6 +175,7 @@ class Manifest:
                 found += [
                     Product(root / f"{task}_{first}_{second}{suffix}", task, first, second=second)
                     for first, second in combinations_with_replacement(self.optimizers, 2)
+                    if first != second or len(self.seeds) > 1
                 ]
                 continue
             for optimizer in self.optimizers:
@@ -212,11 +213,13 @@ class Product:
 
 def _analyses(study: Any) -> dict[str, dict[str, Any]]:
     """The analyses of a study, as the manifest holds them."""
-    tasks = list(study.tasks)
     found = {
-        "hessian": {"over": "representative", "suffix": ".json", "tasks": tasks},
-        "slice": {"over": "representative", "suffix": ".h5", "tasks": tasks},
-        "rank": {"over": "representative", "suffix": ".csv", "tasks": tasks},
-        "robustness": {"over": "final", "suffix": ".csv", "tasks": list(study.robust_tasks)},
+        name: {
+            "over": analysis.over,
+            "suffix": analysis.suffix,
+            "tasks": study.analyzed_tasks(name),
+            "seeds": "all" if study.at_every_seed(name) else "representative",
+        }
+        for name, analysis in study.analyses.items()
     }
     return {name: entry for name, entry in found.items() if entry["tasks"]}
