@@ -63,6 +63,7 @@ ANALYSES = {
     "robustness": Analysis(
         "equiscape.analyses.robustness", "final", ".csv", runtime=60, inputs=("corrupted",)
     ),
+    "truncation": Analysis("equiscape.analyses.truncation", "representative", ".csv", runtime=60),
 }
 
 
