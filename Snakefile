@@ -46,6 +46,7 @@ rule all:
     input:
         rules.tables.output,
         NOTEBOOKS,
+        snapshots(),
 
 
 rule grid:
@@ -61,6 +62,7 @@ rule selections:
 rule final:
     input:
         [cell for pair in STUDY.pairs for cell in final_cells(*pair)],
+        snapshots(),
 
 
 rule analyses:

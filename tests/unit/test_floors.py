@@ -13,14 +13,15 @@ FLOORS = {
     **{path.stem: 0 for path in LIBRARY.glob("*.py")},  # the foundation, but for what follows
     **dict.fromkeys(["ops", "groups"], 1),
     **dict.fromkeys(["models", "optim", "data"], 2),
-    "task": 3,
+    **dict.fromkeys(["checkpoint", "task"], 3),
     **dict.fromkeys(["landscape", "spectra"], 4),
     "training": 5,
     **dict.fromkeys(["analyses", "report"], 6),
 }
 CONFIGURATION = {"study", "selection", "__init__"}  # beside the floors: they read registries
 BELOW_THE_HUB = {"models", "ops"}  # task.py alone imports them from above
-REGISTRIES = {"models", "optim", "data", "analyses"}  # whose __init__ every process may read
+# whose __init__ every process may read
+REGISTRIES = {"models", "optim", "optim.schedules", "data", "training", "analyses"}
 
 
 def modules():

@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 import torch
 
-from equiscape import io
+from equiscape import checkpoint, io
 from equiscape.errors import CheckpointError, DataError
 
 
@@ -61,13 +61,13 @@ def test_a_bad_checkpoint_is_named(tmp_path, damage):
     elif damage == "object":
         torch.save(CheckpointError("not a tensor"), path)
     with pytest.raises(CheckpointError, match=r"checkpoint\.pt"):
-        io.load_checkpoint(path)
+        checkpoint.read(path)
 
 
 def test_checkpoint_round_trip(tmp_path):
-    state = {"model": {"w": torch.randn(3, 4)}, "epoch": 3, "task": "t"}
+    state = {"format": 2, "model": {"w": torch.randn(3, 4)}, "epoch": 3, "task": "t"}
     io.save_checkpoint(tmp_path / "c.pt", state)
-    loaded = io.load_checkpoint(tmp_path / "c.pt")
+    loaded = checkpoint.read(tmp_path / "c.pt")
     assert torch.equal(loaded["model"]["w"], state["model"]["w"])
     assert loaded["epoch"] == 3
 

@@ -9,8 +9,10 @@ from training_case import MUON, CaseTask, Plain, case
 
 from equiscape import io
 from equiscape.errors import ConfigError
+from equiscape.seeds import subseed
 from equiscape.training.cell import COLUMNS, train_cell
-from equiscape.training.loop import OutOfMemory, Trainer, join_singles, subseed
+from equiscape.training.gradient import OutOfMemory
+from equiscape.training.loop import Trainer, join_singles
 from equiscape.training.settings import Settings
 
 ADAM = {"name": "adam", "class": "adamw", "settings": {}}
@@ -26,7 +28,7 @@ def test_a_cell_learns_and_reports():
     task = case(epochs=12)
     result = train(task)
     history, metrics = result.history, result.metrics
-    assert tuple(history.columns) == COLUMNS
+    assert tuple(history.columns) == (*COLUMNS[:-1], "gradient_norm", COLUMNS[-1])
     assert list(history["epoch"]) == list(range(1, 13))
     assert history["train_loss"].iloc[-1] < history["train_loss"].iloc[0]
     assert metrics["status"] == "finished"
@@ -158,7 +160,7 @@ def gradients(task, indices, **settings):
     merged = Settings.read({**task.training, "clip_norm": None, **settings})
     trainer = Trainer(task, ADAM, 1e-3, 0, 5, merged)
     trainer.model.train()
-    loss, size = trainer._train(indices)
+    loss, size = trainer.gradient(indices)
     return [p.grad for p in trainer.model.parameters()], loss, size
 
 
@@ -255,13 +257,33 @@ def test_a_single_left_over_sample_joins_its_neighbor():
     assert train(case(network=Plain, train=17, epochs=1)).metrics["steps"] == 3
 
 
+class Norms:
+    """A recorder of the gradient before and after clipping."""
+
+    def __init__(self):
+        self.found = {"backward": [], "update": []}
+
+    def after_backward(self, trainer):
+        self.found["backward"].append([p.grad.clone() for p in trainer.model.parameters()])
+
+    def after_update(self, trainer):
+        self.found["update"].append([p.grad.clone() for p in trainer.model.parameters()])
+
+    def row(self):
+        return {}
+
+
 def test_clipping_bounds_the_gradient():
-    indices = torch.arange(8)
-    free, *_ = gradients(case(network=Plain), indices)
-    clipped, *_ = gradients(case(network=Plain), indices, clip_norm=1e-3)
-    norm = torch.stack([g.norm() for g in free]).norm()
-    for a, b in zip(clipped, free):
-        torch.testing.assert_close(a, b * (1e-3 / norm), rtol=1e-4, atol=1e-9)
+    task = case(network=Plain, epochs=1, clip_norm=1e-3)
+    trainer = Trainer(task, ADAM, 1e-3, 0, 5, Settings.read(task.training))
+    trainer.recorders = {"norms": Norms()}
+    trainer.run_epoch()
+    found = trainer.recorders["norms"].found
+    assert len(found["backward"]) == len(found["update"]) == 6
+    for free, clipped in zip(found["backward"], found["update"]):
+        norm = torch.stack([g.norm() for g in free]).norm()
+        for a, b in zip(clipped, free):
+            torch.testing.assert_close(a, b * (1e-3 / norm), rtol=1e-4, atol=1e-9)
 
 
 def test_label_smoothing_raises_the_training_loss_alone():
@@ -316,4 +338,4 @@ def test_modules_that_keep_no_running_mean_are_no_batch_statistics():
     task = case()
     task.__class__ = Norm
     entry = Settings.read({**task.training, "micro_batch": 2})
-    assert Trainer(task, ADAM, 1e-3, 0, 0, entry).statistics == []
+    assert Trainer(task, ADAM, 1e-3, 0, 0, entry).gradient.statistics == []

@@ -1,5 +1,6 @@
 """A cell that is killed, stopped or finds a damaged point ends as if nothing had happened."""
 
+import io
 import logging
 import math
 import os
@@ -11,12 +12,13 @@ from pathlib import Path
 
 import pytest
 import torch
-from training_case import MUON, case, comparable
+from training_case import MUON, RICH, case, comparable, register
 
+from equiscape.errors import ConfigError
 from equiscape.training import resume as resume_module
 from equiscape.training.cell import train_cell
 from equiscape.training.resume import NEWEST, PREVIOUS, ResumePoints
-from equiscape.training.signals import Announcement, Interrupted
+from equiscape.training.signals import Interrupted, SignalWatcher
 
 PROGRAM = Path(__file__).with_name("training_case.py")
 SCRIPTS = Path(__file__).parents[2] / "workflow/scripts"
@@ -46,6 +48,29 @@ def train(folder=None, **changes):
     return train_cell(task, MUON, "1e-2", "1e-2", 5, task.training, folder, keep_weights=True)
 
 
+@pytest.mark.parametrize(("at", "split"), [(9, "train"), (5, "validation"), (12, "train")])
+def test_snapshots_recorders_constraints_and_plateau_survive(tmp_path, at, split):
+    register()
+    undisturbed = comparable(train(**RICH))
+    run, _, folder = program(tmp_path, "SIGKILL", at, split, "rich")
+    assert run.returncode == -signal.SIGKILL, run.stderr
+    assert (folder / "snapshot1.pt").exists()
+    found = train(folder, **RICH)
+    assert sorted(found.snapshots) == [0, 1, 3, 4]
+    assert_same(comparable(found), undisturbed)
+    found.discard_resume()
+    assert not folder.exists()
+
+
+def test_a_damaged_snapshot_takes_its_points_with_it(tmp_path, caplog, often):
+    register()
+    _, _, folder = program(tmp_path, "SIGKILL", 9, "train", "rich")
+    flip(folder / "snapshot1.pt", 500)
+    found = train(folder, **RICH)
+    assert caplog.text.count("snapshot1.pt is damaged") == 2
+    assert_same(comparable(found), comparable(train(**RICH)))
+
+
 @pytest.fixture(scope="module")
 def undisturbed():
     return comparable(train())
@@ -57,9 +82,10 @@ def often(monkeypatch):
     monkeypatch.setattr(resume_module, "SHARE", float("inf"))
 
 
-def program(tmp_path, name, at, split):
+def program(tmp_path, name, at, split, *changes):
     result, folder = tmp_path / "result.pt", tmp_path / "points"
     command = [sys.executable, str(PROGRAM), str(result), str(folder), name, str(at), split]
+    command += changes
     environment = {**os.environ, "PYTHONPATH": str(SCRIPTS)}
     run = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
     return run, result, folder
@@ -204,7 +230,67 @@ def test_points_never_take_more_than_a_percent(tmp_path, monkeypatch):
     assert not points.due()
     now[0] = 13 + 300
     assert points.due()
-    assert points.load(torch.device("cpu"))["x"].shape == (3,)
+    assert points.resume(torch.device("cpu"), Kept).state["x"].shape == (3,)
+
+
+class Kept:
+    """Takes over whatever a point holds."""
+
+    def restore(self, state):
+        self.state = state
+
+
+def other_code(state):
+    """A point as another version of the code, or another optimizer, would have written it."""
+    state["model"]["renamed"] = state["model"].pop(next(iter(state["model"])))
+    return state
+
+
+def other_shape(state):
+    state["optimizer"]["state"] = {0: {"momentum": torch.zeros(7, 7)}}
+    state["optimizer"]["param_groups"] = state["optimizer"]["param_groups"][:1]
+    return state
+
+
+@pytest.mark.parametrize("change", [other_code, other_shape, lambda state: {"odd": 1}])
+def test_a_point_of_other_code_is_set_aside(tmp_path, undisturbed, often, caplog, change):
+    folder = tmp_path / "points"
+    interrupted(folder)
+    _, _, content = (folder / NEWEST).read_bytes().partition(b"\n")
+    state = change(torch.load(io.BytesIO(content), weights_only=True))
+    points = ResumePoints(folder, (folder / NEWEST).read_text("latin-1").split()[2], 0)
+    for _ in range(2):  # both of them
+        points.save(state)
+    with caplog.at_level(logging.INFO, "equiscape.training"):
+        found = train(folder)
+    warnings = [r.getMessage() for r in caplog.records if r.levelname == "WARNING"]
+    assert len(warnings) == 2
+    assert all("does not fit this version" in w and "\n" not in w for w in warnings)
+    assert "going on" not in caplog.text
+    assert (folder / f"{NEWEST}.aside").exists()
+    assert_same(comparable(found), undisturbed)
+    found.discard_resume()
+    assert not folder.exists()
+
+
+def test_a_new_version_of_the_training_code_starts_anew(tmp_path, often, caplog, monkeypatch):
+    folder = tmp_path / "points"
+    interrupted(folder)
+    monkeypatch.setattr("equiscape.training.cell.VERSION", 999)
+    train(folder)
+    assert "another cell" in caplog.text
+
+
+@pytest.mark.parametrize("fault", ["file", "below a file", "long"])
+def test_a_resume_folder_that_cannot_be_written_is_named_at_once(tmp_path, fault):
+    (tmp_path / "file").write_text("")
+    folder = {
+        "file": tmp_path / "file",
+        "below a file": tmp_path / "file" / "points",
+        "long": tmp_path / ("x" * 300),
+    }[fault]
+    with pytest.raises(ConfigError, match=r"^resume: .* cannot be written \(.*\); give a folder"):
+        train(folder)
 
 
 def test_nothing_is_left_of_a_point_whose_writing_was_killed(tmp_path):
@@ -220,19 +306,20 @@ def test_without_a_folder_nothing_is_written(tmp_path, monkeypatch):
     points = ResumePoints(None, "cell", seconds=0)
     assert not points.due()
     points.save({})
-    assert points.load(torch.device("cpu")) is None
+    points.check_writable()
+    assert points.resume(torch.device("cpu"), lambda: "fresh") == "fresh"
     points.discard()
     assert list(tmp_path.iterdir()) == []
 
 
 def test_handlers_are_restored():
     before = signal.getsignal(signal.SIGTERM)
-    with Announcement() as announcement:
+    with SignalWatcher() as signals:
         assert signal.getsignal(signal.SIGTERM) != before
-        announcement.check()
+        signals.check()
         os.kill(os.getpid(), signal.SIGUSR1)
         with pytest.raises(Interrupted, match="SIGUSR1"):
-            announcement.check()
+            signals.check()
     assert signal.getsignal(signal.SIGTERM) == before
     assert Interrupted.status == 75
 

@@ -1,11 +1,12 @@
 """A cell of seconds, for the tests of training; as a program, it trains it and dies on request.
 
-    python training_case.py RESULT RESUME SIGNAL AT SPLIT
+    python training_case.py RESULT RESUME SIGNAL AT SPLIT [rich]
 
 trains the cell with resume points in RESUME, sends itself SIGNAL as the batch number AT of SPLIT
 (counted from 1 over the whole run) is gathered, and saves metrics, history and weights to RESULT.
 """
 
+import io
 import os
 import signal
 import sys
@@ -26,6 +27,12 @@ TRAINING = {
     "clip_norm": 1.0,
     "augmentation": {"scale": [0.8, 1.25], "shift": 0.1, "jitter": {"std": 0.01, "clip": 0.05}},
     "resume_seconds": 0,
+}
+RICH = {
+    "snapshots": [0, 1, 3, 4],
+    "constraints": [{"name": "shrink", "by": 0.9}],
+    "schedule": {"name": "plateau", "patience": 0, "factor": 0.5, "warmup_epochs": 0.5},
+    "recorders": ["gradient_norm", "trace"],
 }
 MUON = {"name": "muon", "class": "muon", "settings": {}}
 TIMES = ("seconds", "samples_per_second", "peak_memory_mb")
@@ -107,14 +114,62 @@ def case(network=None, train=41, **training) -> CaseTask:
     return task
 
 
+class Shrink:
+    """A constraint: all weights times ``by``, which is not idempotent."""
+
+    def __init__(self, *, by: float = 0.5):
+        self.by = by
+
+    def apply(self, trainer):
+        for parameter in trainer.model.parameters():
+            parameter.mul_(self.by)
+
+
+class Trace:
+    """A recorder with a state of its own: the sum of all weights after each update, and a count."""
+
+    def __init__(self):
+        self.total, self.backward = torch.zeros(()), 0
+
+    def after_backward(self, trainer):
+        self.backward += 1
+
+    def after_update(self, trainer):
+        self.total = self.total + sum(p.sum() for p in trainer.model.parameters())
+
+    def row(self):
+        found = {"trace": self.total.item(), "backward": float(self.backward)}
+        self.total, self.backward = torch.zeros(()), 0
+        return found
+
+    def state(self):
+        return {"total": self.total, "backward": self.backward}
+
+    def restore(self, state):
+        self.total, self.backward = state["total"], state["backward"]
+
+
+def register() -> None:
+    """Put the constraint and the recorder of this file into the registries."""
+    from equiscape.training import CONSTRAINTS, RECORDERS
+
+    CONSTRAINTS["shrink"] = f"{Shrink.__module__}:Shrink"
+    RECORDERS["trace"] = f"{Trace.__module__}:Trace"
+
+
 def comparable(result) -> dict:
     """All of a cell's result that has to be the same in a second run."""
     metrics = {k: v for k, v in result.metrics.items() if k not in TIMES}
     history = result.history.drop(columns="seconds").to_dict("list")
-    return {"metrics": metrics, "history": history, "weights": result.checkpoint["model"]}
+    snapshots = {
+        epoch: torch.load(io.BytesIO(content), weights_only=True)
+        for epoch, content in result.snapshots.items()
+    }
+    found = {"metrics": metrics, "history": history, "weights": result.checkpoint["model"]}
+    return {**found, "snapshots": snapshots}
 
 
-def main(result: str, resume: str, name: str, at: str, split: str) -> None:
+def main(result: str, resume: str, name: str, at: str, split: str, changes: str = "") -> None:
     """The program."""
     from equiscape.training import resume as resume_module
     from equiscape.training.cell import train_cell
@@ -122,7 +177,8 @@ def main(result: str, resume: str, name: str, at: str, split: str) -> None:
 
     torch.set_num_threads(1)
     resume_module.SHARE = float("inf")  # a point after every step, however long it takes
-    task = case()
+    register()
+    task = case(**(RICH if changes else {}))
 
     def on_gather(current: str, count: int) -> None:
         if current == split and count == int(at):

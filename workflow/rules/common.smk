@@ -73,6 +73,16 @@ def final_cells(task, optimizer, name="metrics.json"):
     return expand(f"{FINAL_CELL}/{name}", task=task, optimizer=optimizer, seed=STUDY.seeds)
 
 
+def snapshots():
+    """Every snapshot that the study asks for."""
+    return [
+        f"{FINAL_CELL}/snapshots/epoch{epoch}.pt".format(task=task, optimizer=optimizer, seed=seed)
+        for task, optimizer in STUDY.pairs
+        for seed in STUDY.seeds
+        for epoch in STUDY.snapshots(task)
+    ]
+
+
 def pairs(pattern):
     """``pattern`` for every (task, optimizer) of the study."""
     return [pattern.format(task=task, optimizer=optimizer) for task, optimizer in STUDY.pairs]

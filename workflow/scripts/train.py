@@ -29,9 +29,12 @@ def main(
     metrics: str,
     history: str,
     checkpoint: str | None,
+    snapshots: list[str],
     started: float,
 ) -> None:
-    """Train the cell and write its metrics and history, and its weights if ``checkpoint``.
+    """Train the cell and write its metrics and history; its weights and snapshots if asked for.
+
+    ``snapshots`` are paths that end in ``epoch<number>.pt``: which there are is part of no setting.
 
     ``execution`` (``resume_seconds``, ``micro_batch``) changes nothing in the result, so it stands
     apart from what the cell's resume points are keyed by.
@@ -47,24 +50,29 @@ def main(
         "data": io.sha256(data),
         "protocol": protocol,
     }
+    epochs = {int(Path(path).stem.removeprefix("epoch")): path for path in snapshots}
     result = train_cell(
         loaded,
         settings["optimizer"],
         lr,
         wd,
         seed,
-        {**task["entry"]["training"], **execution},
+        {**task["entry"]["training"], **execution, "snapshots": sorted(epochs)},
         Path(resume) / io.settings_hash(settings),
         keep_weights=checkpoint is not None,
         progress=sys.stderr.isatty(),
     )
     io.write_csv(history, result.history)
+    for epoch, path in epochs.items():
+        io.write_bytes(path, result.snapshots[epoch])
     if checkpoint is not None:
         io.save_checkpoint(checkpoint, result.checkpoint)
+    weights = [path for path in (checkpoint, *snapshots) if path is not None]
+    folder = Path(metrics).parent
+    sums = {Path(path).relative_to(folder).as_posix(): io.sha256(path) for path in weights}
     seconds = time.monotonic() - started
-    io.write_json(
-        metrics, {**result.metrics, "provenance": io.provenance(settings, where, seconds)}
-    )
+    provenance = io.provenance(settings, where, seconds)
+    io.write_json(metrics, {**result.metrics, "sha256": sums, "provenance": provenance})
     result.discard_resume()
 
 
@@ -90,5 +98,6 @@ if __name__ == "__main__":
             metrics=snakemake.output.metrics,
             history=snakemake.output.history,
             checkpoint=snakemake.output.get("checkpoint"),
+            snapshots=list(snakemake.output.get("snapshots", [])),
             started=start,
         )

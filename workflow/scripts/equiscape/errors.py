@@ -19,3 +19,8 @@ class CheckpointError(EquiscapeError):
 
 class DeviceError(EquiscapeError):
     """The requested device is absent, or has not enough memory."""
+
+
+def first_line(error: BaseException) -> str:
+    """What ``error`` says, in one line without its last period; its type where it says nothing."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")

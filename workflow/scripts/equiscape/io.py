@@ -18,7 +18,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from equiscape.errors import CheckpointError, DataError
+from equiscape.errors import DataError
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -104,30 +104,17 @@ def settings_hash(settings: Any) -> str:
 
 
 def save_checkpoint(path: str | Path, state: dict) -> None:
-    """Save a nested dict of tensors and plain values atomically."""
+    """Save a nested dict of tensors and plain values; :mod:`equiscape.checkpoint` reads it."""
     import torch
 
     with atomic_path(path) as temporary:
         torch.save(state, temporary)
 
 
-def load_checkpoint(path: str | Path, map_location: Any = "cpu") -> dict:
-    """Load what :func:`save_checkpoint` wrote, with ``weights_only=True``.
-
-    Raises:
-        CheckpointError: the file is absent, damaged, or holds more than tensors and plain values.
-    """
-    import torch
-
-    try:
-        return torch.load(path, map_location=map_location, weights_only=True)
-    except FileNotFoundError:
-        raise CheckpointError(f"{path} does not exist; run the training cell first.") from None
-    except Exception as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise CheckpointError(
-            f"{path} cannot be read as a checkpoint ({reason}); delete it and rerun its cell."
-        ) from error
+def write_bytes(path: str | Path, content: bytes) -> None:
+    """Write ``content`` atomically."""
+    with atomic_path(path) as temporary:
+        temporary.write_bytes(content)
 
 
 def provenance(settings: Any, device: Any, seconds: float) -> dict:

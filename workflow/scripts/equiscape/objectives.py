@@ -1,6 +1,6 @@
 """What a task minimises and what it reports: a loss, a metric and the metric's direction."""
 
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -14,6 +14,10 @@ class Objective:
 
     metric: Metric
     loss_name: str
+
+    def describe(self) -> dict[str, Any]:
+        """What the outputs mean, see :meth:`equiscape.data.base.Dataset.outputs`."""
+        raise NotImplementedError
 
     def loss(self, output: Tensor, target: Tensor, label_smoothing: float = 0.0) -> Tensor:
         """Mean loss over the samples of a batch, a scalar."""
@@ -29,6 +33,10 @@ class Classification(Objective):
 
     metric = Metric("accuracy", "max", "%")
     loss_name = "cross entropy"
+
+    def describe(self) -> dict[str, Any]:
+        """Logits, one a class."""
+        return {"kind": "classification"}
 
     def loss(self, output: Tensor, target: Tensor, label_smoothing: float = 0.0) -> Tensor:
         """Cross entropy, with the target mixed with the uniform law by ``label_smoothing``."""
@@ -61,6 +69,11 @@ class Regression(Objective):
         self._loss = {"mse": F.mse_loss, "l1": F.l1_loss}[loss]
         self.mean, self.std = float(mean), float(std)
 
+    def describe(self) -> dict[str, Any]:
+        """A number on the scale ``(target - mean) / std``."""
+        scale = {"mean": self.mean, "std": self.std, "unit": self.metric.unit}
+        return {"kind": "regression", **scale}
+
     def loss(self, output: Tensor, target: Tensor, label_smoothing: float = 0.0) -> Tensor:
         """Mean squared or absolute error of the standardised target; smoothing has no meaning."""
         return self._loss(output.flatten(), (target.flatten() - self.mean) / self.std)
@@ -76,6 +89,10 @@ class MultiLabel(Objective):
 
     metric = Metric("AP", "max")
     loss_name = "binary cross entropy"
+
+    def describe(self) -> dict[str, Any]:
+        """Logits, one a label."""
+        return {"kind": "multilabel"}
 
     def loss(self, output: Tensor, target: Tensor, label_smoothing: float = 0.0) -> Tensor:
         """Binary cross entropy, averaged over samples and labels."""

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from equiscape.errors import DeviceError, EquiscapeError
+from equiscape.errors import DeviceError, EquiscapeError, first_line
 
 log = logging.getLogger("equiscape")
 
@@ -103,7 +103,7 @@ def resolve_device(name: str) -> Any:
         try:
             torch.zeros(1, device=name)
         except (RuntimeError, AssertionError) as error:
-            reason = str(error).splitlines()[0]
+            reason = first_line(error)
             raise DeviceError(
                 f"device: {name!r} does not work on {os.uname().nodename} ({reason}); "
                 "give the job a GPU or set `device: cpu` in the configuration."

@@ -15,7 +15,10 @@ from equiscape.data import KINDS, VERSIONS
 from equiscape.errors import ConfigError
 from equiscape.models import ARCHITECTURES
 from equiscape.optim import OPTIMIZERS, TORCH_SETTINGS
+from equiscape.optim.schedules import read_schedule
 from equiscape.registry import class_constant, declared_settings, module_source, unknown
+from equiscape.settings import check
+from equiscape.training import CONSTRAINTS, RECORDERS
 
 EMBEDDED = ("procedural", "molecules-generated", "teacher")
 LOADER_SETTINGS = ("points", "sample_points", "node_budget")
@@ -149,15 +152,16 @@ class Study:
         check_settings(entry.get("model"), known, f"tasks.{name}.model")
         for grid in (False, True):
             training = self.task_settings(name, grid=grid)["training"]
-            if "epochs" not in training:
-                raise ConfigError("training.epochs is missing; give the number of epochs.")
-            warmup = (training.get("schedule") or {}).get("warmup_epochs", 0)
-            if warmup > training["epochs"]:
-                where = "selection.training" if grid else "training"
-                raise ConfigError(
-                    f"{where}.schedule.warmup_epochs: {warmup} is more than the "
-                    f"{training['epochs']} epochs of tasks.{name}; warm up for fewer."
-                )
+            where = "selection.training" if grid else "training"
+            own = {k: v for k, v in training.items() if k != "augmentation"}
+            own |= {} if grid else {"snapshots": self.snapshots(name)}
+            check(own, "equiscape.training.settings:Settings", where)
+            read_schedule(training.get("schedule"), training["epochs"], f"{where}.schedule")
+            for key, known in (("recorders", RECORDERS), ("constraints", CONSTRAINTS)):
+                for entry in training.get(key) or []:
+                    given = entry if isinstance(entry, str) else entry.get("name", "")
+                    if given not in known and ":" not in given:
+                        raise unknown(given, known, f"{where}.{key}")
 
     def _check_optimizer(self, name: str, entry: Mapping) -> None:
         key = f"optimizers.{name}"
@@ -290,8 +294,20 @@ class Study:
         training = merge(
             self._training(task), self.config["selection"].get("training") if grid else {}
         )
-        entry["training"] = {k: v for k, v in training.items() if k not in EXECUTION_SETTINGS}
+        left_out = {*EXECUTION_SETTINGS, "snapshots"}  # which are outputs, see snapshot_lists
+        entry["training"] = {k: v for k, v in training.items() if k not in left_out}
         return entry
+
+    def snapshots(self, task: str) -> list[int]:
+        """The epochs after which the task's final cells keep their weights, ascending."""
+        return sorted(self._training(task).get("snapshots") or [])
+
+    def snapshot_lists(self) -> list[tuple[list[int], list[str]]]:
+        """Every list of snapshots with the tasks that keep them; those that keep none first."""
+        lists: dict[tuple[int, ...], list[str]] = {}
+        for task in self.tasks:
+            lists.setdefault(tuple(self.snapshots(task)), []).append(task)
+        return [(list(epochs), tasks) for epochs, tasks in sorted(lists.items())]
 
     def analysis_task_settings(self, task: str) -> dict:
         """What an analysis needs of its task; of the training, nothing but the batch size."""
@@ -357,10 +373,6 @@ class Study:
         names = list(self.optimizers)
         pairs = itertools.combinations_with_replacement(names, 2)
         return [(a, b) for a, b in pairs if a != b or len(self.seeds) > 1]
-
-    def snapshots(self, task: str) -> list[int]:
-        """Epochs whose weights the task's final cells keep."""
-        return list(self._training(task).get("snapshots") or [])
 
     @property
     def robust_tasks(self) -> list[str]:

@@ -14,10 +14,11 @@ import torch
 from torch import Tensor, nn
 
 from equiscape import models
+from equiscape.checkpoint import fill, read
 from equiscape.data import KINDS
 from equiscape.data.base import Batch, Dataset, Split
 from equiscape.errors import CheckpointError, ConfigError
-from equiscape.io import load_checkpoint, read_json
+from equiscape.io import read_json
 from equiscape.metric import Metric
 from equiscape.ops.neighbors import NeighborTables, knn
 from equiscape.registry import lookup
@@ -65,25 +66,16 @@ class Task:
         """The network of a ``checkpoint.pt``, in eval mode.
 
         Raises:
-            CheckpointError: the file is damaged or belongs to another task or architecture.
+            CheckpointError: the file is damaged, belongs to another task or architecture, or holds
+                a weight that is not finite.
         """
-        state = load_checkpoint(checkpoint, map_location=self.device)
-        if not isinstance(state, dict) or "model" not in state:
-            raise CheckpointError(f"{checkpoint} holds no model; delete it and rerun its cell.")
+        state = read(checkpoint, map_location=self.device)
         if state.get("task") != self.name:
             raise CheckpointError(
                 f"{checkpoint} belongs to task {state.get('task')!r}, not {self.name!r}; "
-                "delete it and rerun its cell."
+                "give the checkpoint of this task."
             )
-        model = self.build(seed=0)
-        try:
-            model.load_state_dict(state["model"])
-        except RuntimeError as error:
-            raise CheckpointError(
-                f"{checkpoint} does not fit tasks.{self.name}.model "
-                f"({str(error).splitlines()[-1].strip()}); delete it and rerun its cell."
-            ) from None
-        return model.eval()
+        return fill(self.build(seed=0), state, checkpoint)
 
     def plan(
         self,

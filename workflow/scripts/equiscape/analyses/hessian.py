@@ -6,7 +6,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-import numpy as np
 import torch
 from torch import nn
 
@@ -16,6 +15,7 @@ from equiscape.errors import ConfigError
 from equiscape.landscape.lanczos import Eigenpairs, LanczosResult, lanczos, power_iteration
 from equiscape.landscape.objective import SymmetricOperator, TrainingLoss
 from equiscape.landscape.trace import TraceEstimate, hutchinson
+from equiscape.seeds import sequence_seed
 from equiscape.task import Task
 
 
@@ -275,5 +275,4 @@ def _describe_data(objective: TrainingLoss, s: Settings) -> dict[str, Any]:
 
 def _generator(seed: int, purpose: str) -> torch.Generator:
     """A stream of its own for each purpose, so that one setting does not shift another's draws."""
-    key = [seed, *purpose.encode()]
-    return torch.Generator().manual_seed(int(np.random.SeedSequence(key).generate_state(1)[0]))
+    return torch.Generator().manual_seed(sequence_seed(seed, purpose))

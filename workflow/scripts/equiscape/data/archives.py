@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import BinaryIO
 
-from equiscape.errors import DataError
+from equiscape.errors import DataError, first_line
 
 # What the readers raise on bytes that are not what they ought to be.
 DAMAGE = (zipfile.BadZipFile, tarfile.TarError, zlib.error, EOFError, OSError, ValueError)
@@ -71,7 +71,7 @@ class Source(ABC):
 
     def damaged(self, name: str, error: Exception) -> DataError:
         """The error for a file that cannot be read."""
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        reason = first_line(error)
         return DataError(f"{name} in {self.path} is damaged ({reason}); get the file again.")
 
     @abstractmethod
@@ -155,7 +155,7 @@ def open_source(path: str | Path) -> Iterator[Source]:
                 raise DataError(f"{path} is neither a zip nor a tar archive; {_looks_like(path)}.")
         except DAMAGE as error:
             raise DataError(
-                f"{path} is a damaged archive ({str(error).splitlines()[0]}); get it again."
+                f"{path} is a damaged archive ({first_line(error)}); get it again."
             ) from None
     try:
         yield source

@@ -53,6 +53,15 @@ class Dataset:
         """What the data dictates to the network, e.g. ``{"num_outputs": 40}``."""
         raise NotImplementedError
 
+    def outputs(self) -> dict[str, Any]:
+        """What a network's outputs mean, in plain values, so that a checkpoint predicts alone.
+
+        ``kind`` (``classification``, ``regression`` or ``multilabel``) and, where it applies,
+        ``class_names``, ``target``, ``unit``, ``mean``, ``std``, ``atom_references`` (atomic number
+        -> what each such atom adds to the target) and ``labels``.
+        """
+        return self.objective.describe()
+
     def size(self, split: Split) -> int:
         """The number of samples in ``split``."""
         raise NotImplementedError

@@ -20,6 +20,7 @@ from equiscape.data.corruptions import CORRUPTIONS, SEVERITIES, corrupt
 from equiscape.data.pointcloud import open_prepared, read_rows
 from equiscape.errors import ConfigError, DataError
 from equiscape.registry import unknown
+from equiscape.seeds import sequence_seed
 
 FORMAT = "equiscape-corrupted-1"
 GENERATED = "generated"
@@ -70,7 +71,7 @@ def write_corrupted(prepared: Path, output: Path, settings: dict[str, Any]) -> N
                 f"{prepared} has coordinates beyond [-1, 1], but corruptions suppose that box; "
                 "set `normalise: true` for its data set."
             )
-        seeds = [int(np.random.SeedSequence([seed, i]).generate_state(1)[0]) for i in indices]
+        seeds = [sequence_seed(seed, i) for i in indices]
         with h5py.File(temporary, "w") as out:
             out["labels"] = file["labels"][()][indices]
             for name in names:

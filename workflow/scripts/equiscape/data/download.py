@@ -30,7 +30,7 @@ from tqdm import tqdm
 from equiscape import io
 from equiscape.data import KINDS
 from equiscape.data.archives import open_source
-from equiscape.errors import ConfigError, DataError
+from equiscape.errors import ConfigError, DataError, first_line
 from equiscape.registry import lookup
 
 log = logging.getLogger(__name__)
@@ -249,7 +249,7 @@ def _reason(error: Exception) -> str:
     """The innermost cause, which says more than the library's wrapping."""
     while error.__cause__ or error.__context__:
         error = error.__cause__ or error.__context__
-    return str(error).splitlines()[0] if str(error) else type(error).__name__
+    return first_line(error)
 
 
 class _Resuming:

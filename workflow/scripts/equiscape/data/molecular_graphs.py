@@ -106,3 +106,15 @@ def random_walks(
                 before, power = power, power @ step
         first = last
     return walks
+
+
+def atom_references(z: np.ndarray, node_ptr: np.ndarray, sums: np.ndarray) -> dict[str, float]:
+    """What an atom of each element adds to ``sums [n]`` over molecules, by atomic number.
+
+    The sums determine them by least squares; see ``node_ptr`` in :mod:`equiscape.data.molecules`.
+    """
+    elements, which = np.unique(z, return_inverse=True)
+    counts = np.zeros((len(sums), len(elements)))
+    np.add.at(counts, (np.repeat(np.arange(len(sums)), np.diff(node_ptr)), which), 1)
+    fit = np.linalg.lstsq(counts, sums, rcond=None)[0]
+    return {str(int(element)): float(value) for element, value in zip(elements, fit)}

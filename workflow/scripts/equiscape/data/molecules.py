@@ -29,8 +29,8 @@ import torch
 from torch import Tensor
 
 from equiscape.data.base import Batch, Dataset, Split, upload
-from equiscape.data.molecular_graphs import pointer, ranges
-from equiscape.errors import ConfigError, DataError
+from equiscape.data.molecular_graphs import atom_references, pointer, ranges
+from equiscape.errors import ConfigError, DataError, first_line
 from equiscape.io import atomic_path
 from equiscape.objectives import MultiLabel, Objective, Regression
 from equiscape.registry import unknown
@@ -151,7 +151,7 @@ def read_molecules(path: Path) -> Molecules:
     except FileNotFoundError:
         raise DataError(f"{path} does not exist; run the rule that prepares it.") from None
     except (OSError, KeyError, ValueError, RuntimeError) as error:
-        reason = str(error).splitlines()[0].strip("'\"")
+        reason = first_line(error).strip("'\"")
         raise DataError(
             f"{path} is damaged ({reason}); delete it, so that it is prepared again."
         ) from None
@@ -198,6 +198,7 @@ class MoleculeDataset(Dataset):
         objective: loss and metric.
         head: of networks that take a geometry.
         node_budget: most nodes a batch may hold; None to count molecules instead.
+        column: which of the file's targets is learned; None for all of them.
     """
 
     def __init__(
@@ -208,6 +209,7 @@ class MoleculeDataset(Dataset):
         objective: Objective,
         head: str | None = None,
         node_budget: int | None = None,
+        column: int | None = None,
     ):
         self.name = ""
         self.objective = objective
@@ -215,6 +217,7 @@ class MoleculeDataset(Dataset):
         self.node_budget = node_budget
         self.molecules = molecules
         self._head = head
+        self._column = column
         self._counts = torch.from_numpy(np.diff(molecules.node_ptr))  # on the CPU, for sizes
         self._edge_counts = torch.from_numpy(np.diff(molecules.edge_ptr))
         self._splits = {
@@ -250,6 +253,17 @@ class MoleculeDataset(Dataset):
             "edge_categories": self.molecules.edge_categories,
             "walk_steps": 0 if self._walks is None else self._walks.shape[1],
         }
+
+    def outputs(self) -> dict[str, Any]:
+        """The target's name and scale, with its atom references; or the names of all labels."""
+        molecules, column = self.molecules, self._column
+        if column is None:
+            return {**super().outputs(), "labels": list(molecules.target_names)}
+        found = {**super().outputs(), "target": molecules.target_names[column]}
+        if molecules.baseline is not None and molecules.baseline[:, column].any():
+            z, sums = molecules.node_features[:, 0], molecules.baseline[:, column]
+            found["atom_references"] = atom_references(z, molecules.node_ptr, sums)
+        return found
 
     def size(self, split: Split) -> int:
         """The number of molecules in ``split``."""
@@ -395,4 +409,4 @@ def dataset(
         std=max(float(learned.std()), 1e-12),
         unit=molecules.units[column],
     )
-    return MoleculeDataset(molecules, device, target, objective, head, budget)
+    return MoleculeDataset(molecules, device, target, objective, head, budget, column)

@@ -20,7 +20,7 @@ from equiscape.data.molecular_graphs import index_type, pointer, random_walks
 from equiscape.data.molecular_splits import shrink
 from equiscape.data.molecules import MoleculeDataset, Molecules
 from equiscape.data.sources import checksum, load_pickle, require
-from equiscape.errors import DataError
+from equiscape.errors import DataError, first_line
 
 FILES = {
     "peptide_multi_class_dataset.csv.gz": (
@@ -105,7 +105,7 @@ def read_table(path: Path) -> tuple[list[str], np.ndarray]:
         table = pd.read_csv(path, usecols=["smiles", "labels"])
         labels = np.array([json.loads(text) for text in table["labels"]], dtype=np.int64)
     except Exception as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        reason = first_line(error)
         raise DataError(f"{path} cannot be read ({reason}); fetch it again.") from None
     if labels.ndim != 2 or labels.shape[1] != LABELS or not np.isin(labels, (0, 1)).all():
         raise DataError(f"{path} does not hold {LABELS} labels of 0 or 1 a row; fetch it again.")

@@ -22,7 +22,7 @@ from equiscape.data.archives import Source, open_source
 from equiscape.data.augment_clouds import augment_points, random_subsets
 from equiscape.data.base import Batch, Dataset, Split, upload
 from equiscape.data.splits import hold_out
-from equiscape.errors import ConfigError, DataError
+from equiscape.errors import ConfigError, DataError, first_line
 from equiscape.objectives import Classification
 
 FORMAT = "equiscape-pointcloud-1"
@@ -181,6 +181,10 @@ class PointClouds(Dataset):
         """``num_outputs``, the number of classes."""
         return {"num_outputs": len(self.class_names)}
 
+    def outputs(self) -> dict[str, Any]:
+        """The names of the classes."""
+        return {**super().outputs(), "class_names": list(self.class_names)}
+
     def size(self, split: Split) -> int:
         """The number of clouds in ``split``."""
         return len(self.labels[split])
@@ -255,7 +259,7 @@ def open_prepared(path: Path) -> h5py.File:
         file = h5py.File(path, "r")
     except OSError as error:
         raise DataError(
-            f"{path} is damaged ({str(error).splitlines()[0]}); delete it and prepare it again."
+            f"{path} is damaged ({first_line(error)}); delete it and prepare it again."
         ) from None
     found = file.attrs.get("format")
     if found != FORMAT:

@@ -19,7 +19,7 @@ from equiscape.data.molecular_graphs import pointer, radius_edges, ranges
 from equiscape.data.molecular_splits import random_split
 from equiscape.data.molecules import MoleculeDataset, Molecules
 from equiscape.data.sources import checksum, load_arrays, require
-from equiscape.errors import DataError
+from equiscape.errors import DataError, first_line
 
 COMPLETE = 130_831
 STANDARD = {"train": 110_000, "validation": 10_000}  # the rest is for the test
@@ -156,7 +156,7 @@ def read_pyg(folder: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarr
         try:
             dataset = QM9(str(root))
         except Exception as error:
-            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+            reason = first_line(error)
             raise DataError(
                 f"{folder}: PyG cannot read QM9's raw files ({reason}); fetch them again."
             ) from error

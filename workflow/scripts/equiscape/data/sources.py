@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from equiscape.errors import DataError
+from equiscape.errors import DataError, first_line
 from equiscape.io import sha256
 
 RECONSTRUCT = np.empty(0).__reduce__()[0]  # numpy's own constructor, wherever this version has it
@@ -52,7 +52,7 @@ def load_arrays(path: Path, names: Iterable[str]) -> dict[str, np.ndarray]:
     except KeyError as error:
         raise DataError(f"{path} has no array {error}; give the file as published.") from None
     except Exception as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        reason = first_line(error)
         raise DataError(f"{path} is damaged ({reason}); fetch it again.") from None
 
 
@@ -92,7 +92,7 @@ def load_pickle(path: Path) -> Any:
         with open(path, "rb") as file:
             return _ArrayUnpickler(file).load()
     except Exception as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        reason = first_line(error)
         raise DataError(
             f"{path} is not a pickle of plain arrays ({reason}); fetch the published file."
         ) from None

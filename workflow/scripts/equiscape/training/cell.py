@@ -1,38 +1,31 @@
 """One cell of a study: a task trained with one optimizer, learning rate, weight decay and seed."""
 
 import logging
-import math
-import resource
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor
 
+from equiscape.errors import first_line
 from equiscape.io import settings_hash
 from equiscape.task import Task
-from equiscape.training.loop import (
-    Diverged,
-    OutOfMemory,
-    Trainer,
-    first_line,
-    interruptible,
-    out_of_memory,
-)
+from equiscape.training import VERSION
+from equiscape.training.gradient import OutOfMemory, out_of_memory
+from equiscape.training.loop import Trainer, optimizer_name
 from equiscape.training.progress import Progress
 from equiscape.training.resume import ResumePoints
 from equiscape.training.settings import Settings
-from equiscape.training.signals import Announcement, Interrupted
+from equiscape.training.signals import Interrupted, SignalWatcher
+from equiscape.training.snapshots import Snapshots, serialized
 
 if TYPE_CHECKING:
     import pandas as pd
 
 log = logging.getLogger("equiscape.training")
 
-CHECKPOINT_FORMAT = 1
+# of every history; those of the recorders stand between the last two
 COLUMNS = (
     "epoch",
     "lr",
@@ -55,10 +48,13 @@ class CellResult:
         metrics: plain values, for ``metrics.json``.
         checkpoint: the network at its best validation epoch, for ``checkpoint.pt``; None unless
             weights were to be kept.
+        snapshots: epoch -> serialized snapshot, one for each of ``training.snapshots``; that of an
+            epoch that was not reached says why (``status``) and holds no weights.
     """
 
     metrics: dict[str, Any]
     checkpoint: dict[str, Any] | None
+    snapshots: dict[int, bytes]
     _rows: list[dict[str, float]]
     _points: ResumePoints
 
@@ -67,7 +63,7 @@ class CellResult:
         """One row an epoch; NaN where an epoch was not evaluated. ``seconds`` is of the epoch."""
         import pandas as pd
 
-        return pd.DataFrame(self._rows, columns=list(COLUMNS))
+        return pd.DataFrame(self._rows, columns=None if self._rows else list(COLUMNS))
 
     def discard_resume(self) -> None:
         """Remove the resume points; to be called once the results are safely on disk."""
@@ -99,31 +95,48 @@ def train_cell(
         seed: of initial weights, data order, augmentation and dropout.
         settings: the merged ``training`` map, see :class:`Settings`.
         folder_resume: a folder for the resume points of this cell alone; None for none.
-        keep_weights: also return the weights of the best validation epoch.
+        keep_weights: also return the weights of the best validation epoch, and the snapshots.
         progress: show a bar on standard error.
 
     Raises:
-        ConfigError: a setting is unknown or out of range.
+        ConfigError: a setting is unknown or out of range, or the folder cannot be written.
         OutOfMemory: a step does not fit the device.
         Interrupted: a signal came.
     """
     checked = Settings.read(settings)
+    folder = None if folder_resume is None else Path(folder_resume)
+    optimizer = optimizer_name(optimizer_entry)
+    identity = _identity(task, optimizer_entry, [str(lr), str(wd), seed, keep_weights], settings)
+    points = ResumePoints(folder, identity, checked.resume_seconds)
+    points.check_writable()
+
+    def start() -> Trainer:
+        snapshots = Snapshots(checked.snapshots if keep_weights else (), folder)
+        return Trainer(task, optimizer_entry, lr, wd, seed, checked, keep_weights, snapshots)
+
     devices = [task.device] if task.device.type == "cuda" else []
-    with torch.random.fork_rng(devices=devices), Announcement() as announcement:
-        cell = _Cell(task, optimizer_entry, lr, wd, seed, checked, keep_weights)
-        points = ResumePoints(folder_resume, cell.identity(settings), checked.resume_seconds)
-        state = points.load(task.device)
-        if state is not None:
-            cell.restore(state)
-            log.info("going on at epoch %d, step %d", cell.trainer.epoch + 1, cell.trainer.step + 1)
-        reporter = Progress(cell.label, task.metric, checked.epochs, progress)
-        reporter.plan(cell.trainer.steps, cell.trainer.steps_per_epoch)
+    with torch.random.fork_rng(devices=devices), SignalWatcher() as signals:
+        trainer = points.resume(task.device, start)
+        if trainer.steps:
+            log.info("going on at epoch %d, step %d", trainer.epoch + 1, trainer.step + 1)
+        label = f"{task.name} {optimizer} lr {lr} wd {wd} seed {seed}"
+        reporter = Progress(label, task.metric, checked.epochs, progress)
+        reporter.plan(trainer.steps, trainer.steps_per_epoch)
+
+        def pause() -> None:
+            if signals.received:
+                trainer.check()  # a divergence is a result, not something to come back to
+            signals.check()
+            reporter.step(trainer.steps)
+            if points.due():
+                points.save(trainer.state())
+
         try:
-            cell.run(announcement, points, reporter)
+            trainer.run(pause, reporter.epoch)
         except Interrupted as interruption:
-            points.save(cell.state())
-            where = f"epoch {cell.trainer.epoch + 1}, step {cell.trainer.step}"
-            kept = f"run the same again to go on from {where}" if folder_resume else f"at {where}"
+            points.save(trainer.state())
+            where = f"epoch {trainer.epoch + 1}, step {trainer.step}"
+            kept = f"run the same again to go on from {where}" if folder else f"at {where}"
             raise Interrupted(f"{str(interruption).rstrip('.')}; {kept}.") from None
         except (RuntimeError, MemoryError) as error:
             if not out_of_memory(error):
@@ -134,188 +147,65 @@ def train_cell(
             ) from error
         finally:
             reporter.close()
-    return CellResult(cell.metrics(), cell.checkpoint(), cell.rows, points)
+    checkpoint = _checkpoint(trainer) if keep_weights else None
+    return CellResult(_metrics(trainer), checkpoint, _snapshots(trainer), trainer.rows, points)
 
 
-class _Cell:
-    """A trainer with its history and its best epochs."""
-
-    def __init__(
-        self,
-        task: Task,
-        optimizer_entry: Mapping[str, Any],
-        lr: float | str,
-        wd: float | str,
-        seed: int,
-        settings: Settings,
-        keep_weights: bool,
-    ):
-        self.task, self.settings, self.keep_weights = task, settings, keep_weights
-        self.optimizer_entry, self.lr, self.wd, self.seed = optimizer_entry, lr, wd, seed
-        self.optimizer_name = optimizer_entry.get("name", optimizer_entry.get("class"))
-        self.label = f"{task.name} {self.optimizer_name} lr {lr} wd {wd} seed {seed}"
-        self.trainer = Trainer(task, optimizer_entry, lr, wd, seed, settings)
-        self.rows: list[dict[str, float]] = []
-        self.at: dict[str, dict | None] = {"best_validation": None, "last": None, "best_test": None}
-        self.weights: dict[str, Tensor] | None = None
-        self.diverged_at: dict[str, int] | None = None
-        self._seconds_before = self._peak_before = 0.0  # in processes before this one
-        self._start = time.monotonic()
-        if task.device.type == "cuda":
-            torch.cuda.reset_peak_memory_stats(task.device)
-
-    def identity(self, settings: Mapping[str, Any]) -> str:
-        """A hash of all that the training depends on."""
-        task = self.task
-        splits = ("train", "validation", "test")
-        return settings_hash(
-            {
-                "task": [task.name, task.architecture, task.model_settings],
-                "data": [getattr(task.dataset, "name", ""), *map(task.dataset.size, splits)],
-                "optimizer": dict(self.optimizer_entry),
-                "cell": [str(self.lr), str(self.wd), self.seed, self.keep_weights],
-                "training": {k: v for k, v in settings.items() if k not in IRRELEVANT},
-                "augmentation": task.training.get("augmentation"),
-                "device": task.device.type,
-            }
-        )
-
-    def run(self, announcement: Announcement, points: ResumePoints, reporter: Progress) -> None:
-        """Train to the last epoch or to divergence."""
-        trainer = self.trainer
-
-        def after_step() -> None:
-            reporter.step()
-            if announcement.received:
-                trainer.check()  # a divergence is a result, not something to come back to
-            announcement.check()
-            if points.due():
-                points.save(self.state())
-
-        while trainer.epoch < self.settings.epochs and self.diverged_at is None:
-            try:
-                train_loss = trainer.run_epoch(after_step)
-            except Diverged as diverged:
-                self._diverge(diverged.step)
-                self._add_row(math.nan, None, reporter)
-                return
-            entry = self._evaluate(announcement)
-            if entry is not None and not math.isfinite(entry["validation"]["loss"]):
-                self._diverge(trainer.step)
-            elif entry is not None:
-                self._compare(entry)
-            self._add_row(train_loss, entry, reporter)
-            trainer.end_epoch()
-
-    def _evaluate(self, announcement: Announcement) -> dict[str, Any] | None:
-        """Loss and score of validation and test, or None where this epoch is not evaluated."""
-        epoch = self.trainer.epoch + 1
-        if epoch % self.settings.evaluate_every and epoch != self.settings.epochs:
-            return None
-        entry: dict[str, Any] = {"epoch": epoch}
-        for split in ("validation", "test"):
-            batches = interruptible(self.task.batches(split), announcement.check)
-            entry[split] = self.task.score(self.trainer.model, batches)
-        return entry
-
-    def _compare(self, entry: dict[str, Any]) -> None:
-        """Keep ``entry`` where it is best so far; ties go to the lower loss, then the earlier."""
-        self.at["last"] = entry
-        for name, split in (("best_validation", "validation"), ("best_test", "test")):
-            best = self.at[name]
-            new, old = entry[split], best[split] if best else None
-            better = old is None or self.task.metric.better(new["score"], old["score"])
-            if not better and new["score"] == old["score"]:
-                better = new["loss"] < old["loss"]
-            if better:
-                self.at[name] = entry
-                if name == "best_validation" and self.keep_weights:
-                    state = self.trainer.model.state_dict()
-                    self.weights = {key: value.clone() for key, value in state.items()}
-
-    def _diverge(self, step: int) -> None:
-        """Note where the training ended; steps after the first non-finite loss do not count."""
-        trainer = self.trainer
-        self.diverged_at = {"epoch": trainer.epoch + 1, "step": step}
-        trainer.steps -= trainer.step - step
-        log.warning("diverged at epoch %d, step %d", trainer.epoch + 1, step)
-
-    def _add_row(self, train_loss: float, entry: dict | None, reporter: Progress) -> None:
-        """The line of the epoch under way in the history."""
-        row = {"epoch": self.trainer.epoch + 1, "lr": self.trainer.last_lr}
-        row["train_loss"] = train_loss
-        for split in ("validation", "test"):
-            for value in ("loss", "score"):
-                row[f"{split}_{value}"] = entry[split][value] if entry else math.nan
-        total = self._total_seconds()
-        row["seconds"] = total - sum(earlier["seconds"] for earlier in self.rows)
-        self.rows.append(row)
-        reporter.epoch(row)
-
-    def _total_seconds(self) -> float:
-        """Wall seconds of the training, over all the processes it took."""
-        return self._seconds_before + time.monotonic() - self._start
-
-    def _peak_memory(self) -> float:
-        """Largest memory in MB: allocated on the GPU, or resident on the host."""
-        if self.task.device.type == "cuda":
-            now = torch.cuda.max_memory_allocated(self.task.device) / 2**20
-        else:
-            now = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-        return max(self._peak_before, now)
-
-    def state(self) -> dict[str, Any]:
-        """The whole cell, for a resume point."""
-        return {
-            "trainer": self.trainer.state(),
-            "rows": self.rows,
-            "at": self.at,
-            "weights": self.weights,
-            "seconds": self._total_seconds(),
-            "peak_memory_mb": self._peak_memory(),
+def _identity(
+    task: Task, optimizer: Mapping[str, Any], cell: list[Any], settings: Mapping[str, Any]
+) -> str:
+    """A hash of all that the training, and so a resume point, depends on."""
+    splits = ("train", "validation", "test")
+    return settings_hash(
+        {
+            "version": VERSION,
+            "task": [task.name, task.architecture, task.model_settings],
+            "data": [getattr(task.dataset, "name", ""), *map(task.dataset.size, splits)],
+            "optimizer": dict(optimizer),
+            "cell": cell,
+            "training": {k: v for k, v in settings.items() if k not in IRRELEVANT},
+            "augmentation": task.training.get("augmentation"),
+            "device": task.device.type,
         }
+    )
 
-    def restore(self, state: Mapping[str, Any]) -> None:
-        """Take over what :meth:`state` returned."""
-        self.trainer.restore(state["trainer"])
-        self.rows, self.at, self.weights = state["rows"], state["at"], state["weights"]
-        self._seconds_before, self._peak_before = state["seconds"], state["peak_memory_mb"]
 
-    def metrics(self) -> dict[str, Any]:
-        """The content of ``metrics.json``, but for its provenance."""
-        trainer, metric = self.trainer, self.task.metric
-        return {
-            "task": self.task.name,
-            "optimizer": self.optimizer_name,
-            "lr": self.lr,
-            "wd": self.wd,
-            "seed": self.seed,
-            "status": "diverged" if self.diverged_at else "finished",
-            "metric": {"name": metric.name, "direction": metric.direction, "unit": metric.unit},
-            "at": self.at,
-            "epochs": trainer.epoch,
-            "steps": trainer.steps,
-            "parameters": sum(p.numel() for p in trainer.model.parameters()),
-            "split_of_parameters": trainer.split,
-            "samples_per_second": trainer.samples / max(trainer.train_seconds, 1e-9),
-            "peak_memory_mb": self._peak_memory(),
-            "seconds": self._total_seconds(),
-            "diverged_at": self.diverged_at,
-        }
+def _metrics(trainer: Trainer) -> dict[str, Any]:
+    """The content of ``metrics.json``, but for its provenance."""
+    metric = trainer.task.metric
+    return {
+        "task": trainer.task.name,
+        **trainer.cell,
+        "status": "diverged" if trainer.diverged_at else "finished",
+        "metric": {"name": metric.name, "direction": metric.direction, "unit": metric.unit},
+        "at": trainer.best.at,
+        "epochs": trainer.epoch,
+        "stopped_early": trainer.out_of_patience and trainer.epoch < trainer.settings.epochs,
+        "steps": trainer.steps,
+        "parameters": sum(p.numel() for p in trainer.model.parameters()),
+        "split_of_parameters": trainer.split,
+        "samples_per_second": trainer.samples / max(trainer.train_seconds, 1e-9),
+        "peak_memory_mb": trainer.costs.peak_memory,
+        "seconds": trainer.costs.seconds,
+        "diverged_at": trainer.diverged_at,
+    }
 
-    def checkpoint(self) -> dict[str, Any] | None:
-        """The weights of the best validation epoch; the last ones if none was evaluated."""
-        if not self.keep_weights:
-            return None
-        best = self.at["best_validation"]
-        weights = self.trainer.model.state_dict() if self.weights is None else self.weights
-        return {
-            "format": CHECKPOINT_FORMAT,
-            "model": {key: value.cpu() for key, value in weights.items()},
-            "epoch": best["epoch"] if best else self.trainer.epoch,
-            "task": self.task.name,
-            "architecture": self.task.architecture,
-            "model_settings": self.task.model_settings,
-            "optimizer": self.optimizer_name,
-            "seed": self.seed,
-        }
+
+def _checkpoint(trainer: Trainer) -> dict[str, Any]:
+    """The weights of the best validation epoch; the last ones if none was evaluated."""
+    weights = trainer.best.weights
+    status = "diverged" if trainer.diverged_at else "finished"
+    if weights is None:
+        weights = trainer.model.state_dict()
+    cpu = {key: value.cpu() for key, value in weights.items()}
+    return trainer.contents(cpu, trainer.best.epoch or trainer.epoch, status)
+
+
+def _snapshots(trainer: Trainer) -> dict[int, bytes]:
+    """Every snapshot that was asked for; one without weights for each epoch not reached."""
+    status = "diverged" if trainer.diverged_at else "stopped"
+    found = {epoch: trainer.snapshots.read(epoch) for epoch in trainer.snapshots.kept()}
+    for epoch in sorted(trainer.snapshots.epochs - found.keys()):
+        state = trainer.contents(None, epoch, status)
+        found[epoch] = serialized({**state, "optimizer_state": None, "lr": None})
+    return found

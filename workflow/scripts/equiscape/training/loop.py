@@ -1,6 +1,5 @@
-"""A network under training, and all that its next step depends on."""
+"""The training loop of one cell: an epoch, top to bottom, and all that its next step depends on."""
 
-import hashlib
 import logging
 import math
 import time
@@ -10,13 +9,20 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from equiscape.checkpoint import contents
 from equiscape.data.base import Batch
-from equiscape.errors import ConfigError, DeviceError
 from equiscape.optim import build_optimizer
 from equiscape.optim.schedules import schedule
+from equiscape.seeds import subseed
 from equiscape.task import Task
-from equiscape.training.precision import autocast, matrix_products
-from equiscape.training.settings import Settings, batch_statistics
+from equiscape.training.best import Best
+from equiscape.training.constraints import build_constraints
+from equiscape.training.costs import Costs
+from equiscape.training.gradient import Gradient
+from equiscape.training.precision import matrix_products
+from equiscape.training.recorders import build_recorders
+from equiscape.training.settings import Settings
+from equiscape.training.snapshots import Snapshots, on_cpu
 
 log = logging.getLogger("equiscape.training")
 
@@ -29,12 +35,8 @@ class Diverged(Exception):
         self.step = step
 
 
-class OutOfMemory(DeviceError):
-    """A training step does not fit the memory of its device."""
-
-
 class Trainer:
-    """Model, optimizer, schedule, random states and data order of one cell.
+    """Model, optimizer, schedule, random states, data order and history of one cell.
 
     An epoch's order is drawn from a generator whose state at the epoch's beginning is kept, so
     that :meth:`state` between any two steps is enough to go on with the very same steps.
@@ -45,6 +47,13 @@ class Trainer:
     Losses stay on the device and are looked at when an epoch ends or a resume point is written, so
     a step never waits for the device; the steps of the epoch after the first non-finite loss are
     wasted, but it is that step which is reported.
+
+    Args:
+        optimizer: ``{"name", "class", "settings"}``.
+        lr, wd: numbers, or strings that spell them.
+        seed: of initial weights, data order, augmentation and dropout.
+        keep_weights: keep those of the best validation epoch.
+        snapshots: the epochs whose weights are kept; None for none.
 
     Raises:
         ConfigError: a setting is unknown or does not fit the network.
@@ -58,25 +67,18 @@ class Trainer:
         wd: float | str,
         seed: int,
         settings: Settings,
+        keep_weights: bool = False,
+        snapshots: Snapshots | None = None,
     ):
         self.task, self.settings = task, settings
+        self.costs = Costs(task.device)
+        self.cell = {"optimizer": optimizer_name(optimizer), "lr": lr, "wd": wd, "seed": seed}
         self.model = task.build(seed)
-        # what the steps call: the same parameters and buffers, whichever form
-        self.network = torch.compile(self.model) if settings.compile else self.model
-        self.statistics = batch_statistics(self.model)
-        self.micro_batch = settings.micro_batch
-        if self.statistics and self.micro_batch and self.micro_batch < settings.batch_size:
-            raise ConfigError(
-                f"training.micro_batch: {task.architecture} has batch statistics "
-                f"({self.statistics[0]}), so pieces of a batch have another gradient; set it to "
-                f"null, and training.batch_size to {self.micro_batch} if memory is short."
-            )
-        if self.statistics:
-            self.micro_batch = None  # it is no smaller than a batch, and a joined batch is larger
-        self.optimizer, self.split = build_optimizer(self.model, optimizer, lr, wd)
         self.order = torch.Generator().manual_seed(subseed(seed, "order"))
         self.augmentation = torch.Generator(task.device)
         self.augmentation.manual_seed(subseed(seed, "augmentation"))
+        self.gradient = Gradient(task, self.model, self.augmentation, settings)
+        self.optimizer, self.split = build_optimizer(self.model, optimizer, lr, wd)
         torch.manual_seed(subseed(seed, "dropout"))  # dropout draws from the global generator
         self.epoch_order = self.order.get_state()
         self.steps_per_epoch = len(self._plan(torch.Generator().manual_seed(0)))
@@ -85,6 +87,12 @@ class Trainer:
         )
         if hasattr(self.optimizer, "plan"):  # it does something at a fraction of the training
             self.optimizer.plan(self.steps_per_epoch * settings.epochs)
+        self.recorders = build_recorders(settings.recorders)
+        self.constraints = build_constraints(settings.constraints)
+        self.snapshots = Snapshots((), None) if snapshots is None else snapshots
+        self.best = Best(task.metric, keep_weights)
+        self.rows: list[dict[str, float]] = []  # of the history, one an epoch
+        self.diverged_at: dict[str, int] | None = None
         self.epoch = 0  # finished epochs
         self.step = 0  # finished steps of the epoch under way
         self.steps = 0  # finished steps in all
@@ -92,20 +100,71 @@ class Trainer:
         self.train_seconds = 0.0  # spent in training steps
         self.last_lr = 0.0  # of the last finished step
         self.losses: list[tuple[float, int]] = []  # of the epoch under way, with batch sizes
-        self._pending: list[tuple[Tensor, int]] = []
+        self._pending: list[tuple[Tensor, int]] = []  # the same, still on the device
+        self._constrained = False  # whether the epoch under way has had its constraints
 
-    def _plan(self, generator: torch.Generator) -> list[Tensor]:
-        plan = self.task.plan("train", self.settings.batch_size, generator)
-        return join_singles(plan) if self.statistics else plan
+    def run(self, pause: Callable[[], None], after_epoch: Callable[[dict], None]) -> None:
+        """Train to the last epoch, to divergence or until patience is out.
 
-    def run_epoch(self, after_step: Callable[[], None]) -> float:
-        """Train to the end of the epoch under way and return its mean training loss.
+        ``pause`` is called between steps and between batches of an evaluation, where the state is
+        whole; it may raise. ``after_epoch`` is called with each new row of the history.
 
-        ``after_step`` is called between steps, where the state is whole; it may raise.
+        Raises:
+            OutOfMemory: a step does not fit, nor can it be split.
+        """
+        self._take_snapshot()
+        while not self.finished:
+            self.run_epoch(pause)
+            after_epoch(self.rows[-1])
+
+    @property
+    def finished(self) -> bool:
+        """Whether there is nothing more to train."""
+        return bool(self.diverged_at) or self.epoch >= self.settings.epochs or self.out_of_patience
+
+    @property
+    def out_of_patience(self) -> bool:
+        """Whether the validation score has not improved for ``training.patience`` epochs."""
+        patience, last = self.settings.patience, self.best.at["last"]
+        if patience is None or last is None:
+            return False
+        return last["epoch"] - self.best.epoch >= patience
+
+    def run_epoch(self, pause: Callable[[], None] = lambda: None) -> None:
+        """Train to the end of the epoch under way, evaluate, and add a row to the history."""
+        try:
+            train_loss = self._train_epoch(pause)
+        except Diverged as diverged:
+            self._diverge(diverged.step)
+            self._add_row(math.nan, None)
+            return
+        if not self._constrained:
+            with torch.no_grad():
+                for constraint in self.constraints.values():
+                    constraint.apply(self)
+            self._constrained = True
+        entry = self._evaluate(pause)
+        if entry is not None:
+            if not math.isfinite(entry["validation"]["loss"]):
+                self._diverge(self.step)
+            else:
+                self.best.compare(entry, self.model)
+                self.schedule.observe(
+                    entry["epoch"], entry["validation"]["score"], self.task.metric
+                )
+        self._add_row(train_loss, entry)
+        self.epoch += 1
+        self.step = 0
+        self.losses = []
+        self.epoch_order = self.order.get_state()
+        self._constrained = False
+        self._take_snapshot()
+
+    def _train_epoch(self, pause: Callable[[], None]) -> float:
+        """The steps of the epoch under way that are left; its mean training loss.
 
         Raises:
             Diverged: a loss was not finite.
-            OutOfMemory: a step does not fit, nor can it be split.
         """
         self.model.train()
         start, counted = time.monotonic(), self.train_seconds
@@ -113,24 +172,34 @@ class Trainer:
         plan = self._plan(self.order)
         with matrix_products(self.settings.precision, self.task.device):
             for indices in plan[self.step :]:
-                self._pending.append(self._train(indices))
+                loss, size = self.gradient(indices)
+                self._record("after_backward")
+                if self.settings.clip_norm is not None:
+                    nn.utils.clip_grad_norm_(self.model.parameters(), self.settings.clip_norm)
+                self.optimizer.step()
+                self._record("after_update")
                 self.last_lr = self.optimizer.param_groups[0]["lr"]
                 self.schedule.step()
+                self._pending.append((loss, size))
                 self.step += 1
                 self.steps += 1
-                self.samples += self._pending[-1][1]
+                self.samples += size
                 self.train_seconds = counted + time.monotonic() - start
-                after_step()
+                pause()
         self.check()
         self.train_seconds = counted + time.monotonic() - start
         return sum(loss * size for loss, size in self.losses) / sum(s for _, s in self.losses)
 
-    def end_epoch(self) -> None:
-        """Count the epoch under way as finished and start the next."""
-        self.epoch += 1
-        self.step = 0
-        self.losses = []
-        self.epoch_order = self.order.get_state()
+    def _evaluate(self, pause: Callable[[], None]) -> dict[str, Any] | None:
+        """Loss and score of validation and test, or None where this epoch is not evaluated."""
+        epoch = self.epoch + 1
+        if epoch % self.settings.evaluate_every and epoch != self.settings.epochs:
+            return None
+        entry: dict[str, Any] = {"epoch": epoch}
+        for split in ("validation", "test"):
+            batches = interruptible(self.task.batches(split), pause)
+            entry[split] = self.task.score(self.model, batches)
+        return entry
 
     def check(self) -> None:
         """Fetch the losses that are still on the device.
@@ -148,85 +217,50 @@ class Trainer:
             if not math.isfinite(value):
                 raise Diverged(checked + i + 1)
 
-    def _train(self, indices: Tensor) -> tuple[Tensor, int]:
-        """One optimizer step; the batch's mean loss, on the device, and its number of samples."""
-        batch = self.task.augment(self.task.batch("train", indices), self.augmentation)
-        while True:
-            try:
-                loss = self._gradient(batch, indices)
-                break
-            except (RuntimeError, MemoryError) as error:
-                if self.settings.compile and compiler_failed(error):
-                    raise DeviceError(
-                        f"training.compile: torch.compile failed ({first_line(error)}); set it to "
-                        "false, or give the job a working C++ compiler (and Triton on CUDA)."
-                    ) from error
-                if not out_of_memory(error):
-                    raise
-                reason = first_line(error)
-            # outside the except block, whose traceback would keep the step's tensors alive
-            self._split_further(batch.size, reason)
-        if self.settings.clip_norm is not None:
-            nn.utils.clip_grad_norm_(self.model.parameters(), self.settings.clip_norm)
-        self.optimizer.step()
-        return loss, batch.size
+    def _plan(self, generator: torch.Generator) -> list[Tensor]:
+        plan = self.task.plan("train", self.settings.batch_size, generator)
+        return join_singles(plan) if self.gradient.statistics else plan
 
-    def _gradient(self, batch: Batch, indices: Tensor) -> Tensor:
-        """Put the gradient of the batch's mean loss into the parameters; return the loss."""
-        self.optimizer.zero_grad(set_to_none=True)
-        total: Tensor | None = None
-        for piece in self._pieces(batch, indices):
-            with autocast(self.settings.precision, self.task.device):
-                loss = self.task.loss(self.network, piece, self.settings.label_smoothing)
-            if piece.size != batch.size:
-                loss = loss * (piece.size / batch.size)
-            loss.backward()
-            total = loss.detach() if total is None else total + loss.detach()
-        assert total is not None
-        return total
+    def _record(self, moment: str) -> None:
+        with torch.no_grad():
+            for recorder in self.recorders.values():
+                getattr(recorder, moment)(self)
 
-    def _pieces(self, batch: Batch, indices: Tensor) -> Iterator[Batch]:
-        """The batch, cut into micro-batches where that is asked for."""
-        size = self.micro_batch
-        if size is None or size >= batch.size:
-            yield batch
-        elif batch.graph is None:  # dense, already transformed: the same samples, cut
-            for start in range(0, batch.size, size):
-                part = slice(start, start + size)
-                target = batch.target[part]
-                yield Batch(tuple(x[part] for x in batch.inputs), target, len(target))
-        else:
-            for part in indices.split(size):
-                yield self.task.augment(self.task.batch("train", part), self.augmentation)
+    def _diverge(self, step: int) -> None:
+        """Note where the training ended; steps after the first non-finite loss do not count."""
+        self.diverged_at = {"epoch": self.epoch + 1, "step": step}
+        self.steps -= self.step - step
+        log.warning("diverged at epoch %d, step %d", self.epoch + 1, step)
 
-    def _split_further(self, size: int, reason: str) -> None:
-        """After a failed allocation, halve the micro-batch or give up."""
-        self.optimizer.zero_grad(set_to_none=True)
-        now = min(self.micro_batch or size, size)
-        if self.statistics:
-            raise OutOfMemory(
-                f"out of memory in a training step ({reason}); request more memory or lower "
-                f"training.batch_size ({self.settings.batch_size}), since {self.task.architecture} "
-                "has batch statistics and its batches cannot be split by training.micro_batch."
-            )
-        if now <= 1:
-            raise OutOfMemory(
-                f"out of memory in a training step with a single sample ({reason}); request more "
-                "memory or a smaller network, since training.batch_size and training.micro_batch "
-                "cannot go lower."
-            )
-        self.micro_batch = (now + 1) // 2
-        log.warning(
-            "out of memory with %d samples at once; going on with training.micro_batch: %d, "
-            "which accumulates to the same gradient",
-            now,
-            self.micro_batch,
-        )
-        if self.task.device.type == "cuda":
-            torch.cuda.empty_cache()
+    def _add_row(self, train_loss: float, entry: dict | None) -> None:
+        """The line of the epoch under way in the history; NaN where it diverged on the way."""
+        row = {"epoch": self.epoch + 1, "lr": self.last_lr, "train_loss": train_loss}
+        for split in ("validation", "test"):
+            for value in ("loss", "score"):
+                row[f"{split}_{value}"] = entry[split][value] if entry else math.nan
+        for recorder in self.recorders.values():
+            for column, value in recorder.row().items():
+                row[column] = math.nan if math.isnan(train_loss) else value
+        row["seconds"] = self.costs.seconds - sum(earlier["seconds"] for earlier in self.rows)
+        self.rows.append(row)
+
+    def _take_snapshot(self) -> None:
+        """Keep the network as it is between two epochs, where that is asked for."""
+        if self.diverged_at or not self.snapshots.due(self.epoch):
+            return
+        lr = self.last_lr if self.epoch else self.optimizer.param_groups[0]["lr"]
+        state = self.contents(self.model.state_dict(), self.epoch)
+        state |= {"optimizer_state": self.optimizer.state_dict(), "lr": lr}
+        self.snapshots.keep(self.epoch, on_cpu(state))
+
+    def contents(
+        self, weights: Mapping[str, Tensor] | None, epoch: int, status: str = "finished"
+    ) -> dict[str, Any]:
+        """A checkpoint with ``weights``; see :func:`equiscape.checkpoint.contents`."""
+        return contents(self.task, weights, epoch, self.cell, status)
 
     def state(self) -> dict[str, Any]:
-        """All that the next step depends on, and the counts so far.
+        """All that the next step depends on, and the results so far.
 
         Raises:
             Diverged: a loss since the last check is not finite.
@@ -241,11 +275,17 @@ class Trainer:
             "augmentation": self.augmentation.get_state(),
             "torch_random": torch.get_rng_state(),
             "cuda_random": torch.cuda.get_rng_state(self.task.device) if cuda else None,
+            "recorders": {name: r.state() for name, r in self.recorders.items()},
+            "constrained": self._constrained,
             "counts": [self.epoch, self.step, self.steps, self.samples],
-            "micro_batch": self.micro_batch,
+            "micro_batch": self.gradient.micro_batch,
             "last_lr": self.last_lr,
             "train_seconds": self.train_seconds,
             "losses": self.losses,
+            "rows": self.rows,
+            "best": self.best.state(),
+            "snapshots": self.snapshots.state(),
+            "costs": self.costs.state(),
         }
 
     def restore(self, state: Mapping[str, Any]) -> None:
@@ -259,12 +299,24 @@ class Trainer:
         torch.set_rng_state(state["torch_random"].cpu())
         if state["cuda_random"] is not None:
             torch.cuda.set_rng_state(state["cuda_random"].cpu(), self.task.device)
+        for name, recorder in self.recorders.items():
+            recorder.restore(state["recorders"][name])
+        self._constrained = state["constrained"]
         self.epoch, self.step, self.steps, self.samples = state["counts"]
-        sizes = [size for size in (self.micro_batch, state["micro_batch"]) if size is not None]
-        self.micro_batch = min(sizes, default=None)
+        sizes = [s for s in (self.gradient.micro_batch, state["micro_batch"]) if s is not None]
+        self.gradient.micro_batch = min(sizes, default=None)
         self.last_lr = state["last_lr"]
         self.train_seconds = state["train_seconds"]
         self.losses = [tuple(pair) for pair in state["losses"]]
+        self.rows = state["rows"]
+        self.best.restore(state["best"])
+        self.snapshots.restore(state["snapshots"])
+        self.costs.restore(state["costs"])
+
+
+def optimizer_name(entry: Mapping[str, Any]) -> str | None:
+    """The optimizer's name in the study, or its class where it has none."""
+    return entry.get("name", entry.get("class"))
 
 
 def join_singles(plan: list[Tensor]) -> list[Tensor]:
@@ -276,30 +328,6 @@ def join_singles(plan: list[Tensor]) -> list[Tensor]:
         else:
             joined.append(indices)
     return joined
-
-
-def subseed(seed: int, purpose: str) -> int:
-    """A seed for one purpose, so that no two random streams of a cell are the same."""
-    return int.from_bytes(hashlib.sha256(f"{purpose} {seed}".encode()).digest()[:7], "big")
-
-
-def out_of_memory(error: BaseException) -> bool:
-    """Whether ``error`` says that an allocation on the device or the host failed."""
-    if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
-        return True
-    return "can't allocate memory" in str(error) or "out of memory" in str(error)
-
-
-def compiler_failed(error: BaseException) -> bool:
-    """Whether ``error`` comes from ``torch.compile`` and not from the network."""
-    from torch._dynamo.exc import TorchDynamoException  # takes seconds to import
-
-    return isinstance(error, TorchDynamoException)
-
-
-def first_line(error: BaseException) -> str:
-    """What ``error`` says, in one line."""
-    return (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
 
 
 def interruptible(batches: Iterator[Batch], check: Callable[[], None]) -> Iterator[Batch]:

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from equiscape.training.loop import subseed
+from equiscape.seeds import subseed
 
 Tensors = Mapping[str, Tensor]
 

@@ -4,21 +4,7 @@ from contextlib import AbstractContextManager, nullcontext
 
 import torch
 
-from equiscape.registry import unknown
 from equiscape.runtime import matmul_precision
-
-PRECISIONS = ("float32", "tf32", "bf16")
-
-
-def check_precision(name: str) -> str:
-    """``name`` if it is a known precision.
-
-    Raises:
-        ConfigError: it is not.
-    """
-    if name not in PRECISIONS:
-        raise unknown(name, PRECISIONS, "training.precision")
-    return name
 
 
 def matrix_products(name: str, device: torch.device) -> AbstractContextManager:

@@ -28,10 +28,10 @@ class Progress:
             self._bar.n = self._bar.initial = done
             self._bar.refresh()
 
-    def step(self) -> None:
-        """One more step is done."""
+    def step(self, done: int) -> None:
+        """So many steps are done in all."""
         if self._bar is not None:
-            self._bar.update()
+            self._bar.update(done - self._bar.n)
 
     def epoch(self, row: dict[str, float]) -> None:
         """One more epoch is done; ``row`` is its line of the history."""

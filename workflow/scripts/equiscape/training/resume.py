@@ -10,18 +10,31 @@ import io
 import logging
 import os
 import time
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
 import torch
 
-from equiscape.errors import CheckpointError
+from equiscape.errors import CheckpointError, ConfigError, first_line
 from equiscape.io import atomic_path
+from equiscape.training.gradient import out_of_memory
+
+
+class Resumable(Protocol):
+    """What a resume point is taken over by."""
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Take over the state that the point holds."""
+        ...
+
+
+T = TypeVar("T", bound=Resumable)
 
 log = logging.getLogger("equiscape.training")
 
 FORMAT = 1
-NEWEST, PREVIOUS = "newest.point", "previous.point"
+NEWEST, PREVIOUS, ASIDE = "newest.point", "previous.point", ".aside"
 SHARE = 0.01
 
 
@@ -68,44 +81,68 @@ class ResumePoints:
         self._last = time.monotonic()
         self._cost = self._last - start
 
-    def load(self, device: torch.device) -> dict[str, Any] | None:
-        """The newest intact point, or None where there is none.
+    def check_writable(self) -> None:
+        """Refuse a folder that cannot be written before any time is spent.
 
-        A damaged or foreign point is named in a warning and removed.
+        Raises:
+            ConfigError: naming it.
         """
         if self.folder is None:
-            return None
+            return
+        try:
+            with atomic_path(self.folder / "writable"):
+                pass
+            (self.folder / "writable").unlink()
+        except OSError as error:
+            raise ConfigError(
+                f"resume: {self.folder} cannot be written ({error.strerror}); give a folder that "
+                "can, with the key `resume`."
+            ) from None
+
+    def resume(self, device: torch.device, start: Callable[[], T]) -> T:
+        """A fresh ``start()`` that has taken over the newest point that works, if there is one.
+
+        A point that is damaged, of another cell, or that cannot be taken over (it is from other
+        code, or a snapshot is missing) is set aside with a warning.
+        """
         for name in (NEWEST, PREVIOUS):
-            path = self.folder / name
-            try:
-                return self._read(path, device)
-            except FileNotFoundError:
+            path = None if self.folder is None else self.folder / name
+            if path is None or not path.exists():
                 continue
+            started = start()
+            try:
+                started.restore(self._read(path, device))
+                return started
             except CheckpointError as error:
-                log.warning("%s", error)
-                path.unlink(missing_ok=True)
-        return None
+                reason = str(error)
+            except Exception as error:
+                if out_of_memory(error):
+                    raise
+                reason = f"{path} does not fit this version of the code ({first_line(error)})"
+            log.warning("%s; set aside as %s", reason.rstrip("."), path.name + ASIDE)
+            os.replace(path, path.with_name(path.name + ASIDE))
+        return start()
 
     def _read(self, path: Path, device: torch.device) -> dict[str, Any]:
         head, _, content = path.read_bytes().partition(b"\n")
         words = head.decode(errors="replace").split()
         if len(words) != 4 or words[0] != "equiscape-resume":
-            raise CheckpointError(f"{path} is no resume point and is not used.")
+            raise CheckpointError(f"{path} is no resume point")
         _, version, cell, checksum = words
         if version != str(FORMAT):
-            raise CheckpointError(f"{path} has format {version}, not {FORMAT}, and is not used.")
+            raise CheckpointError(f"{path} has format {version}, not {FORMAT}")
         if cell != self.cell:
-            raise CheckpointError(f"{path} belongs to another cell ({cell}) and is not used.")
+            raise CheckpointError(f"{path} belongs to another cell ({cell})")
         if hashlib.sha256(content).hexdigest() != checksum:
-            raise CheckpointError(f"{path} is damaged (checksum) and is not used.")
+            raise CheckpointError(f"{path} is damaged (checksum)")
         return torch.load(io.BytesIO(content), map_location=device, weights_only=True)
 
     def discard(self) -> None:
         """Remove the points and their folder, which a finished cell needs no more."""
         if self.folder is None:
             return
-        killed_in_writing = self.folder.glob(f".{NEWEST}.*.part")
-        for path in (self.folder / NEWEST, self.folder / PREVIOUS, *killed_in_writing):
-            path.unlink(missing_ok=True)
+        for name in (NEWEST, PREVIOUS, f"*{ASIDE}", "snapshot*.pt", ".*.part"):
+            for path in self.folder.glob(name):
+                path.unlink(missing_ok=True)
         with contextlib.suppress(OSError):  # absent, or it holds something that is not ours
             self.folder.rmdir()

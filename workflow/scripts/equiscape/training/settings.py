@@ -1,13 +1,20 @@
 """The `training` settings of a cell, checked."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal
 
 from torch import nn
 
-from equiscape.errors import ConfigError
-from equiscape.training.precision import check_precision
+from equiscape.settings import (
+    Distinct,
+    NonNegative,
+    NonNegativeInt,
+    Positive,
+    PositiveInt,
+    Probability,
+    read,
+)
 
 
 @dataclass(frozen=True)
@@ -18,26 +25,42 @@ class Settings:
         epochs: passes over the training split.
         batch_size: samples of an optimizer step.
         micro_batch: split a step's batch into pieces of at most this size; None for one piece.
-        schedule: see :func:`equiscape.optim.schedules.schedule`.
+        schedule: see :data:`equiscape.optim.schedules.SCHEDULES`.
         clip_norm: largest norm of the gradient; None leaves it alone.
-        label_smoothing: share of the uniform law in the training target.
+        label_smoothing: label-smoothing factor, as in ``torch.nn.CrossEntropyLoss``: the share of
+            the target that is spread evenly over all classes, the label's own among them.
         precision: of training steps, see :mod:`equiscape.training.precision`.
         compile: run training steps through ``torch.compile``, which costs a minute or more at
             first; evaluation and the analyses do without.
         evaluate_every: epochs between evaluations; the last epoch is always evaluated.
         resume_seconds: least time between two resume points.
+        patience: stop once the best validation epoch lies this many epochs back; None never.
+        snapshots: epochs after which a final cell keeps its weights; 0 is before training.
+        recorders: see :data:`equiscape.training.RECORDERS`.
+        constraints: see :data:`equiscape.training.CONSTRAINTS`.
     """
 
-    epochs: int
-    batch_size: int = 32
-    micro_batch: int | None = None
-    schedule: Mapping[str, Any] = field(default_factory=lambda: {"name": "constant"})
-    clip_norm: float | None = None
-    label_smoothing: float = 0.0
-    precision: str = "float32"
+    epochs: PositiveInt
+    batch_size: PositiveInt = 32
+    micro_batch: PositiveInt | None = None
+    schedule: Mapping[str, Any] | None = None
+    clip_norm: Positive | None = None
+    label_smoothing: Probability = 0.0
+    precision: Literal["float32", "tf32", "bf16"] = "float32"
     compile: bool = False
-    evaluate_every: int = 1
-    resume_seconds: float = 300.0
+    evaluate_every: PositiveInt = 1
+    resume_seconds: NonNegative = 300.0
+    patience: PositiveInt | None = None
+    snapshots: Annotated[list[NonNegativeInt], Distinct()] = ()
+    recorders: Annotated[list[Any], Distinct()] = ("gradient_norm",)
+    constraints: Annotated[list[Any], Distinct()] = ()
+    CONSTRAINTS = (
+        (
+            "not snapshots or max(snapshots) <= epochs",
+            "snapshots must not be later than training.epochs",
+        ),
+    )
+    EXECUTION = ("micro_batch", "resume_seconds")
 
     @classmethod
     def read(cls, training: Mapping[str, Any]) -> "Settings":
@@ -46,27 +69,8 @@ class Settings:
         Raises:
             ConfigError: a value is missing or out of range; the message names the key.
         """
-        if "epochs" not in training:
-            raise ConfigError("training.epochs is missing; give the number of epochs.")
-        settings = cls(**{k: v for k, v in training.items() if k in cls.__dataclass_fields__})
-        for key in ("epochs", "batch_size", "micro_batch", "evaluate_every"):
-            value = getattr(settings, key)
-            if key == "micro_batch" and value is None:
-                continue
-            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-                raise ConfigError(f"training.{key}: {value!r} must be a positive whole number.")
-        if settings.clip_norm is not None and not settings.clip_norm > 0:
-            raise ConfigError(
-                f"training.clip_norm: {settings.clip_norm!r} must be positive, or null for none."
-            )
-        if not 0 <= settings.label_smoothing < 1:
-            raise ConfigError(
-                f"training.label_smoothing: {settings.label_smoothing!r} must lie in [0, 1)."
-            )
-        if not isinstance(settings.compile, bool):
-            raise ConfigError(f"training.compile: {settings.compile!r} must be true or false.")
-        check_precision(settings.precision)
-        return settings
+        own = {k: v for k, v in training.items() if k in cls.__dataclass_fields__}
+        return read(cls, own, "training")
 
 
 def batch_statistics(model: nn.Module) -> list[str]:

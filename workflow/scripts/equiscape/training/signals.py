@@ -1,4 +1,4 @@
-"""A job that is told its end is near stops between two steps."""
+"""Graceful shutdown on signals: training stops between two steps."""
 
 import signal
 import threading
@@ -7,7 +7,7 @@ from equiscape.errors import EquiscapeError
 
 # SIGINT is a person's Ctrl-C. SIGURG does nothing to a process that does not ask for it, so SLURM
 # can send it to every process of a job step, and the shells and Snakemakes around it live on.
-ANNOUNCEMENTS = ("SIGINT", "SIGTERM", "SIGUSR1", "SIGURG")
+SIGNALS = ("SIGINT", "SIGTERM", "SIGUSR1", "SIGURG")
 
 
 class Interrupted(EquiscapeError):
@@ -19,8 +19,8 @@ class Interrupted(EquiscapeError):
     status = 75
 
 
-class Announcement:
-    """Within its ``with`` block, the ANNOUNCEMENTS are remembered instead of ending the process.
+class SignalWatcher:
+    """Within its ``with`` block, the SIGNALS are remembered instead of ending the process.
 
     SLURM sends SIGTERM ahead of the end of a job, or the signal that ``--signal`` asks for. Python
     allows handlers in the main thread only; in any other the block changes nothing.
@@ -30,9 +30,9 @@ class Announcement:
         self.received: str | None = None
         self._before: dict[int, object] = {}
 
-    def __enter__(self) -> "Announcement":
+    def __enter__(self) -> "SignalWatcher":
         if threading.current_thread() is threading.main_thread():
-            for name in ANNOUNCEMENTS:
+            for name in SIGNALS:
                 number = getattr(signal, name)
                 self._before[number] = signal.signal(number, self._remember)
         return self
