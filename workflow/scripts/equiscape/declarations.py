@@ -14,9 +14,17 @@ from typing import Annotated, Any, Union
 
 from equiscape import hints
 from equiscape.errors import ConfigError
-from equiscape.source import Module, find, open_module, read_module
+from equiscape.source import (
+    UNKNOWN,
+    Module,
+    body_of,
+    find,
+    literal,
+    no_module,
+    open_module,
+    read_module,
+)
 
-UNKNOWN = object()  # a default that the source does not spell
 EMPTY = ("Module", "Optimizer", "object", "ABC", "Protocol")  # bases without settings
 
 
@@ -85,10 +93,7 @@ def declared(target: str, plugins: Iterable[str | Path] = ()) -> Declaration:
     module_name, _, name = target.partition(":")
     module = open_module(module_name, tuple(str(folder) for folder in plugins))
     if module is None:
-        raise ConfigError(
-            f"{target}: there is no module {module_name!r}; "
-            "name a folder that holds it under plugins, or install it."
-        )
+        raise no_module(target)
     found = find(module, name, far=True)
     if found is None:
         known = ", ".join(n for n, node in module.names.items() if isinstance(node, ast.ClassDef))
@@ -96,6 +101,16 @@ def declared(target: str, plugins: Iterable[str | Path] = ()) -> Declaration:
             f"{target}: {module.path} has no {name!r}; its classes are: {known or 'none'}."
         )
     return _of(*found, target)
+
+
+def nested(target: str, name: str, plugins: Iterable[str | Path] = ()) -> Declaration | None:
+    """The declaration of a class ``name`` of a module, or within a class; None if it has none."""
+    owner, body = body_of(target, plugins)
+    for line in body:
+        if isinstance(line, ast.ClassDef) and line.name == name:
+            return _of(owner, line, f"{target}.{name}")
+    found = find(owner, name) if ":" not in target else None
+    return _of(*found, f"{target}.{name}") if found else None
 
 
 def declared_in(module: str, path: Path, qualname: str) -> Declaration:
@@ -171,7 +186,7 @@ def _fields(module: Module, node: ast.ClassDef) -> dict[str, Setting]:
             if isinstance(line.value, ast.Call) and ast.unparse(line.value.func).endswith("field"):
                 required, default = _from_field(module, line.value)
             elif line.value is not None:
-                default = _literal(module, line.value)
+                default = literal(module, line.value)
             settings[name] = Setting(name, hint, required, default)
     return settings
 
@@ -180,12 +195,12 @@ def _from_field(module: Module, call: ast.Call) -> tuple[bool, Any]:
     """Whether a ``field(...)`` must be given, and its default."""
     given = {keyword.arg: keyword.value for keyword in call.keywords}
     if "default" in given:
-        return False, _literal(module, given["default"])
+        return False, literal(module, given["default"])
     if "default_factory" not in given:
         return True, UNKNOWN
     factory = given["default_factory"]
     if isinstance(factory, ast.Lambda):
-        return False, _literal(module, factory.body)
+        return False, literal(module, factory.body)
     return False, {"list": [], "dict": {}, "tuple": ()}.get(ast.unparse(factory), UNKNOWN)
 
 
@@ -200,7 +215,7 @@ def _parameters(
     settings = {}
     for argument, default in pairs:
         hint = Any if argument.annotation is None else _hint(module, argument.annotation)
-        value = UNKNOWN if default is None else _literal(module, default)
+        value = UNKNOWN if default is None else literal(module, default)
         settings[argument.arg] = Setting(argument.arg, hint, default is None, value)
     if arguments.kwarg is None:
         return Declaration("", settings)
@@ -263,27 +278,9 @@ def _body(
             for target in targets:
                 if isinstance(target, ast.Name):
                     members.add(target.id)
-                    if (value := _literal(module, line.value)) is not UNKNOWN:
+                    if (value := literal(module, line.value)) is not UNKNOWN:
                         attributes[target.id] = value
     return attributes, members, forward
-
-
-def _literal(module: Module, node: ast.expr) -> Any:
-    """The value of a literal, or of a name that the module gives one; else UNKNOWN."""
-    if isinstance(node, ast.Name | ast.Attribute):
-        found = find(module, ast.unparse(node))
-        if found and isinstance(found[1], ast.Assign | ast.AnnAssign):
-            return _literal(found[0], found[1].value)
-        return UNKNOWN
-    try:
-        return ast.literal_eval(node)
-    except (ValueError, TypeError):
-        pass
-    if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Add):  # tuples put together
-        left, right = _literal(module, node.left), _literal(module, node.right)
-        if isinstance(left, tuple) and isinstance(right, tuple):
-            return left + right
-    return UNKNOWN
 
 
 def _hint(module: Module, node: ast.expr) -> Any:
@@ -301,6 +298,8 @@ def _evaluate(module: Module, node: ast.expr) -> Any:
         return node.value
     if isinstance(node, ast.Name | ast.Attribute):
         found = find(module, ast.unparse(node))
+        if found and isinstance(found[1], ast.ClassDef) and found[0].name != "equiscape.hints":
+            return _nested_hint(*found)
         if found and isinstance(found[1], ast.Assign):
             owner, assigned = found
             if owner.name != "equiscape.hints":
@@ -310,17 +309,31 @@ def _evaluate(module: Module, node: ast.expr) -> Any:
     if isinstance(node, ast.BinOp) and isinstance(node.op, ast.BitOr):
         return Union[_evaluate(module, node.left), _evaluate(module, node.right)]  # noqa: UP007
     if isinstance(node, ast.Call):
-        return _evaluate(module, node.func)(*(_literal(module, a) for a in node.args))
+        return _evaluate(module, node.func)(*(literal(module, a) for a in node.args))
     if isinstance(node, ast.Subscript):
         return _subscript(module, node)
     raise KeyError(ast.unparse(node))
+
+
+def _nested_hint(module: Module, node: ast.ClassDef) -> Any:
+    """A dataclass as the type of a setting: a map of its settings."""
+    if not any("dataclass" in ast.unparse(d) for d in node.decorator_list):
+        return Any
+    declaration = _of(module, node, f"{module.name}:{node.name}")
+
+    def check(value: Any, key: str) -> dict[str, Any]:
+        from equiscape import settings
+
+        return settings.checked(value, declaration, key)
+
+    return Annotated[dict, hints.Nested(module.name, node.name, check)]
 
 
 def _subscript(module: Module, node: ast.Subscript) -> Any:
     name = ast.unparse(node.value).rpartition(".")[2]
     items = node.slice.elts if isinstance(node.slice, ast.Tuple) else [node.slice]
     if name == "Literal":
-        return hints.Literal[tuple(_literal(module, item) for item in items)]
+        return hints.Literal[tuple(literal(module, item) for item in items)]
     inner = tuple(... if ast.unparse(i) == "..." else _evaluate(module, i) for i in items)
     if name == "Optional":
         return Union[inner[0], None]  # noqa: UP007

@@ -6,13 +6,15 @@ aliases below. Bounds are put on a type with ``Annotated[int, AtLeast(3), Odd()]
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from copy import deepcopy
 from dataclasses import dataclass
 from difflib import get_close_matches
 from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from equiscape.errors import ConfigError
+from equiscape.registry import unknown
 
 
 @dataclass(frozen=True)
@@ -89,6 +91,21 @@ class Distinct:
         return "without repetitions"
 
 
+@dataclass(frozen=True)
+class Nested:
+    """A map whose keys are the settings of a dataclass of their own.
+
+    Attributes:
+        module: of the class, dotted.
+        name: of the class.
+        check: from a value and its key to the checked map.
+    """
+
+    module: str
+    name: str
+    check: Callable[[Any, str], dict[str, Any]]
+
+
 PositiveInt = Annotated[int, AtLeast(1)]
 NonNegativeInt = Annotated[int, AtLeast(0)]
 Positive = Annotated[float, Above(0)]
@@ -125,6 +142,8 @@ def conform(value: Any, hint: Any, key: str) -> Any:
         ConfigError: another type, out of range, NaN or infinite; the message names ``key``.
     """
     origin, arguments = get_origin(hint), get_args(hint)
+    if (inner := nested_in(hint)) is not None:
+        return inner.check(value, key)
     if origin is Annotated:
         checked = conform_base(value, hint, key)
         measured = len(checked) if isinstance(checked, list | tuple) else checked
@@ -140,8 +159,13 @@ def conform(value: Any, hint: Any, key: str) -> Any:
     if origin is not None and issubclass(origin, Mapping):
         if not isinstance(value, Mapping):
             raise refusal(value, hint, key)
-        inner = arguments[1] if len(arguments) == 2 else Any
-        return {str(k): conform(v, inner, f"{key}.{k}") for k, v in value.items()}
+        names, inner = arguments if len(arguments) == 2 else (str, Any)
+        checked = {}
+        for name, item in value.items():
+            if get_origin(names) is Literal and name not in get_args(names):
+                raise unknown(str(name), map(str, get_args(names)), key)
+            checked[str(name)] = conform(item, inner, f"{key}.{name}")
+        return checked
     if origin is tuple and arguments[-1] is not Ellipsis:
         if not isinstance(value, list | tuple) or len(value) != len(arguments):
             raise refusal(value, hint, key)
@@ -152,6 +176,13 @@ def conform(value: Any, hint: Any, key: str) -> Any:
         items = [conform(v, arguments[0], f"{key}.{i}") for i, v in enumerate(value)]
         return tuple(items) if origin is tuple else items
     return conform_plain(value, hint, key)
+
+
+def nested_in(hint: Any) -> Nested | None:
+    """The settings of their own that ``hint`` stands for, if it does."""
+    if get_origin(hint) is not Annotated:
+        return None
+    return next((bound for bound in hint.__metadata__ if isinstance(bound, Nested)), None)
 
 
 def conform_base(value: Any, hint: Any, key: str) -> Any:
@@ -287,6 +318,16 @@ def describe(hint: Any) -> str:
         return f"a list, each value {describe(arguments[0])}"
     words = {int: "a whole number", float: "a finite number", bool: "true or false", str: "a text"}
     return {**words, list: "a list", None: "null", NoneType: "null"}.get(hint, "given")
+
+
+def merge(*layers: Mapping[str, Any] | None) -> dict[str, Any]:
+    """Maps laid over each other, maps within them too; a later null or value replaces."""
+    merged: dict[str, Any] = {}
+    for layer in layers:
+        for key, value in (layer or {}).items():
+            both = isinstance(value, Mapping) and isinstance(merged.get(key), Mapping)
+            merged[key] = merge(merged[key], value) if both else deepcopy(value)
+    return merged
 
 
 def plain(value: Any) -> Any:

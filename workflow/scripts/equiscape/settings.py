@@ -19,9 +19,10 @@ import ast
 import operator
 import sys
 from collections.abc import Callable, Iterable, Mapping
-from functools import lru_cache
+from functools import cache, lru_cache
+from importlib import import_module
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args
 
 from equiscape.declarations import Declaration, declared, declared_in
 from equiscape.errors import ConfigError
@@ -40,6 +41,8 @@ from equiscape.hints import (
     Probability,
     Seed,
     conform,
+    merge,
+    nested_in,
     plain,
     refuse_infinite,
     spelled,
@@ -65,6 +68,7 @@ __all__ = [
     "conform",
     "declaration_of",
     "declared",
+    "merge",
     "plain",
     "read",
 ]
@@ -100,7 +104,7 @@ def check(
         ConfigError: a setting is unknown, missing, of another type or out of range.
     """
     declaration = target if isinstance(target, Declaration) else declared(target, plugins)
-    return plain(_checked(settings, declaration, key, set(arguments), context, complete))
+    return plain(checked(settings, declaration, key, arguments, context, complete))
 
 
 def read(
@@ -117,44 +121,53 @@ def read(
     Raises:
         ConfigError: a setting is unknown, missing, of another type or out of range.
     """
-    checked = _checked(settings, declaration_of(cls), key, set(arguments), arguments, True)
-    return cls(**arguments, **checked)
+    declaration = declaration_of(cls)
+    values = checked(settings, declaration, key, arguments, arguments)
+    for name, value in values.items():
+        hint = declaration.settings[name].hint if name in declaration.settings else Any
+        for inner in filter(None, map(nested_in, (hint, *get_args(hint)))):
+            if isinstance(value, Mapping):
+                values[name] = getattr(import_module(inner.module), inner.name)(**value)
+    return cls(**arguments, **values)
 
 
+@cache
 def declaration_of(cls: Callable) -> Declaration:
     """The declaration of a class or function that is at hand, from its source."""
     module = sys.modules[cls.__module__]
     return declared_in(cls.__module__, Path(module.__file__), cls.__qualname__)
 
 
-def _checked(
+def checked(
     settings: Mapping[str, Any] | None,
     declaration: Declaration,
     key: str,
-    arguments: set[str],
-    context: Mapping[str, Any] | None,
-    complete: bool,
+    arguments: Iterable[str] = (),
+    context: Mapping[str, Any] | None = None,
+    complete: bool = True,
 ) -> dict[str, Any]:
+    """As :func:`check`, with tuples and the order of keys as they are declared and given."""
     if settings is not None and not isinstance(settings, Mapping):
         raise ConfigError(f"{key}: {settings!r} must be a map from names to values.")
-    checked = {}
+    found: dict[str, Any] = {}
+    arguments = set(arguments)
     known = {name for name in declaration.settings if name not in arguments}
     for name, value in (settings or {}).items():
         if name in known:
-            checked[name] = conform(value, declaration.settings[name].hint, f"{key}.{name}")
+            found[name] = conform(value, declaration.settings[name].hint, f"{key}.{name}")
         elif declaration.open and name not in arguments:
             refuse_infinite(value, f"{key}.{name}")
-            checked[name] = value
+            found[name] = value
         else:
             raise unknown(str(name), known, key)
-    for name in sorted(known - set(checked)):
+    for name in sorted(known - set(found)):
         if complete and declaration.settings[name].required:
             raise ConfigError(f"{key}.{name} is missing; give it.")
-    values = {**declaration.defaults(), **(context or {}), **checked}
+    values = {**declaration.defaults(), **(context or {}), **found}
     for expression, sentence in declaration.constraints:
         if evaluate(expression, values) is False:
             raise ConfigError(f"{key}{constraint_message(sentence, values, declaration)}.")
-    return checked
+    return found
 
 
 def constraint_message(sentence: str, values: Mapping[str, Any], declaration: Declaration) -> str:
@@ -186,7 +199,13 @@ def _expression(text: str) -> ast.expr:
     return ast.parse(text, mode="eval").body
 
 
-FUNCTIONS = {f.__name__: f for f in (len, min, max, sum, abs, any, all)}
+def _sum(values: Any) -> Any:
+    """Of a list, or of a map's values."""
+    return sum(values.values() if isinstance(values, Mapping) else values)
+
+
+FUNCTIONS: dict[str, Callable] = {f.__name__: f for f in (len, min, max, abs, any, all)}
+FUNCTIONS["sum"] = _sum
 OPERATORS: dict[type, Callable] = {
     ast.Add: operator.add,
     ast.Sub: operator.sub,

@@ -6,9 +6,11 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 from equiscape.errors import ConfigError
 
+UNKNOWN = object()  # a value that the source does not spell
 PACKAGE = Path(__file__).resolve().parent
 
 
@@ -142,3 +144,84 @@ def find(module: Module, name: str, far: bool = False) -> tuple[Module, ast.stmt
     if other is None or other.name == module.name:
         return None
     return find(other, inside, far)
+
+
+def constants(target: str, plugins: Iterable[str | Path] = ()) -> dict[str, Any]:
+    """Values that the source of a module, or of ``"module:Class"``, spells at its top level.
+
+    Of a map that is not spelled out, such as a registry of functions, the keys are given.
+
+    Raises:
+        ConfigError: there is no such module, or no such class in it.
+    """
+    owner, body = body_of(target, plugins)
+    found = {}
+    for line in body:
+        if isinstance(line, ast.Assign | ast.AnnAssign) and line.value is not None:
+            names = line.targets if isinstance(line, ast.Assign) else [line.target]
+            value = literal(owner, line.value)
+            for name in names:
+                if isinstance(name, ast.Name) and value is not UNKNOWN:
+                    found[name.id] = value
+    return found
+
+
+def body_of(target: str, plugins: Iterable[str | Path] = ()) -> tuple[Module, list[ast.stmt]]:
+    """The module in which ``"module"`` or ``"module:Class"`` is defined, and its statements.
+
+    Raises:
+        ConfigError: there is no such module, or no such class in it.
+    """
+    module_name, _, name = target.partition(":")
+    module = open_module(module_name, tuple(str(folder) for folder in plugins))
+    if module is None:
+        raise no_module(target)
+    if not name:
+        return module, module.tree.body
+    found = find(module, name, far=True)
+    if found is None or not isinstance(found[1], ast.ClassDef):
+        raise ConfigError(f"{target}: {module.path} has no class {name!r}; name one that it has.")
+    return found[0], found[1].body
+
+
+def no_module(target: str) -> ConfigError:
+    """The error for a ``target`` whose module is not to be found."""
+    return ConfigError(
+        f"{target}: there is no module {target.partition(':')[0]!r}; "
+        "name a folder that holds it under plugins, or install it."
+    )
+
+
+def literal(module: Module, node: ast.expr) -> Any:
+    """The value of a literal, or of a name that the module gives one; else UNKNOWN."""
+    if isinstance(node, ast.Name | ast.Attribute):
+        found = find(module, ast.unparse(node))
+        if found and isinstance(found[1], ast.Assign | ast.AnnAssign):
+            return literal(found[0], found[1].value)
+        return UNKNOWN
+    try:
+        return ast.literal_eval(node)
+    except (ValueError, TypeError):
+        pass
+    if isinstance(node, ast.Dict):  # a registry: its names
+        return tuple(k.value for k in node.keys if isinstance(k, ast.Constant))
+    if isinstance(node, ast.Call) and ast.unparse(node.func) == "tuple" and len(node.args) == 1:
+        found = literal(module, node.args[0])
+        return tuple(found) if isinstance(found, tuple | list | dict) else UNKNOWN
+    if isinstance(node, ast.Tuple | ast.List):
+        parts = [_items(module, item) for item in node.elts]
+        return UNKNOWN if UNKNOWN in parts else tuple(item for part in parts for item in part)
+    if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Add):  # tuples put together
+        left, right = literal(module, node.left), literal(module, node.right)
+        if isinstance(left, tuple) and isinstance(right, tuple):
+            return left + right
+    return UNKNOWN
+
+
+def _items(module: Module, node: ast.expr) -> Any:
+    """What an element gives a tuple: itself, or, starred, the items of a constant."""
+    starred = isinstance(node, ast.Starred)
+    value = literal(module, node.value if isinstance(node, ast.Starred) else node)
+    if value is UNKNOWN or (starred and not isinstance(value, tuple | list | dict)):
+        return UNKNOWN
+    return tuple(value) if starred else (value,)

@@ -2,14 +2,50 @@
 
 import math
 from collections.abc import Mapping
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
-from equiscape.registry import call, unknown
+from equiscape.settings import NonNegative, Positive, Probability, read
 
-ROTATIONS = ("none", "y", "z", "so3")
+
+@dataclass(frozen=True)
+class Jitter:
+    """Gaussian noise on each coordinate.
+
+    Attributes:
+        std: standard deviation.
+        clip: largest displacement.
+    """
+
+    std: NonNegative = 0.01
+    clip: Positive = 0.05
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """The settings of ``training.augmentation`` for clouds, applied in this order.
+
+    Attributes:
+        rotate: ``y`` or ``z`` turns about that axis, ``so3`` by any rotation (ModelNet40's shapes
+            stand along y, the generated ones along z).
+        scale: range of the factor of each axis, uniform.
+        shift: of each axis, uniform between this much down and up.
+        jitter: Gaussian noise on each coordinate, clipped.
+        dropout: a share of the points, uniform up to this, is replaced by the cloud's first point
+            (Qi et al. 2017, PointNet++).
+    """
+
+    rotate: Literal["none", "y", "z", "so3"] | None = None
+    scale: tuple[Positive, Positive] | None = None
+    shift: NonNegative | None = None
+    jitter: Jitter | None = None
+    dropout: Probability | None = None
+    CONSTRAINTS = (
+        ("scale is None or scale[0] <= scale[1]", "scale must give the smaller factor first"),
+    )
 
 
 def augment_points(
@@ -19,56 +55,32 @@ def augment_points(
 
     Args:
         points: ``[clouds, points, 3]``; left as they are.
-        settings: any of
-
-            - ``rotate``: ``y`` or ``z`` turns about that axis, ``so3`` by any rotation
-              (ModelNet40's shapes stand along y, the generated ones along z);
-            - ``scale: [low, high]``: factor of each axis, uniform;
-            - ``shift: s``: of each axis, uniform in ``[-s, s]``;
-            - ``jitter: {std, clip}``: Gaussian noise on each coordinate, clipped;
-            - ``dropout: p``: a share of the points, uniform in ``[0, p]``, is replaced by the
-              cloud's first point (Qi et al. 2017, PointNet++).
-
+        settings: see :class:`Augmentation`.
         generator: on the device of ``points``.
 
     Raises:
-        ConfigError: a setting is unknown.
+        ConfigError: a setting is unknown or out of range.
     """
-    settings = {name: value for name, value in settings.items() if value is not None}
-    return call(_augment, "training.augmentation", settings, points=points, generator=generator)
-
-
-def _augment(
-    points: Tensor,
-    generator: torch.Generator,
-    rotate: str = "none",
-    scale: tuple[float, float] = (1.0, 1.0),
-    shift: float = 0.0,
-    jitter: Mapping[str, float] | None = None,
-    dropout: float = 0.0,
-) -> Tensor:
+    chosen = read(Augmentation, settings, "training.augmentation")
     clouds, number, _ = points.shape
 
     def uniform(*shape: int, low: float = 0.0, high: float = 1.0) -> Tensor:
         drawn = torch.rand(shape, generator=generator, device=points.device, dtype=points.dtype)
         return low + (high - low) * drawn
 
-    if rotate not in ROTATIONS:
-        raise unknown(rotate, ROTATIONS, "training.augmentation.rotate")
-    if rotate == "so3":
+    if chosen.rotate == "so3":
         points = points @ uniform_rotations(uniform(clouds, 3)).mT
-    elif rotate != "none":
-        points = points @ axis_rotations(uniform(clouds, high=2 * math.pi), rotate).mT
-    if tuple(scale) != (1.0, 1.0):
-        points = points * uniform(clouds, 1, 3, low=scale[0], high=scale[1])
-    if shift:
-        points = points + uniform(clouds, 1, 3, low=-shift, high=shift)
-    if jitter:
-        noise = torch.empty_like(points).normal_(generator=generator) * jitter.get("std", 0.01)
-        clip = jitter.get("clip", 0.05)
-        points = points + noise.clamp(-clip, clip)
-    if dropout:
-        dropped = uniform(clouds, number) < uniform(clouds, 1, high=dropout)
+    elif chosen.rotate in ("y", "z"):
+        points = points @ axis_rotations(uniform(clouds, high=2 * math.pi), chosen.rotate).mT
+    if chosen.scale not in (None, (1.0, 1.0)):
+        points = points * uniform(clouds, 1, 3, low=chosen.scale[0], high=chosen.scale[1])
+    if chosen.shift:
+        points = points + uniform(clouds, 1, 3, low=-chosen.shift, high=chosen.shift)
+    if chosen.jitter:
+        noise = torch.empty_like(points).normal_(generator=generator) * chosen.jitter.std
+        points = points + noise.clamp(-chosen.jitter.clip, chosen.jitter.clip)
+    if chosen.dropout:
+        dropped = uniform(clouds, number) < uniform(clouds, 1, high=chosen.dropout)
         points = torch.where(dropped.unsqueeze(-1), points[:, :1], points)
     return points
 

@@ -7,8 +7,9 @@ preparation as attributes.
 
 import re
 from collections.abc import Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import h5py
 import numpy as np
@@ -21,10 +22,34 @@ from equiscape.data.pointcloud import open_prepared, read_rows
 from equiscape.errors import ConfigError, DataError
 from equiscape.registry import unknown
 from equiscape.seeds import sequence_seed
+from equiscape.settings import AtLeast, Distinct, PositiveInt, Seed
 
 FORMAT = "equiscape-corrupted-1"
 GENERATED = "generated"
 PUBLISHED = (*CORRUPTIONS, "occlusion", "lidar")
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Settings of ``corruptions`` of a data set of clouds.
+
+    Attributes:
+        source: ``generated``, or where the published arrays are: URL, archive or folder.
+        sha256: checksum of the published archive.
+        mirrors: further URLs of the same archive.
+        samples: generated ones: a fixed random subset of the test clouds; None takes all.
+        severities: which, of 1 to 5.
+        names: which corruptions; None takes all.
+        seed: of the generated corruptions.
+    """
+
+    source: str
+    sha256: str | None = None
+    mirrors: list[str] = field(default_factory=list)
+    samples: PositiveInt | None = None
+    severities: Annotated[list[Literal[1, 2, 3, 4, 5]], AtLeast(1), Distinct()] = (1, 2, 3, 4, 5)
+    names: Annotated[list[str], AtLeast(1), Distinct()] | None = None
+    seed: Seed = 0
 
 
 def prepare(

@@ -223,22 +223,19 @@ def density_inc(
 
 
 CORRUPTIONS: dict[str, Callable[..., np.ndarray]] = {
-    function.__name__: function
-    for function in (
-        uniform,
-        gaussian,
-        background,
-        impulse,
-        upsampling,
-        rotation,
-        shear,
-        distortion,
-        distortion_rbf,
-        distortion_rbf_inv,
-        cutout,
-        density,
-        density_inc,
-    )
+    "uniform": uniform,
+    "gaussian": gaussian,
+    "background": background,
+    "impulse": impulse,
+    "upsampling": upsampling,
+    "rotation": rotation,
+    "shear": shear,
+    "distortion": distortion,
+    "distortion_rbf": distortion_rbf,
+    "distortion_rbf_inv": distortion_rbf_inv,
+    "cutout": cutout,
+    "density": density,
+    "density_inc": density_inc,
 }
 
 

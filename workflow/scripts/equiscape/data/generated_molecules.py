@@ -5,8 +5,10 @@ Morse potentials over pairs, so invariant under every rotation, reflection and p
 dipole moment comes from charges that flow between near atoms of different electronegativity.
 """
 
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import numpy as np
 
@@ -16,6 +18,7 @@ from equiscape.data.molecular_graphs import pointer, radius_edges
 from equiscape.data.molecular_splits import keep_used, random_split
 from equiscape.data.molecules import MoleculeDataset, Molecules
 from equiscape.io import settings_hash
+from equiscape.settings import Above, AtLeast, Below, Positive, PositiveInt, Seed
 
 ELEMENTS = np.array([1, 6, 7, 8])
 FREQUENCY = np.array([0.4, 0.3, 0.15, 0.15])
@@ -28,6 +31,50 @@ FLOW = 1.2  # Angstrom, how far they do
 DEBYE = 4.80320  # of one elementary charge times one Angstrom
 UNITS = {"energy": "eV", "dipole": "D"}
 HEADS = {"dipole": "dipole"}
+
+
+ARGUMENTS = ("num_outputs", "head", "cutoff")  # what the data dictates to a network
+INPUTS = ("z", "positions", "edge_index", "graph", "size", "largest")  # of its forward
+TARGETS = tuple(UNITS)  # what a task chooses from
+EXPECT: tuple[str, ...] = ()
+OVERRIDES = ("node_budget", "loss")
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Settings of a data set of this kind.
+
+    Attributes:
+        molecules: how many are generated.
+        max_atoms: most atoms of one.
+        cutoff: radius of the neighbor graph in Angstrom.
+        validation: share of the molecules for validation, and again for the test.
+        splits: molecules of each split, instead.
+        limit: take only this many molecules, a fixed random subset.
+        node_budget: most atoms in a batch; None packs by the batch size alone.
+        loss: of the training; the mean squared error by default.
+        seed: of the molecules and the splits.
+    """
+
+    molecules: Annotated[int, AtLeast(3)] = 1500
+    max_atoms: PositiveInt = 9
+    cutoff: Positive = 5.0
+    validation: Annotated[float, Above(0), Below(0.5)] = 0.15
+    splits: Mapping[Literal["train", "validation", "test"], PositiveInt] | None = None
+    limit: PositiveInt | None = None
+    node_budget: PositiveInt | None = None
+    loss: Literal["mse", "l1"] | None = None
+    seed: Seed = 0
+    CONSTRAINTS = (
+        (
+            "not splits or sum(splits) + (0 if 'test' in splits else 1) <= molecules",
+            "splits must sum to at most {molecules}, the molecules that are generated",
+        ),
+        (
+            "limit is None or limit <= molecules",
+            "limit must be at most {molecules}, all there are",
+        ),
+    )
 
 
 def prepare(entry: dict[str, Any], source: Path | None, output: Path) -> None:

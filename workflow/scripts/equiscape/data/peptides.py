@@ -8,9 +8,10 @@ read by :func:`equiscape.data.sources.load_pickle`, which knows arrays and nothi
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -21,6 +22,7 @@ from equiscape.data.molecular_splits import shrink
 from equiscape.data.molecules import MoleculeDataset, Molecules
 from equiscape.data.sources import checksum, load_pickle, require
 from equiscape.errors import DataError, first_line
+from equiscape.settings import NonNegativeInt, PositiveInt, Seed
 
 FILES = {
     "peptide_multi_class_dataset.csv.gz": (
@@ -42,6 +44,46 @@ BOND_TYPE = ("SINGLE", "DOUBLE", "TRIPLE", "AROMATIC")
 STEREO = ("STEREONONE", "STEREOZ", "STEREOE", "STEREOCIS", "STEREOTRANS", "STEREOANY")
 NODE_CATEGORIES = [119, 5, 12, 12, 10, 6, 6, 2, 2]
 EDGE_CATEGORIES = [5, 6, 2]
+
+
+ARGUMENTS = ("num_outputs", "node_categories", "edge_categories", "walk_steps")
+INPUTS = ("features", "edge_index", "edge_features", "walks", "graph", "size")
+TARGETS: tuple[str, ...] = ()  # all labels are learned at once
+EXPECT: tuple[str, ...] = ("train", "validation", "test")
+OVERRIDES = ("node_budget",)
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Settings of a data set of this kind.
+
+    Attributes:
+        walk_steps: steps of the random-walk encoding; 0 for none.
+        splits: graphs of each split, to take fewer of them.
+        limit: take only this many graphs, a fixed random subset.
+        node_budget: most nodes in a batch; None packs by the batch size alone.
+        seed: of ``splits`` and ``limit``.
+    """
+
+    walk_steps: NonNegativeInt = 20
+    splits: Mapping[Literal["train", "validation", "test"], PositiveInt] | None = None
+    limit: PositiveInt | None = None
+    node_budget: PositiveInt | None = None
+    seed: Seed = 0
+    CONSTRAINTS = (
+        (
+            "'train' not in (splits or []) or splits['train'] <= 10873",
+            "splits.train must be at most 10873, all that there are",
+        ),
+        (
+            "'validation' not in (splits or []) or splits['validation'] <= 2331",
+            "splits.validation must be at most 2331, all that there are",
+        ),
+        (
+            "'test' not in (splits or []) or splits['test'] <= 2331",
+            "splits.test must be at most 2331, all that there are",
+        ),
+    )
 
 
 def prepare(entry: dict[str, Any], source: Path | None, output: Path) -> None:

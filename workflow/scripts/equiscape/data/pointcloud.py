@@ -9,7 +9,7 @@ preparation as attributes.
 import hashlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import h5py
 import numpy as np
@@ -24,10 +24,45 @@ from equiscape.data.base import Batch, Dataset, Split, upload
 from equiscape.data.splits import hold_out
 from equiscape.errors import ConfigError, DataError, first_line
 from equiscape.objectives import Classification
+from equiscape.settings import Above, Below, NonNegativeInt, PositiveInt, Seed
 
 FORMAT = "equiscape-pointcloud-1"
 SPLITS = ("train", "validation", "test")
 WRITTEN_AT_ONCE = 32  # clouds in a chunk of the file
+
+
+ARGUMENTS = ("num_outputs",)  # what the data dictates to a network
+INPUTS = ("points",)  # of its forward
+TARGETS: tuple[str, ...] = ()  # what a task may choose from
+EXPECT = ("train", "test", "classes")
+CORRUPTIBLE = True
+AUGMENTATION = "equiscape.data.augment_clouds:Augmentation"
+OVERRIDES = ("points", "sample_points")
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Settings of a data set of this kind.
+
+    Attributes:
+        points: of a cloud that the networks see; None for all.
+        sample_points: draw the points of a training cloud anew each epoch, instead of taking the
+            first.
+        normalise: center each cloud and scale it into the unit sphere.
+        validation: share of the training clouds held out for selection.
+        validation_minimum: validation clouds that every class has at least.
+        duplicates: exact copies in two splits: ``refuse`` them, ``group`` them on one side, or
+            ``keep`` them.
+        seed: of the validation split.
+    """
+
+    points: PositiveInt | None = None
+    sample_points: bool = False
+    normalise: bool = False
+    validation: Annotated[float, Above(0), Below(1)] = 0.1
+    validation_minimum: NonNegativeInt = 0
+    duplicates: Literal["refuse", "group", "keep"] = "refuse"
+    seed: Seed = 0
 
 
 def prepare(entry: dict[str, Any], source: Path | None, output: Path) -> None:

@@ -9,8 +9,9 @@ by the code that prepares ModelNet40.
 
 import tempfile
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import numpy as np
 
@@ -29,6 +30,16 @@ from equiscape.data.solids import (
     tube,
 )
 from equiscape.errors import ConfigError
+from equiscape.settings import (
+    Above,
+    AtLeast,
+    AtMost,
+    Below,
+    NonNegative,
+    NonNegativeInt,
+    PositiveInt,
+    Seed,
+)
 
 __all__ = ["CLASSES", "generate", "load", "prepare"]
 
@@ -231,6 +242,63 @@ def generate(
     )
     order = np.random.default_rng([seed, side]).permutation(len(labels))
     return points[order].astype(np.float32), labels[order]
+
+
+ARGUMENTS = ("num_outputs",)  # what the data dictates to a network
+INPUTS = ("points",)  # of its forward
+TARGETS: tuple[str, ...] = ()  # what a task may choose from
+EXPECT = ("train", "test", "classes")
+CORRUPTIBLE = True
+AUGMENTATION = "equiscape.data.augment_clouds:Augmentation"
+OVERRIDES = ("points", "sample_points")
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Settings of a data set of this kind.
+
+    Attributes:
+        classes: how many of :data:`CLASSES`, from the first.
+        train_per_class, test_per_class: objects of a class; the validation split is taken from
+            the training ones.
+        points: of a cloud that the networks see; it is written with twice as many.
+        noise: standard deviation of the points, where an object has radius 1.
+        sample_points: draw the points of a training cloud anew each epoch.
+        normalise: center each cloud and scale it into the unit sphere.
+        validation: share of the training clouds held out for selection.
+        validation_minimum, duplicates: as for the kind ``pointcloud``.
+        seed: of the objects and of the validation split.
+    """
+
+    classes: Annotated[int, AtLeast(2), AtMost(16)] = 12
+    train_per_class: Annotated[int, AtLeast(2)] = 40
+    test_per_class: PositiveInt = 25
+    points: PositiveInt = 128
+    noise: NonNegative = 0.02
+    sample_points: bool = False
+    normalise: bool = False
+    validation: Annotated[float, Above(0), Below(1)] = 0.2
+    validation_minimum: NonNegativeInt = 0
+    duplicates: Literal["refuse", "group", "keep"] = "refuse"
+    seed: Seed = 0
+    CONSTRAINTS = (
+        (
+            "train_per_class * validation >= 0.5",
+            "validation must leave at least one of {train_per_class} clouds of a class",
+        ),
+        (
+            "'classes' not in expect or expect['classes'] == classes",
+            "expect.classes must be the {classes} that are generated",
+        ),
+        (
+            "'train' not in expect or expect['train'] == classes * train_per_class",
+            "expect.train must be classes times train_per_class",
+        ),
+        (
+            "'test' not in expect or expect['test'] == classes * test_per_class",
+            "expect.test must be classes times test_per_class",
+        ),
+    )
 
 
 def prepare(entry: dict[str, Any], source: Path | None, output: Path) -> None:

@@ -8,8 +8,10 @@ gives; so it makes no difference which reference the source has already subtract
 """
 
 import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -20,6 +22,7 @@ from equiscape.data.molecular_splits import random_split
 from equiscape.data.molecules import MoleculeDataset, Molecules
 from equiscape.data.sources import checksum, load_arrays, require
 from equiscape.errors import DataError, first_line
+from equiscape.settings import Positive, PositiveInt, Seed
 
 COMPLETE = 130_831
 STANDARD = {"train": 110_000, "validation": 10_000}  # the rest is for the test
@@ -42,6 +45,45 @@ UNITS = {
 REFERENCED = ("zpve", "u0", "u298", "h298", "g298", "cv")  # those QM9 tables atom references for
 HEADS = {"mu": "dipole", "r2": "spatial-extent"}
 RAW = ("gdb9.sdf", "gdb9.sdf.csv", "uncharacterized.txt")
+
+
+ARGUMENTS = ("num_outputs", "head", "cutoff")  # what the data dictates to a network
+INPUTS = ("z", "positions", "edge_index", "graph", "size", "largest")  # of its forward
+TARGETS = tuple(UNITS)  # what a task chooses from
+EXPECT = ("molecules",)
+OVERRIDES = ("node_budget", "loss")
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Settings of a data set of this kind.
+
+    Attributes:
+        cutoff: radius of the neighbor graph in Angstrom.
+        splits: molecules of each split; what is not given is the field's, or the rest.
+        limit: take only this many molecules, a fixed random subset.
+        node_budget: most atoms in a batch; None packs by the batch size alone.
+        loss: of the training; the mean squared error by default.
+        seed: of the splits.
+    """
+
+    cutoff: Positive = 5.0
+    splits: Mapping[Literal["train", "validation", "test"], PositiveInt] | None = None
+    limit: PositiveInt | None = None
+    node_budget: PositiveInt | None = None
+    loss: Literal["mse", "l1"] | None = None
+    seed: Seed = 0
+    CONSTRAINTS = (
+        (
+            "not splits or sum(splits) + (0 if 'test' in splits else 1) <= 130831",
+            "splits must sum to at most 130831, all of QM9",
+        ),
+        ("limit is None or limit <= 130831", "limit must be at most 130831, all of QM9"),
+        (
+            "source != 'pyg' or 'molecules' not in expect or expect['molecules'] == 130831",
+            "expect.molecules must be 130831, all that PyTorch Geometric gives",
+        ),
+    )
 
 
 def prepare(entry: dict[str, Any], source: Path | None, output: Path) -> None:

@@ -5,8 +5,10 @@ as ``zinc12k_official_{train,val,test}.npz``. Without the training file, 900 of 
 graphs train and the other 100 validate (``ZINC-2k``).
 """
 
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -17,11 +19,54 @@ from equiscape.data.molecular_splits import keep_used, shrink
 from equiscape.data.molecules import MoleculeDataset, Molecules
 from equiscape.data.sources import checksum, load_arrays, load_pickle, require
 from equiscape.errors import DataError
+from equiscape.settings import NonNegativeInt, PositiveInt, Seed
 
 ATOMS, BONDS = 28, 4  # kinds of atoms; bond types 1 to 3
 OFFICIAL = {"train": "train", "val": "validation", "test": "test"}
 RAW = ("pickle", "index")
 ARRAYS = ("atom_type", "edge_index", "bond_type", "y", "node_ptr", "edge_ptr")
+
+
+ARGUMENTS = ("num_outputs", "node_categories", "edge_categories", "walk_steps")
+INPUTS = ("features", "edge_index", "edge_features", "walks", "graph", "size")
+TARGETS = ("logp",)  # what a task may choose
+EXPECT: tuple[str, ...] = ()
+OVERRIDES = ("node_budget", "loss")
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Settings of a data set of this kind.
+
+    Attributes:
+        walk_steps: steps of the random-walk encoding; 0 for none.
+        splits: graphs of each split, to take fewer of them.
+        limit: take only this many graphs, a fixed random subset.
+        node_budget: most nodes in a batch; None packs by the batch size alone.
+        loss: of the training; the mean absolute error by default.
+        seed: of the split where the training file is absent, and of ``limit``.
+    """
+
+    walk_steps: NonNegativeInt = 20
+    splits: Mapping[Literal["train", "validation", "test"], PositiveInt] | None = None
+    limit: PositiveInt | None = None
+    node_budget: PositiveInt | None = None
+    loss: Literal["mse", "l1"] | None = None
+    seed: Seed = 0
+    CONSTRAINTS = (
+        (
+            "'train' not in (splits or []) or splits['train'] <= 10000",
+            "splits.train must be at most 10000, all that there are",
+        ),
+        (
+            "'validation' not in (splits or []) or splits['validation'] <= 1000",
+            "splits.validation must be at most 1000, all that there are",
+        ),
+        (
+            "'test' not in (splits or []) or splits['test'] <= 1000",
+            "splits.test must be at most 1000, all that there are",
+        ),
+    )
 
 
 def prepare(entry: dict[str, Any], source: Path | None, output: Path) -> None:
