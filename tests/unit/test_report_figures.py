@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from fake_results import CLOUDS, MOLECULES, write_study
 
-from equiscape.report import load, style
+from equiscape.report import budget, load, style
 from equiscape.report.manifest import Manifest
 from equiscape.report.pages import (
     accuracy,
@@ -76,6 +76,8 @@ def test_learning(study):
     histories = load.histories(study)
     laid_out(learning.score(study, histories, load.finals(study)))
     laid_out(learning.loss(study, histories))
+    reached = budget.spent(study, histories, load.finals(study))
+    laid_out(budget.curves(study, reached, load.finals(study)))
 
 
 def test_learning_of_a_cell_that_diverged_in_its_first_epoch(tmp_path):

@@ -21,9 +21,12 @@ manifest = "results/report.json"  # what the study consists of and where its pro
 figures = "results/figures"  # where the figures go
 
 # %%
-from equiscape.report import load, style
+from IPython.display import Markdown
+
+from equiscape.report import budget, load, style
 from equiscape.report.manifest import Manifest
 from equiscape.report.pages import learning
+from equiscape.report.text import body
 
 study = Manifest.read(manifest)
 style.use()
@@ -51,3 +54,22 @@ paths = style.save(figure, figures, "learning_score")
 # %%
 figure = learning.loss(study, histories)
 paths = style.save(figure, figures, "learning_loss")
+
+# %% [markdown]
+# ## At equal cost
+#
+# Epochs are not what one pays for. Here the score that one would have kept, the test score of the
+# best validation epoch so far, stands against wall time, and against the multiplications and
+# additions of the training's matrix products where `training.recorders` lists `products`.
+#
+# *How to read it.* Compare heights at one place of the horizontal axis. Wall time holds for this
+# machine and its load only. A curve that ends earlier is a cheaper training, not a worse one; cut
+# off before its end, a training has not run its schedule.
+
+# %%
+reached = budget.spent(study, histories, finals)
+figure = budget.curves(study, reached, finals)
+paths = style.save(figure, figures, "learning_cost")
+
+# %%
+Markdown(body(budget.text(study, budget.table(study))))

@@ -5,7 +5,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
-from equiscape.report import style
+from equiscape.report import budget, style
 from equiscape.report.manifest import Manifest
 from equiscape.report.page import Page
 from equiscape.report.titles import metric_title, task_titles
@@ -14,6 +14,7 @@ PAGE = Page(
     title="Learning curves",
     category="Accuracy",
     reads=("metrics", "history"),
+    tables={"equal_cost": "Test scores at equal wall time, and at equal products where counted."},
     figures={
         "learning_score": (
             "Validation score of the final cells, epoch by epoch: mean over seeds, band from "
@@ -23,8 +24,13 @@ PAGE = Page(
             "Training loss as minimized (solid) and validation loss (dashed) of the final "
             "cells: mean over seeds, band from the lowest to the highest seed."
         ),
+        "learning_cost": (
+            "Test score at the best validation epoch so far against wall time, and against "
+            "products where those are counted: every seed thin, their median thick."
+        ),
     },
 )
+TABLES = {"equal_cost": (budget.table, budget.text)}
 
 
 def score(manifest: Manifest, histories: pd.DataFrame, finals: pd.DataFrame) -> Figure:

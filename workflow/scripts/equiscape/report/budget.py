@@ -1,0 +1,155 @@
+"""What each optimizer reached for the same cost: wall time, or multiplications of the training.
+
+Read from the histories alone. Within a budget the test score is that of the epoch with the best
+validation score so far, which is what one would have kept had the training ended there. Its
+schedule would have been another one, which the comparison does not know.
+"""
+
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+
+from equiscape.report import load, style
+from equiscape.report.manifest import Manifest
+from equiscape.report.numbers import plus_minus, significant
+from equiscape.report.tables import baseline, better_by, over_seeds, with_task
+from equiscape.report.text import diverged, gain, join, markdown, task_title
+from equiscape.report.titles import metric_title, optimizer_title, task_titles
+
+COSTS = {"seconds": ("wall time", "s", 1.0), "products": ("products", "TFLOP", 1e12)}
+"""Column of the history -> its title, its unit here, and how many of its own that is."""
+
+
+def spent(manifest: Manifest, histories: pd.DataFrame, finals: pd.DataFrame) -> pd.DataFrame:
+    """Per epoch and seed, what was spent so far and the score that one would have kept.
+
+    Args:
+        histories: from :func:`equiscape.report.load.histories`.
+        finals: from :func:`equiscape.report.load.finals`.
+
+    Returns:
+        columns ``task, optimizer, seed, epoch, cost, spent, score``, one row an evaluated epoch and
+        cost that its history has; none of cells that diverged.
+    """
+    directions = finals.drop_duplicates("task").set_index("task")["direction"]
+    healthy = finals.loc[finals["status"] == "finished", ["task", "optimizer", "seed"]]
+    frames = []
+    cells = histories.merge(healthy.drop_duplicates(), on=["task", "optimizer", "seed"])
+    for (task, *_), cell in cells.groupby(["task", "optimizer", "seed"], sort=False):
+        cell = cell.sort_values("epoch").reset_index(drop=True)
+        evaluated = cell["validation_score"].notna()
+        sign = 1.0 if directions[task] == "max" else -1.0
+        best = (sign * cell["validation_score"]).fillna(-np.inf).to_numpy()
+        kept = [int(np.argmax(best[: i + 1])) for i in range(len(best))]
+        score = cell["test_score"].to_numpy()[kept]
+        for cost, (*_, unit) in COSTS.items():
+            if cost not in cell or cell[cost].isna().all():
+                continue
+            frame = cell[["task", "optimizer", "seed", "epoch"]].copy()
+            frame["cost"], frame["spent"], frame["score"] = cost, cell[cost].cumsum() / unit, score
+            frames.append(frame[evaluated])
+    columns = ["task", "optimizer", "seed", "epoch", "cost", "spent", "score"]
+    return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame(columns=columns)
+
+
+def table(manifest: Manifest) -> pd.DataFrame:
+    """Test score at the largest budget that every optimizer used up, one row each.
+
+    Columns: task, architecture, dataset, optimizer, cost, budget (in the unit of :data:`COSTS`),
+    epochs (mean number within it), seeds, diverged, mean, std, direction, unit, metric, gain.
+    """
+    finals = load.finals(manifest, None)
+    reached = spent(manifest, load.histories(manifest), finals)
+    rows = []
+    for (task, cost), group in reached.groupby(["task", "cost"], sort=False):
+        budget = group.groupby(["optimizer", "seed"])["spent"].max().min()
+        first = finals[finals["task"] == task].iloc[0]
+        for optimizer in manifest.optimizers:
+            for seed in manifest.seeds:
+                cell = group[(group["optimizer"] == optimizer) & (group["seed"] == seed)]
+                within = cell[cell["spent"] <= budget * (1 + 1e-9)]
+                rows.append(
+                    {
+                        "task": task,
+                        "optimizer": optimizer,
+                        "cost": cost,
+                        "budget": budget,
+                        "epoch": within["epoch"].max() if len(within) else np.nan,
+                        "score": within["score"].iloc[-1] if len(within) else np.nan,
+                        **first[["direction", "unit", "metric"]],
+                    }
+                )
+    keys = ["task", "optimizer", "cost", "budget", "direction", "unit", "metric"]
+    frame = pd.DataFrame(rows, columns=[*keys, "epoch", "score"])
+    epochs = frame.groupby(keys, sort=False)["epoch"].mean().reset_index(name="epochs")
+    found = with_task(manifest, over_seeds(frame, keys, "score").merge(epochs, on=keys))
+    base = baseline(manifest, found, ["task", "cost"], "mean")
+    found["gain"] = better_by(found["mean"], base, found["direction"])
+    return found
+
+
+def text(manifest: Manifest, frame: pd.DataFrame) -> str:
+    """The table as Markdown."""
+    rows = []
+    for _, row in frame.iterrows():
+        title, unit, _ = COSTS[row["cost"]]
+        rows.append(
+            {
+                "task": task_title(manifest, row),
+                "equal": f"{title}, {significant(row['budget'], 3)} {unit}",
+                "optimizer": optimizer_title(row["optimizer"]),
+                "epochs": significant(row["epochs"], 3),
+                "metric": metric_title(row["metric"], row["unit"]),
+                "seeds": row["seeds"] - row["diverged"],
+                "test score": plus_minus(row["mean"], row["std"], row["unit"]),
+                "gain": gain(manifest, row, row["unit"]),
+            }
+        )
+    made = pd.DataFrame(rows)
+    parts = [
+        "# Scores at equal cost",
+        "Test score of the best validation epoch within a budget: the most that every optimizer "
+        f"used up. Mean ± sample standard deviation over seeds; gain over "
+        f"{optimizer_title(manifest.baseline)}, positive where better. *Wall time* is of the "
+        "machine that each cell ran on, evaluation included. *Products* are the multiplications "
+        "and additions of the training's matrix products, the optimizer's own included; they are "
+        "there where `training.recorders` lists `products`. A training that is cut off has not "
+        "run its schedule to the end.",
+    ]
+    if rows:
+        parts.append(markdown(made, {c: c for c in made}))
+    return join([*parts, *diverged(frame)])
+
+
+def curves(manifest: Manifest, reached: pd.DataFrame, finals: pd.DataFrame) -> Figure:
+    """The score that one would have kept against what was spent: thin seeds, thick their median.
+
+    Args:
+        reached: from :func:`spent`.
+        finals: gives the metrics' names and units.
+    """
+    color, marker = style.colors(manifest), style.markers(manifest)
+    names = task_titles(manifest)
+    costs = [cost for cost in COSTS if (reached["cost"] == cost).any()] or ["seconds"]
+    metrics = finals.drop_duplicates("task").set_index("task")
+    places = [(task, cost) for task in manifest.tasks for cost in costs]
+    figure, axes = style.panels(len(places), columns=2 if len(costs) == 2 else 3)
+    for axis, (task, cost) in zip(axes, places):
+        title, unit, _ = COSTS[cost]
+        for optimizer in manifest.optimizers:
+            chosen = (reached["task"] == task) & (reached["optimizer"] == optimizer)
+            cells = reached[chosen & (reached["cost"] == cost)]
+            for _, seed in cells.groupby("seed"):
+                axis.plot(seed["spent"], seed["score"], color=color[optimizer], alpha=0.3, lw=0.7)
+            middle = cells.groupby("epoch")[["spent", "score"]].median()
+            axis.plot(
+                middle["spent"], middle["score"], color=color[optimizer],
+                marker=marker[optimizer], markersize=3.2, markevery=max(1, len(middle) // 8),
+            )  # fmt: skip
+        axis.set_title(names[task], loc="left")
+        axis.set_xlabel(f"{title} ({unit})")
+        axis.set_ylabel(f"test {metric_title(*metrics.loc[task, ['metric', 'unit']])}")
+        axis.grid(axis="y")
+        axis.margins(x=0.02)
+    style.legend(figure, style.optimizer_handles(manifest))
+    return figure
