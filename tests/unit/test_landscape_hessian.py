@@ -47,6 +47,36 @@ def test_lanczos_matches_the_dense_hessian():
     assert result["loss_value"] == pytest.approx(exact(tiny_task(), tiny_network())[0].item())
 
 
+def test_the_density_matches_the_dense_hessian():
+    settings = {**SETTINGS, "density_probes": 24, "density_steps": 30}
+    density = measure_hessian(tiny_task(), tiny_network(), settings)["density"]
+    truth = eigenvalues()
+    for points, share, error in zip(
+        density["thresholds"], density["share"], density["share_standard_error"], strict=True
+    ):
+        near = np.abs(truth - points).min() < 1e-6  # where rounding decides the side
+        exact_share = (truth <= points).mean()
+        assert near or abs(share - exact_share) <= 5 * error + 1e-12
+    area = np.trapezoid(density["density"], density["points"])
+    assert area == pytest.approx(1, abs=0.01)
+    assert len(density["exact"]) == 11
+    assert measure_hessian(tiny_task(), tiny_network(), {**SETTINGS, "density_probes": 0}).get(
+        "density"
+    ) is None  # fmt: skip
+
+
+def test_intervals_and_signs_are_stated():
+    result = measure_hessian(tiny_task(), tiny_network(), {**SETTINGS, "tolerance": 1e-3})
+    for pair in [*result["eigenvalues"], result["smallest"], result["power_iteration"]]:
+        assert pair["low"] <= pair["value"] <= pair["high"]
+        assert pair["high"] - pair["value"] == pytest.approx(pair["residual"], abs=1e-12)
+        assert pair["sign_known"] == (pair["residual"] < abs(pair["value"]))
+    truth = eigenvalues()
+    for pair, value in zip(result["eigenvalues"], truth, strict=False):
+        assert pair["low"] <= value <= pair["high"]
+    assert result["lanczos"]["copies"] == "one a start vector"
+
+
 def test_power_iteration_agrees_with_lanczos():
     # Power iteration gains a factor |second / first eigenvalue| a step, Lanczos far more.
     settings = {**SETTINGS, "tolerance": 1e-5, "max_iterations": 3000}
@@ -79,6 +109,7 @@ def test_everything_is_stated():
         result["lanczos"]["iterations"]
         + result["power_iteration"]["iterations"]
         + result["trace"]["products"]
+        + result["density"]["products"]
         + result["adaptive"]["products"]
     )
     assert result["products_total"] == counted

@@ -244,12 +244,21 @@ def test_directional_sharpness_within_and_across():
     found = directional(objective, direction)
     h, size = dense(objective), direction @ direction
     assert found.whole == pytest.approx((direction @ h @ direction / size).item(), rel=1e-10)
+    layers = [name.rpartition(".")[0] for name in objective.names]
     blocks = torch.cat(
-        [torch.full((p.numel(),), float(i)) for i, p in enumerate(objective.parameters)]
+        [
+            torch.full((p.numel(),), float(layers.index(layer)))
+            for p, layer in zip(objective.parameters, layers, strict=True)
+        ]
     )
     within = h * (blocks[:, None] == blocks)
     assert found.within == pytest.approx((direction @ within @ direction / size).item(), rel=1e-10)
     assert found.across == pytest.approx(found.whole - found.within)
+    before = objective.operator.products
+    alone = directional(objective, direction, within=False)
+    assert alone.whole == pytest.approx(found.whole)
+    assert np.isnan(alone.within)
+    assert objective.operator.products == before + 1
 
 
 def test_a_restricted_operator_is_the_block():

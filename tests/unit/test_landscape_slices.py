@@ -49,6 +49,29 @@ def test_every_point_is_the_loss_of_the_network_moved_there(plane):
     assert plane.score[0, 3] == pytest.approx(truth["score"])
 
 
+def test_bands_are_lines_along_further_directions():
+    """The first pair is the plane's own; every line passes through the checkpoint."""
+    result = measure_slice(tiny_task(), tiny_network(), **SETTINGS, bands=3)
+    assert result.band_loss.shape == result.band_score.shape == (6, 5)
+    assert np.array_equal(result.band_loss[0], result.loss[2])
+    assert np.array_equal(result.band_loss[1], result.loss[:, 2])
+    assert (result.band_loss[:, 2] == result.attributes["checkpoint_loss"]).all()
+    assert len({tuple(line) for line in result.band_loss}) == 6
+    direction = filter_normalised(tiny_network(), result.attributes["band_seeds"][0])
+    model = tiny_network().eval()
+    with torch.no_grad():
+        for p, d in zip(model.parameters(), direction, strict=True):
+            p += result.axis_x[4] * d
+    truth = tiny_task().evaluate(model, "train")
+    assert result.band_loss[2, 4] == pytest.approx(truth["loss"], rel=1e-6)
+
+
+def test_points_in_one_pass_give_the_same_plane(plane):
+    together = measure_slice(tiny_task(), tiny_network(), **SETTINGS, batch_points=7)
+    np.testing.assert_allclose(together.loss, plane.loss, rtol=1e-6)
+    np.testing.assert_allclose(together.score, plane.score)
+
+
 def test_axes_are_symmetric_and_exact(plane):
     np.testing.assert_allclose(plane.axis_x, [-0.8, -0.4, 0, 0.4, 0.8])
     assert np.array_equal(plane.axis_x, -plane.axis_x[::-1])

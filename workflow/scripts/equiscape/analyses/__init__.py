@@ -57,8 +57,10 @@ class Analysis:
 
 
 ANALYSES = {
-    "hessian": Analysis("equiscape.analyses.hessian", "representative", ".json", runtime=240),
-    "slice": Analysis("equiscape.analyses.slice", "representative", ".h5", runtime=240),
+    "hessian": Analysis(
+        "equiscape.analyses.hessian", "representative", ".json", runtime=240, version=2
+    ),
+    "slice": Analysis("equiscape.analyses.slice", "representative", ".h5", runtime=240, version=2),
     "rank": Analysis("equiscape.analyses.rank", "representative", ".csv", runtime=60),
     "robustness": Analysis(
         "equiscape.analyses.robustness", "final", ".csv", runtime=60, inputs=("corrupted",)

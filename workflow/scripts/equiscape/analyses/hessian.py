@@ -1,4 +1,4 @@
-"""The Hessian of the training loss at a checkpoint: extreme eigenvalues and trace."""
+"""The Hessian of the training loss at a checkpoint: extreme eigenvalues, trace and density."""
 
 import logging
 import time
@@ -6,14 +6,17 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+import numpy as np
 import torch
 from torch import nn
 
 from equiscape.analyses.result import Result
 from equiscape.analyses.subject import Subject
 from equiscape.errors import ConfigError
+from equiscape.landscape.density import spectral_density
 from equiscape.landscape.lanczos import Eigenpairs, LanczosResult, lanczos, power_iteration
-from equiscape.landscape.objective import SymmetricOperator, TrainingLoss
+from equiscape.landscape.objective import TrainingLoss
+from equiscape.landscape.operators import SymmetricOperator
 from equiscape.landscape.trace import TraceEstimate, hutchinson
 from equiscape.seeds import sequence_seed
 from equiscape.task import Task
@@ -30,10 +33,16 @@ class Settings:
         method: ``"lanczos"``, or ``"power"`` for the published method alone: power iteration and
             plain Hutchinson.
         eigenvalues: how many leading ones (Lanczos).
-        tolerance: on residuals, relative to the largest ``|eigenvalue|``.
-        max_iterations: of Lanczos, and of each power iteration.
+        block: start vectors of Lanczos; more find leading eigenvalues that lie close together in
+            fewer steps, of as many products each.
+        copies: whether to search for the copies of multiple eigenvalues, at twice the products.
+        tolerance: on each residual, relative to its own ``|eigenvalue|``.
+        max_iterations: products of Lanczos, and of each power iteration.
         probes: random vectors for the trace.
-        trace_tolerance: stop the probes early at this relative standard error; None: use all.
+        trace_tolerance: draw only as many probes as this relative standard error needs, judged by
+            the first 30; None: draw all.
+        density_probes: random vectors of the spectral density (Lanczos); 0 leaves it out.
+        density_steps: products for each of them.
         dtype: ``"float32"`` or ``"float64"``.
         parameters: glob patterns of the parameters to include; None for all.
         adaptive: whether to measure the scale-aware sharpness too (Lanczos).
@@ -47,10 +56,14 @@ class Settings:
     seed: int = 0
     method: str = "lanczos"
     eigenvalues: int = 10
+    block: int = 1
+    copies: bool = False
     tolerance: float = 1e-3
     max_iterations: int = 100
     probes: int = 64
     trace_tolerance: float | None = None
+    density_probes: int = 4
+    density_steps: int = 20
     dtype: str = "float32"
     parameters: list[str] | None = None
     adaptive: bool = True
@@ -61,7 +74,8 @@ class Settings:
             raise ConfigError(
                 f"analyses.hessian.method: {self.method!r} is unknown; use lanczos or power."
             )
-        for key, least in (("eigenvalues", 1), ("max_iterations", 1), ("probes", 2)):
+        least_of = {"eigenvalues": 1, "block": 1, "max_iterations": 1, "probes": 2}
+        for key, least in (least_of | {"density_probes": 0, "density_steps": 2}).items():
             if getattr(self, key) < least:
                 raise ConfigError(f"analyses.hessian.{key} must be at least {least}.")
 
@@ -88,12 +102,16 @@ def measure_hessian(
 
     Returns:
         A JSON-like dict. ``eigenvalues`` are the leading ones by value, descending, each with the
-        residual ``|H y - theta y|`` within which an eigenvalue lies; what has not converged says
-        so. ``power_iteration`` is the published way to the eigenvalue of largest magnitude.
-        ``adaptive.largest`` is the largest eigenvalue of ``T H T`` with ``T = diag |theta|``, which
-        unlike that of H does not change when a network is rescaled without changing its function
-        (Dinh et al. 2017; Kwon et al. 2021). ``products`` count Hessian-vector products over the
-        whole subset.
+        residual ``|H y - theta y|`` within which an eigenvalue lies, the interval that this
+        gives, and whether its sign is known; what has not converged says so. ``trace`` has its
+        standard error and a 95 % interval, ``density`` the whole spectrum (stochastic Lanczos
+        quadrature) with standard errors over its probes. ``power_iteration`` is the published way
+        to the eigenvalue of largest magnitude. ``adaptive.largest`` is the largest eigenvalue of
+        ``T H T`` with ``T = diag |theta|`` (Kwon et al. 2021), which unlike that of H does not
+        change when neurons of a ReLU network are rescaled against each other (Dinh et al. 2017).
+        It does change with the scale between a matrix and the batch norm behind it, which in eval
+        mode is no diagonal rescaling: see the analysis ``sharpness``. ``products`` count
+        Hessian-vector products over the whole subset.
 
     Raises:
         EquiscapeError: a product is not finite.
@@ -144,6 +162,8 @@ def _by_lanczos(
         leading=s.eigenvalues,
         tolerance=s.tolerance,
         max_iterations=s.max_iterations,
+        block=s.block,
+        copies=s.copies,
         generator=_generator(s.seed, "start"),
     )
     leading, smallest = _pairs(krylov.leading), _pairs(krylov.trailing)[-1]
@@ -166,10 +186,18 @@ def _by_lanczos(
         "eigenvalues": leading,
         "largest": leading[0],
         "smallest": smallest,
-        "lanczos": {"iterations": krylov.iterations, "converged": not missing},
+        "lanczos": {
+            "iterations": krylov.iterations,
+            "converged": not missing,
+            "rounding": krylov.rounding,
+            "copies": krylov.copies,
+        },
         "power_iteration": power,
         "trace": _describe_trace(estimate, krylov),
     }
+    if s.density_probes:
+        result["density"] = _density(operator, krylov, s)
+        report(f"spectral density from {result['density']['products']} products")
     if s.adaptive:
         result["adaptive"] = _adaptive(objective, s)
         report(f"adaptive largest eigenvalue {result['adaptive']['largest']['value']:.6g}")
@@ -184,7 +212,7 @@ def _by_power_iteration(
     # The other end dominates once the spectrum is shifted by this one.
     opposite = _dominant(operator, s, shift=dominant["value"])
     ends = sorted([dominant, opposite], key=lambda end: -end["value"])
-    largest, smallest = ({k: end[k] for k in ("value", "residual", "converged")} for end in ends)
+    largest, smallest = ({k: v for k, v in end.items() if k != "iterations"} for end in ends)
     report(f"power iteration {dominant['value']:.6g} in {dominant['iterations']} iterations")
     estimate = hutchinson(operator, s.probes, generator=_generator(s.seed, "probes"))
     report(f"trace {estimate.value:.6g} +- {estimate.standard_error:.2g}")
@@ -206,11 +234,54 @@ def _dominant(operator: SymmetricOperator, s: Settings, shift: float = 0.0) -> d
         generator=_generator(s.seed, "power"),
     )
     return {
-        "value": result.value,
-        "residual": result.residual,
+        **_pair(result.value, result.residual, result.converged),
         "iterations": result.iterations,
-        "converged": result.converged,
     }
+
+
+def _density(operator: SymmetricOperator, krylov: LanczosResult, s: Settings) -> dict[str, Any]:
+    """The density on a grid, the share of eigenvalues below some points, and the raw quadrature."""
+    exact, vectors = krylov.known()
+    before = operator.products
+    found = spectral_density(
+        operator,
+        s.density_probes,
+        s.density_steps,
+        generator=_generator(s.seed, "density"),
+        exact=exact,
+        vectors=vectors,
+    )
+    ends = np.concatenate([found.exact, found.nodes[found.weights > 0]])
+    low, high = float(ends.min()), float(ends.max())
+    width = max(high - low, abs(high), 1e-30) / 100
+    points = np.linspace(low - 3 * width, high + 3 * width, 201)
+    largest = max(abs(low), abs(high), 1e-30)
+    thresholds = 1e-3 * largest * np.sinh(np.linspace(-1, 1, 101) * np.arcsinh(1.001e3))
+    (density, density_error), (share, share_error) = (
+        found.smooth(points, width),
+        found.cumulative(thresholds),
+    )
+    return {
+        "method": "stochastic Lanczos quadrature, converged eigenpairs exact",
+        "probes": len(found.nodes),
+        "steps": found.nodes.shape[1],
+        "products": operator.products - before,
+        "exact": found.exact.tolist(),
+        "nodes": found.nodes.tolist(),
+        "weights": found.weights.tolist(),
+        "width": width,
+        "points": points.tolist(),
+        "density": density.tolist(),
+        "density_standard_error": _finite(density_error),
+        "thresholds": thresholds.tolist(),
+        "share": share.tolist(),
+        "share_standard_error": _finite(share_error),
+    }
+
+
+def _finite(values: np.ndarray) -> list[float | None]:
+    """As a list; null where one probe alone leaves no standard error."""
+    return [float(value) if np.isfinite(value) else None for value in values]
 
 
 def _adaptive(objective: TrainingLoss, s: Settings) -> dict[str, Any]:
@@ -231,19 +302,21 @@ def _adaptive(objective: TrainingLoss, s: Settings) -> dict[str, Any]:
 
 
 def _pairs(pairs: Eigenpairs) -> list[dict[str, Any]]:
+    columns = zip(pairs.values, pairs.residuals, pairs.converged, strict=True)
     return [
-        {
-            "value": float(value),
-            "residual": float(residual),
-            "low": float(value - residual),
-            "high": float(value + residual),
-            "converged": bool(converged),
-            "sign_known": bool(sign_known),
-        }
-        for value, residual, converged, sign_known in zip(
-            pairs.values, pairs.residuals, pairs.converged, pairs.sign_known, strict=True
-        )
+        _pair(*map(float, (value, residual)), converged) for value, residual, converged in columns
     ]
+
+
+def _pair(value: float, residual: float, converged: bool) -> dict[str, Any]:
+    return {
+        "value": value,
+        "residual": residual,
+        "low": value - residual,
+        "high": value + residual,
+        "converged": bool(converged),
+        "sign_known": bool(residual < abs(value)),
+    }
 
 
 def _describe_trace(estimate: TraceEstimate, krylov: LanczosResult | None = None) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """The training loss on a plane through a checkpoint; see :mod:`equiscape.landscape.slices`."""
 
 from dataclasses import asdict, dataclass
+from typing import ClassVar
 
 from equiscape.analyses.result import Result
 from equiscape.analyses.subject import Subject
@@ -18,13 +19,21 @@ class Settings:
         resolution: grid points a side, odd so that the checkpoint is one of them.
         range: half-width of the plane, in units of the directions.
         seed: of the subset and the directions.
+        bands: pairs of random directions along which loss and score are measured beside the
+            plane, whose own pair is the first: one plane alone is an anecdote.
+        batch_points: grid points in one forward pass; None: 16 on CUDA, 1 on the CPU, where
+            more are slower.
     """
+
+    EXECUTION: ClassVar = ("batch_points",)
 
     samples: int | None = 1024
     batch_size: int = 32
     resolution: int = 21
     range: float = 1.0
     seed: int = 0
+    bands: int = 5
+    batch_points: int | None = None
 
     def __post_init__(self):
         if self.resolution < 3 or self.resolution % 2 == 0:
@@ -34,6 +43,9 @@ class Settings:
             )
         if not self.range > 0:
             raise ConfigError(f"analyses.slice.range must be positive, not {self.range}.")
+        for key in ("bands", "batch_points"):
+            if getattr(self, key) is not None and getattr(self, key) < 1:
+                raise ConfigError(f"analyses.slice.{key} must be at least 1.")
 
 
 def measure(subject: Subject, settings: Settings) -> Result:
@@ -47,6 +59,8 @@ def measure(subject: Subject, settings: Settings) -> Result:
             "axis_y": "filter norms",
             "loss": "",
             "score": metric.unit,
+            "band_loss": "",
+            "band_score": metric.unit,
         },
         attributes=plane.attributes,
     )

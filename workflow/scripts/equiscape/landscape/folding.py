@@ -27,8 +27,9 @@ from equiscape.task import Task
 def folded(task: Task, model: nn.Module, batch: Batch) -> tuple[nn.Module, list[str]]:
     """A copy of ``model`` in eval mode with folded norms, and the parameters that this froze.
 
-    Under cross entropy the mean over the classes is taken from ``head.output`` too, for a constant
-    added to all logits changes nothing.
+    Shifts of a residual stream that the network declares (``symmetries()``, family
+    ``stream shift``) are absorbed by the biases that read it. Under cross entropy the mean over the
+    classes is taken from ``head.output`` too, for a constant added to all logits changes nothing.
 
     Args:
         task: that the network belongs to.
@@ -54,6 +55,7 @@ def folded(task: Task, model: nn.Module, batch: Batch) -> tuple[nn.Module, list[
         norm.weight.copy_(sigma)
         norm.running_mean.zero_()
         frozen.append(f"{norm_name}.weight")
+    frozen += _absorb_shifts(model)
     if isinstance(task.dataset.objective, Classification):
         output = modules.get("head.output")
         if isinstance(output, nn.Linear):
@@ -68,6 +70,23 @@ def folded(task: Task, model: nn.Module, batch: Batch) -> tuple[nn.Module, list[
             f"{(after - before).abs().max().item():.2g}; set analyses.sharpness.folded: false."
         )
     return model, frozen
+
+
+def _absorb_shifts(model: nn.Module) -> list[str]:
+    """Move every bias that only shifts a residual stream into the biases that read the stream."""
+    declared = getattr(model, "symmetries", None)
+    frozen = []
+    for symmetry in declared() if declared else ():
+        if symmetry.family != "stream shift":
+            continue
+        state, bias = model.state_dict(), symmetry.parameters[0]
+        if state[bias].shape != symmetry.shape or not symmetry.holds(training=False):
+            continue
+        changed = symmetry.element(state, -state[bias])
+        for name, tensor in changed.items():
+            state[name].copy_(tensor)
+        frozen.append(bias)
+    return frozen
 
 
 @torch.no_grad()

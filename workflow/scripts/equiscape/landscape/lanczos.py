@@ -10,7 +10,7 @@ from torch import Tensor
 
 from equiscape.landscape.operators import SymmetricOperator
 
-ROUNDING = 4  # residuals below this many units in the last place of the largest are not resolved
+ROUNDING = 10  # residuals below this many units in the last place of the largest are not resolved
 SETTLE = 5  # steps after the last change of a wanted pair
 
 
@@ -65,6 +65,16 @@ class LanczosResult:
     def iterations(self) -> int:
         """Dimension of the Krylov space: products spent."""
         return self.basis.shape[0]
+
+    def known(self) -> tuple[np.ndarray, Tensor]:
+        """The converged pairs of both ends, each once: values ``[k]`` and unit rows ``[k, n]``."""
+        ends = [self.leading, self.trailing]
+        if len(self.leading.values) + len(self.trailing.values) > self.iterations:
+            ends = ends[:1]  # the ends overlap
+        values = np.concatenate([end.values[end.converged] for end in ends])
+        flags = [torch.from_numpy(end.converged.copy()).to(end.vectors.device) for end in ends]
+        vectors = [end.vectors[flag] for end, flag in zip(ends, flags, strict=True)]
+        return values, torch.cat(vectors)
 
 
 class Krylov:

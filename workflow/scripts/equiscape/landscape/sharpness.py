@@ -4,6 +4,7 @@ Operators and estimates at a :class:`~equiscape.landscape.objective.TrainingLoss
 unchanged by stands beside it, and holds for folded networks (:mod:`equiscape.landscape.folding`).
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -104,7 +105,8 @@ class Directional:
 
     Attributes:
         whole: ``<D, H D> / |D|^2``.
-        within: the part from D's blocks each with itself, ``sum_l <D_l, H D_l> / |D|^2``.
+        within: the part from D's blocks each with itself, ``sum_l <D_l, H D_l> / |D|^2``, NaN
+            where it was not asked for.
     """
 
     whole: float
@@ -116,22 +118,28 @@ class Directional:
         return self.whole - self.within
 
 
-def directional(objective: TrainingLoss, direction: Tensor) -> Directional:
-    """Normalised directional sharpness of ``direction [n]``, within and across parameters.
+def directional(objective: TrainingLoss, direction: Tensor, within: bool = True) -> Directional:
+    """Normalised directional sharpness of ``direction [n]``, within and across layers.
 
-    One product for the whole and one for each parameter tensor that the direction moves.
+    A layer is what one module holds, weight and bias together. One product for each layer that
+    the direction moves; without ``within`` (then NaN) one product in all.
     """
     size = (direction.double() @ direction.double()).item()
-    blocks = []
-    for index, part in enumerate(objective.split_vector(direction)):
-        if part.any():
-            block = [torch.zeros_like(p).flatten() for p in objective.parameters]
-            block[index] = part.flatten()
-            blocks.append(torch.cat(block))
-    images = objective.operator(torch.stack(blocks))
-    each = [(b.double() @ i.double()).item() for b, i in zip(blocks, images, strict=True)]
-    whole = (direction.double() @ images.double().sum(0)).item()
-    return Directional(whole / size, sum(each) / size)
+    parts = objective.split_vector(direction)
+    modules = [name.rpartition(".")[0] for name in objective.names]
+    blocks = [direction]
+    if within:
+        blocks = [
+            objective.flatten(
+                [p if m == module else None for p, m in zip(parts, modules, strict=True)]
+            )
+            for module in dict.fromkeys(modules)
+        ]
+    blocks = torch.stack([block for block in blocks if block.any()])
+    images = objective.operator(blocks).double()
+    whole = (direction.double() @ images.sum(0)).item()
+    each = (blocks.double() * images).sum().item() if within else math.nan
+    return Directional(whole / size, each / size)
 
 
 def restricted(

@@ -6,7 +6,9 @@ and norm parameters. So one unit of distance means the same relative change in e
 planes of two optimizers can be compared at the same range.
 """
 
-from dataclasses import dataclass, fields
+import builtins
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +19,16 @@ import torch
 from torch import Tensor, nn
 
 from equiscape.errors import DataError
+from equiscape.landscape.paths import along, state_of
+from equiscape.seeds import sequence_seed
 from equiscape.task import Task
 
 FORMAT = "equiscape-slice-1"
 NORMALISATION = "filter: rows of matrices to the weights' row norms; biases and norms zero"
+
+
+ARRAYS = ("axis_x", "axis_y", "loss", "score")
+BANDS = ("band_loss", "band_score")
 
 
 @dataclass(frozen=True)
@@ -32,6 +40,9 @@ class SliceResult:
         loss: ``[r, r]`` float64, ``loss[j, i]`` at ``axis_x[i], axis_y[j]`` (as contour plots take
             it); infinite or NaN where the network's loss is.
         score: ``[r, r]`` float64, the task's metric on the same samples.
+        band_loss, band_score: ``[d, r]`` loss and score along d random directions of the same
+            kind, at the distances ``axis_x``; the first two are the plane's own cuts. None in
+            files of earlier versions.
         attributes: ``checkpoint_loss``, ``center_loss`` (equal to the last bit), ``cosine`` of the
             directions, ``seed_x``, ``seed_y``, ``normalisation``, data and metric.
     """
@@ -41,6 +52,8 @@ class SliceResult:
     loss: np.ndarray
     score: np.ndarray
     attributes: dict[str, Any]
+    band_loss: np.ndarray | None = None
+    band_score: np.ndarray | None = None
 
     @property
     def error(self) -> np.ndarray | None:
@@ -48,9 +61,9 @@ class SliceResult:
         return 100.0 - self.score if self.attributes["metric"] == "accuracy" else None
 
     def arrays(self) -> dict[str, np.ndarray]:
-        """What a file holds: axes, loss, score, and the error where there is one."""
-        arrays = {name: getattr(self, name) for name in ("axis_x", "axis_y", "loss", "score")}
-        return arrays if self.error is None else {**arrays, "error": self.error}
+        """What a file holds: axes, loss, score, bands, and the error where there is one."""
+        arrays = {name: getattr(self, name) for name in (*ARRAYS, *BANDS, "error")}
+        return {name: array for name, array in arrays.items() if array is not None}
 
 
 def measure_slice(
@@ -62,6 +75,8 @@ def measure_slice(
     resolution: int,
     range: float,
     seed: int,
+    bands: int = 1,
+    batch_points: int | None = None,
 ) -> SliceResult:
     """Loss and score of ``model`` on a filter-normalised plane, in eval mode.
 
@@ -76,28 +91,36 @@ def measure_slice(
         resolution: grid points a side, odd so that the checkpoint is one of them.
         range: half-width of the plane, in units of the directions.
         seed: of the subset and the directions.
+        bands: pairs of random directions along which loss and score are measured; the plane's
+            own pair is the first, each further one costs two lines of points.
+        batch_points: points in one forward pass, see :func:`equiscape.landscape.paths.along`.
     """
     plan = task.subset("train", samples, seed, batch_size)
-    parameters = list(model.parameters())
-    center = [p.detach().clone() for p in parameters]
     seeds = {"seed_x": 2 * seed, "seed_y": 2 * seed + 1}
     along_x, along_y = (filter_normalised(model, seed) for seed in seeds.values())
     half = resolution // 2
     axis = np.arange(-half, half + 1) / half * range
     batches = [task.batch("train", indices) for indices in plan]
-    loss = np.empty((resolution, resolution))
-    score = np.empty_like(loss)
-    try:
-        checkpoint = task.score(model, batches)
-        for j, y in enumerate(axis):
-            for i, x in enumerate(axis):
-                _move(parameters, center, along_x, along_y, float(x), float(y))
-                point = task.score(model, batches)  # the input's neighbors are searched once
-                loss[j, i], score[j, i] = point["loss"], point["score"]
-    finally:
-        with torch.no_grad():
-            for parameter, value in zip(parameters, center, strict=True):
-                parameter.copy_(value)
+    center = state_of(model, buffers=False)
+
+    def evaluate(
+        directions: Sequence[Sequence[Tensor]], points: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
+        states = [center, *(dict(zip(center, d, strict=True)) for d in directions)]
+        points = np.column_stack([np.ones(len(points)), points])
+        return along(task, model, batches, states, points, batch_points=batch_points)
+
+    y, x = (grid.ravel() for grid in np.meshgrid(axis, axis, indexing="ij"))
+    loss, score = (
+        values.reshape(resolution, resolution)
+        for values in evaluate([along_x, along_y], np.column_stack([x, y]))
+    )
+    lines = [(loss[half], score[half]), (loss[:, half], score[:, half])]
+    band_seeds = [sequence_seed(seed, "band", line) for line in builtins.range(2, 2 * bands)]
+    for band_seed in band_seeds:
+        lines.append(evaluate([filter_normalised(model, band_seed)], axis[:, None]))
+    band_loss, band_score = (np.array(values) for values in zip(*lines[: 2 * bands], strict=True))
+    checkpoint = task.score(model, batches)
     attributes = {
         "format": FORMAT,
         "task": task.name,
@@ -108,6 +131,7 @@ def measure_slice(
         "samples": sum(len(indices) for indices in plan),
         "seed": seed,
         **seeds,
+        "band_seeds": band_seeds,
         "range": range,
         "normalisation": NORMALISATION,
         "batch_norm": "eval",
@@ -116,7 +140,7 @@ def measure_slice(
         "checkpoint_score": checkpoint["score"],
         "center_loss": loss[half, half],
     }
-    return SliceResult(axis, axis.copy(), loss, score, attributes)
+    return SliceResult(axis, axis.copy(), loss, score, attributes, band_loss, band_score)
 
 
 def filter_normalised(model: nn.Module, seed: int) -> list[Tensor]:
@@ -168,29 +192,16 @@ def read_slice(path: str | Path) -> SliceResult:
     Raises:
         DataError: the file is absent, damaged, or not a slice.
     """
-    arrays = [field.name for field in fields(SliceResult) if field.name != "attributes"]
     try:
         with h5py.File(path, "r") as file:
             attributes = {
-                key: value.item() if isinstance(value, np.generic) else value
+                key: value.tolist() if isinstance(value, (np.generic, np.ndarray)) else value
                 for key, value in file.attrs.items()
             }
-            return SliceResult(**{name: file[name][()] for name in arrays}, attributes=attributes)
+            arrays = {name: file[name][()] for name in ARRAYS}
+            arrays |= {name: file[name][()] for name in BANDS if name in file}
+            return SliceResult(**arrays, attributes=attributes)
     except (OSError, KeyError) as error:
         raise DataError(
             f"{path} cannot be read as a slice ({error}); delete it and rerun its rule."
         ) from None
-
-
-@torch.no_grad()
-def _move(
-    parameters: list[nn.Parameter],
-    center: list[Tensor],
-    along_x: list[Tensor],
-    along_y: list[Tensor],
-    x: float,
-    y: float,
-) -> None:
-    """Set the parameters to ``center + x along_x + y along_y``."""
-    for p, c, dx, dy in zip(parameters, center, along_x, along_y, strict=True):
-        p.copy_(c).add_(dx, alpha=x).add_(dy, alpha=y)
