@@ -8,5 +8,8 @@ VERSION = 2
 
 RECORDERS = {
     "gradient_norm": "equiscape.training.recorders:GradientNorm",
+    "products": "equiscape.training.products:Products",
 }
-CONSTRAINTS: dict[str, str] = {}
+CONSTRAINTS = {
+    "spectrum-match": "equiscape.training.spectrum_match:SpectrumMatch",
+}

@@ -18,7 +18,7 @@ from equiscape.training.progress import Progress
 from equiscape.training.resume import ResumePoints
 from equiscape.training.settings import Settings
 from equiscape.training.signals import Interrupted, SignalWatcher
-from equiscape.training.snapshots import Snapshots, serialized
+from equiscape.training.snapshots import Snapshots, on_cpu, serialized
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -196,7 +196,8 @@ def _checkpoint(trainer: Trainer) -> dict[str, Any]:
     weights = trainer.best.weights
     status = "diverged" if trainer.diverged_at else "finished"
     if weights is None:
-        weights = trainer.model.state_dict()
+        with trainer.averaged():
+            weights = on_cpu(trainer.model.state_dict())
     cpu = {key: value.cpu() for key, value in weights.items()}
     return trainer.contents(cpu, trainer.best.epoch or trainer.epoch, status)
 

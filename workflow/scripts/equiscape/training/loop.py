@@ -4,6 +4,7 @@ import logging
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -11,6 +12,7 @@ from torch import Tensor, nn
 
 from equiscape.checkpoint import contents
 from equiscape.data.base import Batch
+from equiscape.errors import ConfigError
 from equiscape.optim import build_optimizer
 from equiscape.optim.schedules import schedule
 from equiscape.seeds import subseed
@@ -89,6 +91,11 @@ class Trainer:
             self.optimizer.plan(self.steps_per_epoch * settings.epochs)
         self.recorders = build_recorders(settings.recorders)
         self.constraints = build_constraints(settings.constraints)
+        if self.constraints and hasattr(self.optimizer, "eval"):
+            raise ConfigError(
+                f"training.constraints: {optimizer['class']} keeps averages of the weights that no "
+                "constraint reaches; use another optimizer or no constraint."
+            )
         self.snapshots = Snapshots((), None) if snapshots is None else snapshots
         self.best = Best(task.metric, keep_weights)
         self.rows: list[dict[str, float]] = []  # of the history, one an epoch
@@ -143,12 +150,14 @@ class Trainer:
                 for constraint in self.constraints.values():
                     constraint.apply(self)
             self._constrained = True
-        entry = self._evaluate(pause)
+        with self.averaged():
+            entry = self._evaluate(pause)
+            if entry is not None and math.isfinite(entry["validation"]["loss"]):
+                self.best.compare(entry, self.model)
         if entry is not None:
             if not math.isfinite(entry["validation"]["loss"]):
                 self._diverge(self.step)
             else:
-                self.best.compare(entry, self.model)
                 self.schedule.observe(
                     entry["epoch"], entry["validation"]["score"], self.task.metric
                 )
@@ -189,6 +198,18 @@ class Trainer:
         self.check()
         self.train_seconds = counted + time.monotonic() - start
         return sum(loss * size for loss, size in self.losses) / sum(s for _, s in self.losses)
+
+    @contextmanager
+    def averaged(self) -> Iterator[None]:
+        """The weights that are evaluated and kept, where the optimizer trains at others."""
+        has_average = hasattr(self.optimizer, "eval")
+        if has_average:
+            self.optimizer.eval()
+        try:
+            yield
+        finally:
+            if has_average:
+                self.optimizer.train()
 
     def _evaluate(self, pause: Callable[[], None]) -> dict[str, Any] | None:
         """Loss and score of validation and test, or None where this epoch is not evaluated."""
@@ -249,7 +270,8 @@ class Trainer:
         if self.diverged_at or not self.snapshots.due(self.epoch):
             return
         lr = self.last_lr if self.epoch else self.optimizer.param_groups[0]["lr"]
-        state = self.contents(self.model.state_dict(), self.epoch)
+        with self.averaged():
+            state = on_cpu(self.contents(self.model.state_dict(), self.epoch))
         state |= {"optimizer_state": self.optimizer.state_dict(), "lr": lr}
         self.snapshots.keep(self.epoch, on_cpu(state))
 
