@@ -20,23 +20,66 @@ SHALLOW = {
     "dgcnn": {"channels": [3], "k": 3, "embedding": 4, "head": [], "dropout": 0.0},
     "egnn": {"hidden": 4, "layers": 1, "k": 3, "head": []},
 }
+GRAPHS = {
+    "gine": {},
+    "gine-norm": {"norm": True, "readout": "sum"},
+    "gine-relu": {"activation": "relu"},
+    "gine-relu-norm": {"activation": "relu", "norm": True},
+    "gine-relu-plain": {"activation": "relu", "norm": True, "residual": False, "head": [3]},
+    "gine-one": {"layers": 1, "residual": False, "head": [4]},
+}
+SMALL_GRAPHS = {"hidden": 4, "walk_channels": 2, "layers": 2, "head": [5], "dropout": 0.0}
 CASES = {
     **{name: (name, settings) for name, settings in CLOUDS.items()},
     **{f"{name}-shallow": (name, settings) for name, settings in SHALLOW.items()},
+    **{name: ("gine", SMALL_GRAPHS | settings) for name, settings in GRAPHS.items()},
 }
 cases = pytest.mark.parametrize("case", CASES)
 modes = pytest.mark.parametrize("training", [False, True], ids=["eval", "train"])
 
 
-SEEDS = {"pointnet": 2, "egnn": 1, "egnn-shallow": 2}  # no unit is always off: ReLUs are few
+SEEDS = {
+    "pointnet": 2,
+    "egnn": 1,
+    "egnn-shallow": 2,
+    "gine": 1,
+    "gine-relu": 24,
+    "gine-relu-norm": 5,
+    "gine-relu-plain": 10,
+    "gine-one": 1,
+}  # no unit is always off: ReLUs are few
 
 
-def network(case):
+def graphs(count, seed=1):
+    """Random directed graphs of 4 nodes with two features a node and an edge, and walks."""
+    generator = torch.Generator().manual_seed(seed)
+    nodes = 4 * count
+    features, bonds = (torch.randint(0, 2, (n, 2), generator=generator) for n in (nodes, 3 * nodes))
+    features[:, 0] = torch.randint(0, 3, (nodes,), generator=generator)
+    targets = torch.randint(0, nodes, (3 * nodes,), generator=generator)  # of any in-degree
+    sources = targets // 4 * 4 + torch.randint(0, 4, (3 * nodes,), generator=generator)
+    walks = torch.rand(nodes, 3, generator=generator, dtype=torch.float64)
+    graph = torch.arange(count).repeat_interleave(4)
+    graph[-5:] = count - 1  # of two sizes
+    return features, torch.stack([sources, targets]), bonds, walks, graph, count
+
+
+ARGUMENTS = {
+    "gine": {"node_categories": [3, 2], "edge_categories": [2, 2], "walk_steps": 3},
+}
+
+
+def samples(architecture, count):
+    return graphs(count) if architecture == "gine" else (clouds(count, 10),)
+
+
+def network(case, count=200):
     """A tiny network in float64 with generic weights and calibrated norms, and its inputs."""
     architecture, settings = CASES[case]
     torch.manual_seed(SEEDS.get(case, 0))
-    inputs = (clouds(200, 10),)
-    model = build(architecture, {"num_outputs": 3}, settings).double()
+    inputs = samples(architecture, count)
+    arguments = {"num_outputs": 3, **ARGUMENTS.get(architecture, {})}
+    model = build(architecture, arguments, settings).double()
     randomize(model)
     return calibrated(model, inputs), inputs
 
@@ -49,7 +92,7 @@ def randomize(model):
         elif parameter.dim() == 1:
             nn.init.uniform_(parameter, 0.5, 1.5)
             parameter.data *= torch.randint(0, 2, parameter.shape) * 2 - 1
-        elif "phi_x.2" in name:
+        elif "phi_x.2" in name or "table" in name:
             nn.init.normal_(parameter)
     for module in model.modules():
         if isinstance(module, PooledLayer):  # its maximum is below zero about as often as above
@@ -92,8 +135,7 @@ def distance(symmetry, before, after):
 @cases
 @modes
 def test_random_elements_leave_the_function_unchanged(case, training):
-    model, (points, *_) = network(case)
-    inputs = (points[:24],)
+    model, inputs = network(case, 24)
     without_eps(model).train(training)
     state, generator = state_of(model), torch.Generator().manual_seed(1)
     before = output(model, state, inputs)
@@ -164,7 +206,9 @@ def rank(matrix, tolerance=1e-9):
 def jacobian(model, state, inputs):
     """Of all outputs with respect to all parameters, ``[outputs, parameters]``."""
     parameters = {name: state[name] for name, _ in model.named_parameters()}
-    buffers = {name: state[name] for name, _ in model.named_buffers()}
+    buffers = {name: state.get(name, buffer) for name, buffer in model.named_buffers()}
+
+    clouds = len(inputs) == 1
 
     def function(parameters, *inputs):
         copies = {name: buffer.clone() for name, buffer in buffers.items()}
@@ -173,7 +217,7 @@ def jacobian(model, state, inputs):
     def one(parameters, *sample):
         return function(parameters, *(x.unsqueeze(0) for x in sample))
 
-    if model.training:  # a sample's output depends on its batch
+    if model.training or not clouds:
         parts = jacrev(function)(parameters, *inputs)
         return torch.cat([part.flatten(1) for part in parts.values()], dim=1)
     parts = vmap(jacrev(one), in_dims=(None, 0))(parameters, *inputs)
@@ -198,6 +242,13 @@ COUNTS = {  # as counted by hand from the declarations' docstrings
     "dgcnn-shallow": 2 * (3 + 4),
     "egnn": 3 + 4 * 3 + 3 * 3 * 2,
     "egnn-shallow": 4 + 2 * 4 + 3 * 4 * 3,
+    # tables' sums and walks: 2 + 4 + 2 * 3; then stream shifts, scales, neurons, norms, head
+    "gine": 12 + 4,
+    "gine-norm": 12 + 2 * 8,
+    "gine-relu": 12 + 4 + 4 + 2 * 4 + 5,
+    "gine-relu-norm": 12 + 4 + 4 + 2 * 4 + 2 * 8 + 5,
+    "gine-relu-plain": 12 + 4 + 4 + 2 * 4 + 2 * 8 + 3,
+    "gine-one": 12 + 4 + 4,
 }
 
 
@@ -215,10 +266,10 @@ def test_no_flat_direction_is_left(case):
 @pytest.mark.parametrize("case", ["pointnet-shallow", "dgcnn-shallow"])
 def test_no_flat_direction_is_left_in_train_mode(case):
     """Batch statistics: the scale before a norm is free up to eps, a bias before it is dead."""
-    model, inputs = network(case)
+    model, _ = network(case)
     without_eps(model).train()
     state = state_of(model)
-    matrix = jacobian(model, state, (inputs[0][:40],))
+    matrix = jacobian(model, state, samples(CASES[case][0], 40))
     assert null_space(matrix) == rank(span(model, state, training=True, exact=False))
 
 
@@ -239,7 +290,7 @@ def test_a_neuron_whose_activation_is_not_homogeneous_has_no_scale():
 def test_one_channel_of_an_edge_convolution_changes_the_graph_but_not_the_derivative():
     model, inputs = network("dgcnn")
     state = state_of(model)
-    (found,) = [s for s in model.symmetries() if s.name == "edges.0.norm neurons"]
+    (found,) = [s for s in model.symmetries() if s.name == "edges.0.linear neuron scale"]
     assert found.uniform
     one = torch.tensor([3.0, 0.0, 0.0], dtype=torch.float64)
     after = output(model, found.act(state, one), inputs)

@@ -404,11 +404,11 @@ def columns(module: str, *starts: int) -> list[Tie]:
     return [Tie(f"{module}.weight", 1, start) for start in starts]
 
 
-def affine(norm: str) -> list[Tie]:
-    """The channels of a norm's learned scale and shift."""
-    return [Tie(f"{norm}.weight"), Tie(f"{norm}.bias")]
+def affine(norm: str, start: int = 0) -> list[Tie]:
+    """The channels of a norm's learned scale and shift, from ``start`` on."""
+    return [Tie(f"{norm}.weight", 0, start), Tie(f"{norm}.bias", 0, start)]
 
 
-def running(norm: str) -> list[Tie]:
-    """The channels of a batch norm's running statistics."""
-    return [Tie(f"{norm}.running_mean"), Tie(f"{norm}.running_var")]
+def running(norm: str, start: int = 0) -> list[Tie]:
+    """The channels of a batch norm's running statistics, from ``start`` on."""
+    return [Tie(f"{norm}.running_mean", 0, start), Tie(f"{norm}.running_var", 0, start)]

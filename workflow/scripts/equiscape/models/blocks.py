@@ -186,7 +186,9 @@ def neuron_symmetries(
     if norm is None:
         found.append(sym.permutation(f"{linear} neurons", size, [*writers, *readers]))
         if homogeneous:
-            found.append(sym.scale(f"{linear} neurons", "neuron scale", size, writers, readers))
+            found.append(
+                sym.scale(f"{linear} neuron scale", "neuron scale", size, writers, readers)
+            )
         return found
     ties = [*writers, *sym.affine(norm), *readers]
     found.append(sym.permutation(f"{linear} neurons", size, ties, sym.running(norm)))
@@ -194,7 +196,12 @@ def neuron_symmetries(
     if homogeneous:
         found.append(
             sym.scale(
-                f"{norm} neurons", "neuron scale", size, sym.affine(norm), readers, uniform=uniform
+                f"{linear} neuron scale",
+                "neuron scale",
+                size,
+                sym.affine(norm),
+                readers,
+                uniform=uniform,
             )
         )
     return found

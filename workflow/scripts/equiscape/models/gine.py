@@ -4,13 +4,15 @@ The defaults are the network tuned for Peptides-func by Toenshoff et al. (2023):
 with the vocabularies of that data set.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from itertools import pairwise
 from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
+from equiscape import symmetries as sym
+from equiscape.models.blocks import neuron_symmetries
 from equiscape.ops.chunks import node_counts
 from equiscape.settings import NonNegativeInt, PositiveInt, Probability
 
@@ -27,6 +29,7 @@ class CategoricalEncoder(nn.Module):
 
     def __init__(self, categories: Sequence[int], channels: int):
         super().__init__()
+        self.categories = tuple(categories)
         self.table = nn.Embedding(sum(categories), channels)
         nn.init.xavier_uniform_(self.table.weight)
         starts = torch.tensor([0, *categories[:-1]]).cumsum(0)
@@ -37,9 +40,32 @@ class CategoricalEncoder(nn.Module):
         rows = features.long() + self.starts
         return sum(self.table(column) for column in rows.unbind(1))
 
+    def symmetries(self, name: str) -> list[sym.Symmetry]:
+        """What one feature's vectors gain, another's lose; ``name`` is the encoder's."""
+        table, sizes = f"{name}.table.weight", self.categories
+        if len(sizes) == 1:
+            return []
+
+        def element(state: sym.State, coefficients: Tensor) -> dict[str, Tensor]:
+            gains = torch.cat([-coefficients.sum(0, keepdim=True), coefficients])
+            counts = torch.tensor(sizes, device=gains.device)
+            return {table: state[table] + gains.repeat_interleave(counts, 0)}
+
+        shape = (len(sizes) - 1, self.table.embedding_dim)
+        return [
+            sym.Continuous(
+                f"{name} sums",
+                "table sums",
+                (table,),
+                shape=shape,
+                dimension=shape[0] * shape[1],
+                element=element,
+            )
+        ]
+
 
 class WalkEncoder(nn.Module):
-    """Return probabilities of random walks (Dwivedi et al. 2022), normalised and projected."""
+    """Return probabilities of random walks (Dwivedi et al. 2022), normalized and projected."""
 
     def __init__(self, steps: int, channels: int):
         super().__init__()
@@ -152,6 +178,116 @@ class GINE(nn.Module):
     def representations(self) -> dict[str, nn.Module]:
         """The features ``[N, d]`` after each layer, then pooled as ``[size, d]``."""
         return {f"layers.{i}": layer for i, layer in enumerate(self.layers)} | {"pool": self.pool}
+
+    def symmetries(self) -> tuple[sym.Symmetry, ...]:
+        """The encoders', the stream's, every layer's neurons and norms, the head's, the softmax's.
+
+        The stream h is read through ``ReLU(h_j + e_ij)``: with ReLUs throughout each channel of it
+        and of e has a positive scale; and where h reaches the readout through residuals alone, a
+        mean readout lets h be shifted against e. Complete on generic data: a ReLU that is always
+        on or always off adds flat directions, as does a category that no sample has, or a first
+        layer of the head that is narrower than h after a sum readout.
+        """
+        last = len(self.layers) - 1
+        first = "head.0" if len(self.head) else "output"
+        found: list[sym.Symmetry] = [
+            sym.softmax_shift("output", self.output.in_features),
+            *self.nodes.symmetries("nodes"),
+            *self.edges.symmetries("edges"),
+        ]
+        hidden, known = self.edges.table.embedding_dim, self.nodes.table.embedding_dim
+        blocks = [("nodes", 0, known, [sym.Tie("nodes.table.weight", 1)])]
+        if self.walks is not None:
+            blocks.append(("walks", known, hidden - known, sym.rows("walks.project")))
+            found += self._walk_symmetries()
+        residual = self.layers[0].residual
+        into = range(last + residual)  # layers whose output other layers read
+        for name, start, size, writers in blocks:
+            feeds = [*writers, sym.Tie("edges.table.weight", 1, start)]
+            readers = [
+                tie for i in range(last + 1) for tie in sym.columns(self._name(i, 0), start)
+            ] + (sym.columns(first, start) if residual else [])
+            found += self._stream(f"{name} stream", size, start, feeds, into, readers)
+            if (residual and self.pool.mean) or (last == 0 and not residual):
+                found.append(self._shift(name, start, size, readers))
+        if not residual:
+            found += self._stream("last stream", hidden, 0, [], [last], sym.columns(first, 0))
+        for i, layer in enumerate(self.layers):
+            relu = isinstance(layer.activation, nn.ReLU)
+            readers = sym.columns(self._name(i, 2), 0)
+            found += neuron_symmetries(
+                self._name(i, 0), readers, hidden, True, None, None, homogeneous=relu
+            )
+            if isinstance(layer.norm, nn.BatchNorm1d):
+                norm = f"layers.{i}.norm"
+                found += sym.norm_gauges(self._name(i, 2), norm, hidden, True, layer.norm.eps)
+        names = [f"head.{i}" for i in range(0, len(self.head), 2)] + ["output"]
+        for name, reader in pairwise(names):
+            layer, activation = (self.head[int(name[5:]) + i] for i in (0, 1))
+            found += neuron_symmetries(
+                name,
+                sym.columns(reader, 0),
+                layer.out_features,
+                True,
+                None,
+                None,
+                homogeneous=isinstance(activation, nn.ReLU),
+            )
+        return tuple(found)
+
+    @staticmethod
+    def _name(layer: int, place: int) -> str:
+        """Name of a layer's first (0) or second (2) matrix."""
+        return f"layers.{layer}.convolution.nn.{place}"
+
+    def _stream(
+        self,
+        name: str,
+        size: int,
+        start: int,
+        feeds: list[sym.Tie],
+        layers: Iterable[int],
+        readers: list[sym.Tie],
+    ) -> list[sym.Symmetry]:
+        """Permutation and, unless a GELU writes them, scale of what layers and feeds write."""
+        moved, scaled, buffers = [], [], []
+        for i in layers:
+            rows = sym.rows(self._name(i, 2), start)
+            norm = f"layers.{i}.norm"
+            if isinstance(self.layers[i].norm, nn.BatchNorm1d):
+                after = sym.affine(norm, start)
+                buffers += sym.running(norm, start)
+                moved, scaled = moved + rows + after, scaled + after
+            else:
+                moved, scaled = moved + rows, scaled + rows
+        found: list[sym.Symmetry] = [
+            sym.permutation(name, size, [*feeds, *moved, *readers], buffers)
+        ]
+        if not scaled or isinstance(self.layers[0].activation, nn.ReLU):
+            up = [*feeds, *scaled]
+            found.append(sym.scale(f"{name} scale", "stream scale", size, up, readers))
+        return found
+
+    def _walk_symmetries(self) -> list[sym.Symmetry]:
+        """Scale and shift of each normalized return probability, which a linear map reads."""
+        steps = self.walks.norm.num_features
+        read = sym.columns("walks.project", 0)
+        raised = [(sym.Tie("walks.norm.bias"), 1.0)]
+        taken = [(read[0], "walks.project.bias")]
+        return [
+            sym.scale("walks scale", "input scale", steps, sym.affine("walks.norm"), read),
+            sym.shift("walks shift", "input shift", steps, raised, taken),
+        ]
+
+    def _shift(self, name: str, start: int, size: int, readers: list[sym.Tie]) -> sym.Continuous:
+        """h raised and e lowered: the messages stay, and biases take back what else reads h."""
+        if name == "nodes":  # each row of every feature by its share
+            raised = [(sym.Tie("nodes.table.weight", 1), 1 / len(self.nodes.categories))]
+        else:
+            raised = [(sym.Tie("walks.project.bias"), 1.0)]
+        raised.append((sym.Tie("edges.table.weight", 1, start), -1 / len(self.edges.categories)))
+        taken = [(tie, f"{tie.parameter.removesuffix('weight')}bias") for tie in readers]
+        return sym.shift(f"{name} stream shift", "stream shift", size, raised, taken)
 
     def forward(
         self,
