@@ -15,6 +15,7 @@ from equiscape.data.base import Batch
 from equiscape.data.corrupted import PUBLISHED, prepare, read_corrupted
 from equiscape.data.corruptions import CORRUPTIONS, corrupt
 from equiscape.errors import ConfigError, DataError
+from equiscape.files import products
 from equiscape.task import Task
 
 GENERATED = {"source": "generated", "severities": [1, 4], "seed": 0}
@@ -50,7 +51,7 @@ def test_generated(prepared, tmp_path):
     assert sizes["density_inc"] == (10, 64, 3)
     for *_, labels in cells:
         np.testing.assert_array_equal(labels, np.arange(10) % 2)
-    assert [path.name for path in tmp_path.iterdir()] == ["c.h5"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["c.h5", "c.json"]
 
 
 def test_a_subset_holds_the_same_clouds(prepared, tmp_path):
@@ -118,7 +119,10 @@ def test_published(published, tmp_path):
         (None, r"data_uniform_1\.npy is missing"),
         (np.zeros((5, 30, 3)), r"data_uniform_1\.npy .* shape \[5, 30, 3\]"),
         (np.full((6, 30, 3), np.nan), r"data_uniform_1\.npy .* not finite"),
-        (np.array([{"a": 1}] * 6), r"data_uniform_1\.npy .* damaged .*allow_pickle"),
+        (
+            np.array([{"a": 1}] * 6),
+            r"data_uniform_1\.npy .* damaged .*instead of plain numbers",
+        ),
         (b"\x93NUMPY\x01\x00", r"data_uniform_1\.npy .* damaged"),
     ],
 )
@@ -140,11 +144,16 @@ def test_damaged_file(tmp_path):
     with pytest.raises(DataError, match=r"c\.h5 does not exist"):
         list(read_corrupted(tmp_path / "c.h5"))
     (tmp_path / "c.h5").write_bytes(b"\x89HDF\r\n\x1a\n")
-    with pytest.raises(DataError, match=r"c\.h5 is damaged"):
+    with pytest.raises(DataError, match=r"c\.h5 has no record c\.json .*--forcerun corrupt"):
         list(read_corrupted(tmp_path / "c.h5"))
     with h5py.File(tmp_path / "c.h5", "w"):
         pass
-    with pytest.raises(DataError, match=rf"c\.h5 is not of format '{corrupted.FORMAT}'"):
+    products.sign(tmp_path / "c.h5")
+    (tmp_path / "c.h5").touch()
+    with pytest.raises(DataError, match=rf"format None instead of '{corrupted.FORMAT}'"):
+        list(read_corrupted(tmp_path / "c.h5"))
+    (tmp_path / "c.h5").write_bytes(b"\x89HDF\r\n\x1a\n")
+    with pytest.raises(DataError, match=r"c\.h5 is damaged"):
         list(read_corrupted(tmp_path / "c.h5"))
 
 

@@ -10,6 +10,7 @@ from equiscape.data.molecular_graphs import pointer, radius_edges, random_walks,
 from equiscape.data.molecular_splits import random_split, shrink
 from equiscape.data.molecules import pack, read_molecules
 from equiscape.errors import ConfigError, DataError
+from equiscape.files import products
 from equiscape.models import build
 from equiscape.task import load_task
 
@@ -225,17 +226,21 @@ def test_damaged_prepared_files_are_refused_by_name(prepared, tmp_path):
         read_molecules(tmp_path / "absent.h5")
     whole = prepared.read_bytes()
     path = tmp_path / "cut.h5"
-    path.write_bytes(whole[: len(whole) // 2])
-    with pytest.raises(DataError, match=r"cut\.h5 is damaged"):
+    path.write_bytes(whole)
+    with pytest.raises(DataError, match=r"cut\.h5 has no record cut\.json"):
         read_molecules(path)
-    path.write_bytes(b"<html>not found</html>")
-    with pytest.raises(DataError, match="damaged"):
-        read_molecules(path)
+    products.sign(path)
+    read_molecules(path)
+    for damage in (whole[: len(whole) // 2], whole[:-9] + b"x" + whole[-8:], b"<html></html>"):
+        path.write_bytes(damage)
+        with pytest.raises(DataError, match=r"cut\.h5 is damaged"):
+            read_molecules(path)
 
     def altered(change):
         path.write_bytes(whole)
         with h5py.File(path, "r+") as file:
             change(file)
+        products.sign(path)
         return path
 
     def drop(file):
@@ -251,7 +256,7 @@ def test_damaged_prepared_files_are_refused_by_name(prepared, tmp_path):
         targets[0, 0] = np.nan
         file["targets"][...] = targets
 
-    with pytest.raises(DataError, match="damaged"):
+    with pytest.raises(DataError, match="not what its format says"):
         read_molecules(altered(drop))
     with pytest.raises(DataError, match="pointers"):
         read_molecules(altered(shorten))

@@ -13,6 +13,7 @@ from equiscape.data import VERSIONS, modelnet_layout, pointcloud
 from equiscape.data.pointcloud import load, prepare, unit_sphere
 from equiscape.data.splits import hold_out
 from equiscape.errors import ConfigError, DataError
+from equiscape.files import products
 from equiscape.io import sha256
 
 NAMES = ["ball", "box", "cone"]
@@ -290,6 +291,7 @@ def test_load_refuses(folder, tmp_path):
     with pytest.raises(DataError, match=r"y\.h5 does not exist"):
         load(tmp_path / "y.h5", "cpu", {})
     shutil.copy(folder / "ply_data_test0.h5", tmp_path / "y.h5")
+    products.sign(tmp_path / "y.h5")
     with pytest.raises(DataError, match=r"y\.h5 is of format None"):
         load(tmp_path / "y.h5", "cpu", {})
     (tmp_path / "y.h5").write_bytes((tmp_path / "x.h5").read_bytes()[:300])

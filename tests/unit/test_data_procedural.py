@@ -87,7 +87,7 @@ def test_seeded_object_by_object():
 def test_prepared_in_the_common_format(tmp_path):
     entry = {"classes": 12, "train_per_class": 5, "test_per_class": 2, "points": 32, "seed": 1}
     prepare(entry, None, tmp_path / "shapes.h5")
-    assert [path.name for path in tmp_path.iterdir()] == ["shapes.h5"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["shapes.h5", "shapes.json"]
     dataset = load(tmp_path / "shapes.h5", "cpu", entry)
     assert [dataset.size(s) for s in ("train", "validation", "test")] == [48, 12, 24]
     assert dataset.points["train"].shape == (48, 32, 3)

@@ -14,9 +14,9 @@ import pytest
 from loopback_server import serving
 
 from equiscape.data import download as module
-from equiscape.data.archives import open_source
 from equiscape.data.download import download, fetch
 from equiscape.errors import ConfigError, DataError
+from equiscape.files.archives import open_source
 
 
 def zipped(**members):
@@ -302,7 +302,9 @@ def test_zinc_and_qm9_and_peptides_come_by_the_same_way(server, tmp_path, monkey
     monkeypatch.setattr(datasets.ZINC, "url", server.url("cut/molecules.zip"))
     monkeypatch.setattr(datasets.ZINC, "split_url", server.url("serve/{}.index"))
     monkeypatch.setattr(
-        peptides, "FILES", {"a": (hashlib.md5(ARCHIVE).hexdigest(), server.url("serve/data.zip"))}
+        peptides,
+        "PUBLISHED",
+        {"a": (hashlib.md5(ARCHIVE).hexdigest(), server.url("serve/data.zip"))},
     )
     for kind, expected in (
         ("qm9", qm9.RAW),

@@ -127,7 +127,7 @@ def test_a_new_version_of_a_preparation_prepares_anew(finished, tmp_path, monkey
     code = Workspace(shutil.copytree(ROOT / "workflow", tmp_path / "code/workflow").parent, TINY)
     shutil.copy(ROOT / "Snakefile", code.folder)
     versions = code / "workflow/scripts/equiscape/data/__init__.py"
-    versions.write_text(versions.read_text() + '\nVERSIONS["procedural"] = 2\n')
+    versions.write_text(versions.read_text() + '\nVERSIONS["procedural"] = 99\n')
     monkeypatch.setattr("workspace.ROOT", code.folder)
     assert copy.planned("resources/prepared/shapes.h5") == {"prepare": 1}
 

@@ -15,6 +15,7 @@ sys.path.insert(0, str(SCRIPTS))
 
 from equiscape.data import CORRUPTED_VERSION
 from equiscape.errors import ConfigError
+from equiscape.files import products
 from equiscape.report import pages as reporting
 from equiscape.report.manifest import Manifest
 from equiscape.study import NUMBER, Study, check_schema
@@ -137,7 +138,8 @@ def raw(wildcards):
     """What preparation reads: the record of a download, the local files, or nothing."""
     if STUDY.is_remote(wildcards.dataset):
         return f"<resources>/raw/{wildcards.dataset}.json"
-    return strings(STUDY.local_files(wildcards.dataset))
+    made = f"<resources>/prepared/{wildcards.dataset}.h5"
+    return unless_same(STUDY.local_files(wildcards.dataset), made)
 
 
 def raw_corrupted(wildcards):
@@ -145,8 +147,14 @@ def raw_corrupted(wildcards):
     name = wildcards.dataset
     if STUDY.is_remote(name, corrupted=True):
         return {"record": f"<resources>/raw/{name}-corrupted.json"}
-    files = strings(STUDY.local_files(name, corrupted=True))
+    files = unless_same(STUDY.local_files(name, corrupted=True), f"<resources>/corrupted/{name}.h5")
     return {"files": files} if files else {"prepared": f"<resources>/prepared/{name}.h5"}
+
+
+def unless_same(paths, made):
+    """Source files, whose time counts unless ``made`` was made from the bytes that they have."""
+    made = workflow.pathvars.apply(made)
+    return [ancient(str(path)) if products.unchanged(made, path) else str(path) for path in paths]
 
 
 def strings(paths):

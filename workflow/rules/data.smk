@@ -1,8 +1,8 @@
 # needs: datasets.{dataset}.source: a URL, a local archive or folder, or nothing for embedded data
 # gives: <resources>/raw/{dataset}.json, what was downloaded, where, with its checksum
-#        <resources>/prepared/{dataset}.h5, samples, targets and splits in one file
+#        <resources>/prepared/{dataset}.h5, samples, targets and splits in one file, and its record
 #        <resources>/raw/{dataset}-corrupted.json, what was downloaded of the corrupted clouds
-#        <resources>/corrupted/{dataset}.h5, the corrupted test clouds
+#        <resources>/corrupted/{dataset}.h5, the corrupted test clouds, and their record
 
 
 rule download:
@@ -29,6 +29,7 @@ rule prepare:
         raw,
     output:
         "<resources>/prepared/{dataset}.h5",
+        "<resources>/prepared/{dataset}.json",
     log:
         "<logs>/prepare/{dataset}.log",
     benchmark:
@@ -64,6 +65,7 @@ rule corrupt:
         unpack(raw_corrupted),
     output:
         "<resources>/corrupted/{dataset}.h5",
+        "<resources>/corrupted/{dataset}.json",
     log:
         "<logs>/corrupt/{dataset}.log",
     benchmark:

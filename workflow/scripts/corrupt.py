@@ -1,11 +1,13 @@
 """Corrupt the test clouds of a data set, or read the published corrupted clouds."""
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from equiscape import io
 from equiscape.data.corrupted import prepare
 from equiscape.data.download import verify
+from equiscape.files import products
 from equiscape.runtime import job
 
 if TYPE_CHECKING:
@@ -13,16 +15,28 @@ if TYPE_CHECKING:
 
 
 def main(
-    entry: dict, source: str | None, record: str | None, prepared: str | None, output: str
+    entry: dict,
+    source: str | None,
+    record: str | None,
+    files: list[str],
+    prepared: str | None,
+    output: str,
 ) -> None:
     """Write the corrupted clouds from a local source, a download or the prepared data."""
     if source is None and record is not None:
-        source = io.read_json(record)["path"]
+        source = io.read_json(record, "download")["path"]
+    before = products.stamp(files)
     if source is not None and Path(source).is_file():
         verify(Path(source), entry["corruptions"].get("sha256"))
     prepare(
         entry, Path(source) if source else None, Path(prepared) if prepared else None, Path(output)
     )
+    products.amend(output, sources=before)
+
+
+def strings(files: str | Iterable[str] | None) -> list[str]:
+    """Snakemake gives one file as a string, several as a list."""
+    return [files] if isinstance(files, str) else list(files or ())
 
 
 if __name__ == "__main__":
@@ -31,6 +45,7 @@ if __name__ == "__main__":
             entry=snakemake.params.entry,
             source=snakemake.params.source,
             record=snakemake.input.get("record"),
+            files=strings(snakemake.input.get("files")),
             prepared=snakemake.input.get("prepared"),
             output=snakemake.output[0],
         )

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 from equiscape import io
 from equiscape.data import KINDS
 from equiscape.data.download import verify
+from equiscape.files import products
 from equiscape.registry import lookup
 from equiscape.runtime import job
 
@@ -13,14 +14,25 @@ if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake
 
 
-def main(name: str, entry: dict, source: str | None, record: str | None, output: str) -> None:
-    """Prepare the data set ``name`` from a local ``source``, or from what a download recorded."""
-    if source is None and record is not None:
-        source = io.read_json(record)["path"]
+def main(name: str, entry: dict, source: str | None, inputs: list[str], output: str) -> None:
+    """Prepare the data set ``name`` from a local ``source``, or from what a download recorded.
+
+    Args:
+        name: of the data set.
+        entry: its settings.
+        source: a local source, or None.
+        inputs: the files of a local source, or the record of a download.
+        output: the file to write; its record goes beside it.
+    """
+    if source is None and inputs:
+        source = io.read_json(inputs[0], "download")["path"]
+        inputs = []
+    before = products.stamp(inputs)
     if source is not None and Path(source).is_file():
         verify(Path(source), entry.get("sha256"))
     kind = lookup(KINDS, entry["kind"], f"datasets.{name}.kind")
     kind.prepare({"name": name, **entry}, Path(source) if source else None, Path(output))
+    products.amend(output, sources=before)
 
 
 if __name__ == "__main__":
@@ -29,6 +41,6 @@ if __name__ == "__main__":
             name=snakemake.params.name,
             entry=snakemake.params.entry,
             source=snakemake.params.source,
-            record=snakemake.input[0] if snakemake.input else None,
+            inputs=list(snakemake.input),
             output=snakemake.output[0],
         )

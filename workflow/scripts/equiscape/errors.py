@@ -23,4 +23,4 @@ class DeviceError(EquiscapeError):
 
 def first_line(error: BaseException) -> str:
     """What ``error`` says, in one line without its last period; its type where it says nothing."""
-    return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
+    return (str(error).strip().splitlines() or [type(error).__name__])[0].strip("'\"").rstrip(".")

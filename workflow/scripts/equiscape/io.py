@@ -4,6 +4,8 @@ Nothing is ever half written: a file is made under a temporary name in its own f
 the disk and renamed over its final name.
 """
 
+import fcntl
+import glob
 import hashlib
 import json
 import math
@@ -11,8 +13,9 @@ import os
 import platform
 import subprocess
 import tempfile
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import lru_cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -23,6 +26,9 @@ from equiscape.errors import DataError
 if TYPE_CHECKING:
     import pandas as pd
 
+SCHEMAS = Path(__file__).resolve().parents[2] / "schemas"
+DAY = 86_400  # seconds
+LARGEST_JSON = 2**28  # bytes
 PACKAGES = ("torch", "torch-geometric", "numpy", "scipy", "h5py", "pandas", "scikit-learn", "rdkit")
 
 
@@ -30,13 +36,17 @@ PACKAGES = ("torch", "torch-geometric", "numpy", "scipy", "h5py", "pandas", "sci
 def atomic_path(path: str | Path) -> Iterator[Path]:
     """Yield a temporary path beside ``path``; rename it there if the block succeeds.
 
-    On an exception the temporary file is removed and ``path`` is left as it was.
+    On an exception the temporary file is removed and ``path`` is left as it was. What a killed
+    process left of the same file is removed first.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
+    for left in path.parent.glob(f".{glob.escape(path.name)}.*.part"):
+        _sweep(left)
     handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
-    os.close(handle)
     temporary = Path(name)
+    with suppress(OSError):  # some file systems have no locks
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     try:
         yield temporary
         with open(temporary, "rb") as written:
@@ -47,20 +57,70 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+        os.close(handle)
 
 
-def read_json(path: str | Path) -> Any:
-    """Parse a JSON file.
+def _sweep(left: Path) -> None:
+    """Remove a temporary file that no living process holds; a day old, where locks are unknown."""
+    with suppress(OSError):
+        handle = os.open(left, os.O_RDWR | os.O_NOFOLLOW)
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            left.unlink()
+        except BlockingIOError:
+            pass
+        except OSError:
+            if time.time() - os.fstat(handle).st_mtime > DAY:
+                left.unlink()
+        finally:
+            os.close(handle)
+
+
+def read_json(path: str | Path, schema: str | None = None) -> Any:
+    """Parse a JSON file, in UTF-8 with or without a byte order mark.
+
+    Args:
+        path: of the file.
+        schema: a name in ``workflow/schemas`` (``"metrics"``) that it has to fit.
 
     Raises:
-        DataError: the file is absent or is not JSON.
+        DataError: the file is absent, cannot be read, is not strict JSON, or does not fit.
     """
     try:
-        return json.loads(Path(path).read_text())
+        with open(path, "rb") as file:
+            raw = file.read(LARGEST_JSON + 1)
+        if len(raw) > LARGEST_JSON:
+            raise ValueError(f"it is larger than {LARGEST_JSON} bytes")
+        data = json.loads(raw.decode("utf-8-sig"), parse_constant=_no_constant)
     except FileNotFoundError:
         raise DataError(f"{path} does not exist; run the rule that writes it first.") from None
-    except ValueError as error:
-        raise DataError(f"{path} is not valid JSON ({error}); delete it and rerun.") from None
+    except OSError as error:
+        raise DataError(f"{path} cannot be read ({error.strerror}).") from None
+    except (ValueError, RecursionError) as error:
+        raise DataError(
+            f"{path} is not valid JSON ({error}); make it again with --forcerun and its rule."
+        ) from None
+    if schema is not None:
+        fault = next(iter(_validator(schema).iter_errors(data)), None)
+        if fault is not None:
+            where = ".".join(map(str, fault.absolute_path)) or "the file"
+            raise DataError(
+                f"{path} does not fit {schema}.schema.yaml ({where}: {fault.message[:200]}); "
+                "make it again with --forcerun and its rule."
+            )
+    return data
+
+
+def _no_constant(name: str) -> Any:
+    raise ValueError(f"{name} is no number of JSON")
+
+
+@lru_cache
+def _validator(schema: str) -> Any:
+    import yaml
+    from jsonschema import Draft202012Validator
+
+    return Draft202012Validator(yaml.safe_load((SCHEMAS / f"{schema}.schema.yaml").read_text()))
 
 
 def write_json(path: str | Path, data: Any) -> None:

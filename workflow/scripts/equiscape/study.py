@@ -11,8 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from equiscape.analyses import ANALYSES, Analysis, plugin_analysis, plugin_source
-from equiscape.data import KINDS, VERSIONS
+from equiscape.data import CORRUPTED_FILES, KINDS, VERSIONS, reads
+from equiscape.data import declared as declared_of_kind
 from equiscape.errors import ConfigError
+from equiscape.files.archives import files_below
 from equiscape.models import ARCHITECTURES
 from equiscape.optim import OPTIMIZERS, TORCH_SETTINGS
 from equiscape.optim.schedules import read_schedule
@@ -20,8 +22,6 @@ from equiscape.registry import class_constant, declared_settings, module_source,
 from equiscape.settings import check
 from equiscape.training import CONSTRAINTS, RECORDERS
 
-EMBEDDED = ("procedural", "molecules-generated", "teacher")
-LOADER_SETTINGS = ("points", "sample_points", "node_budget")
 EXECUTION_SETTINGS = {"resume_seconds": 300, "micro_batch": None}  # and their defaults
 GIVEN = frozenset({"params", "lr", "weight_decay", "num_outputs"})  # arguments, not settings
 NUMBER = re.compile(r"[0-9.eE+-]+")  # what a wildcard for lr or wd matches
@@ -117,7 +117,8 @@ class Study:
             key = f"datasets.{name}"
             if entry["kind"] not in KINDS:
                 raise unknown(entry["kind"], KINDS, f"{key}.kind")
-            if entry["kind"] not in EMBEDDED and not entry.get("source"):
+            embedded = declared_of_kind(entry["kind"], "EMBEDDED", False)
+            if not embedded and not entry.get("source"):
                 raise ConfigError(
                     f"{key}.source is missing; give a URL, an archive or a folder "
                     f"for data of kind {entry['kind']!r}."
@@ -226,12 +227,13 @@ class Study:
         return "://" in source or source == PYG
 
     def local_files(self, dataset: str, corrupted: bool = False) -> list[Path]:
-        """The files of a local source: the archive itself, or those in the folder and its `raw`."""
+        """The files of a local source that its kind reads: the archive, or some of the folder's."""
         path = self.local_source(dataset, corrupted)
         if path is None or path.is_file():
             return [] if path is None else [path]
-        files = [*path.iterdir(), *(path / "raw").glob("*")]
-        return sorted(file for file in files if file.is_file())
+        kind = self.datasets[dataset]["kind"]
+        patterns = CORRUPTED_FILES if corrupted else declared_of_kind(kind, "FILES", ("**/*",))
+        return [path / file for file in files_below(path) if reads(patterns, file)]
 
     def download_settings(self, dataset: str, corrupted: bool = False) -> dict:
         """What a download depends on."""
@@ -270,7 +272,7 @@ class Study:
 
     def dataset_settings(self, dataset: str) -> dict:
         """What loading depends on; where the bytes lie does not change what they are."""
-        skip = {"source", "mirrors", "sha256", "expect", "corruptions"}
+        skip = {"source", "mirrors", "sha256", "expect", "corruptions", "least_speed"}
         return {k: v for k, v in self.datasets[dataset].items() if k not in skip}
 
     def preparation_version(self, dataset: str) -> int:
@@ -279,9 +281,9 @@ class Study:
 
     def preparation_settings(self, dataset: str) -> dict:
         """What preparation depends on, so that a loader's setting does not prepare anew."""
-        skip = {"source", "mirrors", "corruptions"}
-        if self.datasets[dataset]["kind"] not in EMBEDDED:  # those are made to the size asked for
-            skip |= {*LOADER_SETTINGS}
+        kind = self.datasets[dataset]["kind"]
+        skip = {"source", "mirrors", "corruptions", "least_speed"}
+        skip |= {*declared_of_kind(kind, "LOADER", ())}
         return {k: v for k, v in self.datasets[dataset].items() if k not in skip}
 
     def task_settings(self, task: str, *, grid: bool = False) -> dict:

@@ -5,7 +5,6 @@ Format ``equiscape-corrupted-1``: ``labels [n]`` and one array ``{corruption}/{s
 preparation as attributes.
 """
 
-import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,12 +13,15 @@ from typing import Annotated, Any, Literal
 import h5py
 import numpy as np
 
-from equiscape import io
 from equiscape.data import CORRUPTED_VERSION
-from equiscape.data.archives import DAMAGE, Source, open_source
 from equiscape.data.corruptions import CORRUPTIONS, SEVERITIES, corrupt
 from equiscape.data.pointcloud import open_prepared, read_rows
 from equiscape.errors import ConfigError, DataError
+from equiscape.files import products
+from equiscape.files.archives import Source, open_source
+from equiscape.files.arrays import Malformed, npy, whole
+from equiscape.files.hdf5 import put, reading, writing
+from equiscape.io import sha256
 from equiscape.registry import unknown
 from equiscape.seeds import sequence_seed
 from equiscape.settings import AtLeast, Distinct, PositiveInt, Seed
@@ -84,7 +86,7 @@ def write_corrupted(prepared: Path, output: Path, settings: dict[str, Any]) -> N
     holds the same clouds as the whole.
     """
     names, severities = _chosen(settings, tuple(CORRUPTIONS))
-    with open_prepared(prepared) as file, io.atomic_path(output) as temporary:
+    with open_prepared(prepared) as file, writing(output) as out:
         indices = file["split/test"][()]
         samples, seed = settings.get("samples"), settings.get("seed", 0)
         if samples is not None and samples < len(indices):
@@ -97,15 +99,16 @@ def write_corrupted(prepared: Path, output: Path, settings: dict[str, Any]) -> N
                 "set `normalise: true` for its data set."
             )
         seeds = [sequence_seed(seed, i) for i in indices]
-        with h5py.File(temporary, "w") as out:
-            out["labels"] = file["labels"][()][indices]
-            for name in names:
-                # Only this one needs more points than a network sees.
-                dense = name == "density_inc"
-                clouds, options = (full, {"number": number}) if dense else (full[:, :number], {})
-                for severity in severities:
-                    out[f"{name}/{severity}"] = corrupt(clouds, name, severity, seeds, **options)
-            _sign(out, GENERATED, io.sha256(prepared))
+        put(out, "labels", file["labels"][()][indices])
+        for name in names:
+            # Only this one needs more points than a network sees.
+            dense = name == "density_inc"
+            clouds, options = (full, {"number": number}) if dense else (full[:, :number], {})
+            for severity in severities:
+                made = corrupt(clouds, name, severity, seeds, **options)
+                put(out, f"{name}/{severity}", made)
+        _sign(out, GENERATED, products.verify(prepared, "prepare")["sha256"])
+    products.sign(output, format=FORMAT, preparation_version=CORRUPTED_VERSION)
 
 
 def write_published(source: Path, output: Path, settings: dict[str, Any]) -> None:
@@ -114,37 +117,38 @@ def write_published(source: Path, output: Path, settings: dict[str, Any]) -> Non
     They are read without pickle, one at a time.
     """
     names, severities = _chosen(settings, PUBLISHED)
-    with (
-        open_source(source) as arrays,
-        io.atomic_path(output) as temporary,
-        h5py.File(temporary, "w") as out,
-    ):
-        labels = _array(arrays, "label.npy").astype(np.int64).ravel()
-        out["labels"] = labels
+    with open_source(source) as arrays, writing(output) as out:
+        try:
+            labels = whole(_array(arrays, "label.npy").ravel(), "labels", 0)
+        except Malformed as error:
+            raise arrays.damaged("label.npy", error) from None
+        if not len(labels):
+            raise DataError(f"label.npy in {source} is empty; get the complete data set.")
+        put(out, "labels", labels)
         for name in names:
             for severity in severities:
                 file = f"data_{name}_{severity}.npy"
-                points = _array(arrays, file).astype(np.float32)
+                points = _array(arrays, file)
                 if points.ndim != 3 or points.shape[2] != 3 or len(points) != len(labels):
                     raise DataError(
                         f"{file} in {source} has the shape {list(points.shape)} instead of "
                         f"[{len(labels)}, points, 3]; get the complete data set."
                     )
-                if not np.isfinite(points).all():
+                if points.dtype.kind not in "fiu" or not np.isfinite(points).all():
                     raise DataError(
                         f"{file} in {source} has coordinates that are not finite; get it again."
                     )
-                out[f"{name}/{severity}"] = points
-        checksum = io.sha256(source) if Path(source).is_file() else ""
+                put(out, f"{name}/{severity}", points.astype(np.float32))
+        checksum = sha256(source) if Path(source).is_file() else ""
         _sign(out, str(settings["source"]), checksum)
+    products.sign(output, format=FORMAT, preparation_version=CORRUPTED_VERSION)
 
 
 def _array(source: Source, name: str) -> np.ndarray:
-    with source.open(name) as file:
-        try:
-            return np.lib.format.read_array(file, allow_pickle=False)
-        except DAMAGE as error:
-            raise source.damaged(name, error) from None
+    try:
+        return npy(source.read(name))
+    except Malformed as error:
+        raise source.damaged(name, error) from None
 
 
 def _chosen(settings: dict[str, Any], known: tuple[str, ...]) -> tuple[list[str], list[int]]:
@@ -172,17 +176,7 @@ def read_corrupted(path: Path) -> Iterator[tuple[str, int, np.ndarray, np.ndarra
     Raises:
         DataError: the file is missing, damaged or of another format.
     """
-    path = Path(path)
-    if not path.exists():
-        raise DataError(f"{path} does not exist; run the rule that writes it first.")
-    try:
-        file = h5py.File(path, "r")
-    except OSError as error:
-        reason = re.split(r"[(\n]", str(error))[0].strip()
-        raise DataError(f"{path} is damaged ({reason}); delete it and rerun its rule.") from None
-    with file:
-        if file.attrs.get("format") != FORMAT:
-            raise DataError(f"{path} is not of format {FORMAT!r}; delete it and rerun its rule.")
+    with reading(path, FORMAT, "corrupt") as file:
         labels = file["labels"][()]
         names = [name for name in PUBLISHED if name in file]
         for name in names:

@@ -29,8 +29,8 @@ from tqdm import tqdm
 
 from equiscape import io
 from equiscape.data import KINDS
-from equiscape.data.archives import open_source
 from equiscape.errors import ConfigError, DataError, first_line
+from equiscape.files.archives import open_source
 from equiscape.registry import lookup
 
 log = logging.getLogger(__name__)

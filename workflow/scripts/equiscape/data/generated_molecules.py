@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal
 
 import numpy as np
 
-from equiscape.data import VERSIONS
+from equiscape.data import duplicates
 from equiscape.data import molecules as container
 from equiscape.data.molecular_graphs import pointer, radius_edges
 from equiscape.data.molecular_splits import keep_used, random_split
@@ -20,6 +20,9 @@ from equiscape.data.molecules import MoleculeDataset, Molecules
 from equiscape.io import settings_hash
 from equiscape.settings import Above, AtLeast, Below, Positive, PositiveInt, Seed
 
+VERSION = 2
+EMBEDDED = True
+LOADER = ("node_budget",)
 ELEMENTS = np.array([1, 6, 7, 8])
 FREQUENCY = np.array([0.4, 0.3, 0.15, 0.15])
 RADIUS = np.array([0.45, 0.8, 0.75, 0.7])  # Angstrom; a pair is at rest at the sum of its two
@@ -54,6 +57,8 @@ class Settings:
         node_budget: most atoms in a batch; None packs by the batch size alone.
         loss: of the training; the mean squared error by default.
         seed: of the molecules and the splits.
+        duplicates: exact copies in two splits: ``refuse`` them, ``group`` them on one side, or
+            ``keep`` them.
     """
 
     molecules: Annotated[int, AtLeast(3)] = 1500
@@ -65,6 +70,7 @@ class Settings:
     node_budget: PositiveInt | None = None
     loss: Literal["mse", "l1"] | None = None
     seed: Seed = 0
+    duplicates: Literal["refuse", "group", "keep"] = "refuse"
     CONSTRAINTS = (
         (
             "not splits or sum(splits) + (0 if 'test' in splits else 1) <= molecules",
@@ -115,7 +121,8 @@ def prepare(entry: dict[str, Any], source: Path | None, output: Path) -> None:
         molecules,
         entry.get("name", output.stem),
         settings_hash(entry),
-        VERSIONS["molecules-generated"],
+        VERSION,
+        duplicates.policy(entry),
     )
 
 

@@ -1,191 +1,43 @@
-"""Many small graphs in one prepared file, and as a data set resident on one device.
+"""Molecules and graphs as a data set resident on one device; batches by index arithmetic.
 
-All molecular data sets share the format ``equiscape-molecules-1``: one HDF5 file with
-
-=====================  ================  ===========================================================
-``node_ptr``           ``[n + 1]``       graph g has the nodes ``node_ptr[g]:node_ptr[g + 1]``
-``edge_ptr``           ``[n + 1]``       the same for its directed edges
-``node_features``      ``[N, F]``        categorical; the atomic number where there is a geometry
-``edge_index``         ``[2, E]``        source and target within their graph
-``positions``          ``[N, 3]`` f4     Angstrom, where there is a geometry
-``edge_features``      ``[E, G]``        categorical, where there are bonds
-``walks``              ``[N, K]`` f4     random-walk encodings, optional
-``targets``            ``[n, T]`` f8     in ``units``
-``baseline``           ``[n, T]`` f8     atom references already summed: subtracted from the targets
-``split/train`` ...    int64             graphs of each split
-=====================  ================  ===========================================================
-
-and the attributes ``format``, ``name``, ``source_sha256``, ``preparation_version``, ``cutoff``,
-``target_names``, ``units``, ``node_categories`` and ``edge_categories``.
+The prepared file that they come from is described in :mod:`equiscape.data.molecule_files`.
 """
 
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import h5py
 import numpy as np
 import torch
 from torch import Tensor
 
 from equiscape.data.base import Batch, Dataset, Split, upload
-from equiscape.data.molecular_graphs import atom_references, pointer, ranges
-from equiscape.errors import ConfigError, DataError, first_line
-from equiscape.io import atomic_path
+from equiscape.data.molecular_graphs import atom_references
+from equiscape.data.molecule_files import (
+    FORMAT,
+    SPLITS,
+    Molecules,
+    check,
+    read_molecules,
+    write_molecules,
+)
+from equiscape.errors import ConfigError
 from equiscape.objectives import MultiLabel, Objective, Regression
 from equiscape.registry import unknown
 
-FORMAT = "equiscape-molecules-1"
+__all__ = [
+    "FORMAT",
+    "SPLITS",
+    "MoleculeDataset",
+    "Molecules",
+    "check",
+    "dataset",
+    "pack",
+    "read_molecules",
+    "write_molecules",
+]
+
 WINDOW = 32  # batches among which graphs are sorted by size
 LOSSES = ("mse", "l1")
-SPLITS = ("train", "validation", "test")
-ARRAYS = (
-    *("node_ptr", "edge_ptr", "node_features", "edge_index", "positions"),
-    *("edge_features", "walks", "targets", "baseline"),
-)
-OPTIONAL = ("positions", "edge_features", "walks", "baseline")
-
-
-@dataclass
-class Molecules:
-    """The arrays of one prepared file; see the module's table for shapes and meanings."""
-
-    node_ptr: np.ndarray
-    edge_ptr: np.ndarray
-    node_features: np.ndarray
-    edge_index: np.ndarray
-    targets: np.ndarray
-    splits: dict[str, np.ndarray]
-    target_names: list[str]
-    units: list[str]
-    positions: np.ndarray | None = None
-    edge_features: np.ndarray | None = None
-    walks: np.ndarray | None = None
-    baseline: np.ndarray | None = None
-    node_categories: list[int] = field(default_factory=list)
-    edge_categories: list[int] = field(default_factory=list)
-    cutoff: float = 0.0
-
-    def __len__(self) -> int:
-        return len(self.node_ptr) - 1
-
-    def select(self, graphs: np.ndarray) -> "Molecules":
-        """Only these graphs, in this order; ``splits`` is left empty."""
-        nodes, edges = np.diff(self.node_ptr)[graphs], np.diff(self.edge_ptr)[graphs]
-        node = ranges(self.node_ptr[graphs], nodes)
-        edge = ranges(self.edge_ptr[graphs], edges)
-
-        def pick(array: np.ndarray | None, where: np.ndarray) -> np.ndarray | None:
-            return None if array is None else array[where]
-
-        return Molecules(
-            node_ptr=pointer(nodes),
-            edge_ptr=pointer(edges),
-            node_features=self.node_features[node],
-            edge_index=self.edge_index[:, edge],
-            targets=self.targets[graphs],
-            splits={},
-            target_names=self.target_names,
-            units=self.units,
-            positions=pick(self.positions, node),
-            edge_features=pick(self.edge_features, edge),
-            walks=pick(self.walks, node),
-            baseline=pick(self.baseline, graphs),
-            node_categories=self.node_categories,
-            edge_categories=self.edge_categories,
-            cutoff=self.cutoff,
-        )
-
-
-def write_molecules(
-    path: Path, molecules: Molecules, name: str, source_sha256: str, version: int
-) -> None:
-    """Write ``molecules`` atomically.
-
-    Raises:
-        DataError: the arrays do not fit together, or a value is not finite.
-    """
-    check(molecules, path)
-    with atomic_path(path) as temporary, h5py.File(temporary, "w") as file:
-        for key in ARRAYS:
-            array = getattr(molecules, key)
-            if array is not None:
-                file.create_dataset(key, data=array, compression="lzf", shuffle=True)
-        for split in SPLITS:
-            file[f"split/{split}"] = np.asarray(molecules.splits[split], dtype=np.int64)
-        file.attrs.update(
-            format=FORMAT,
-            name=name,
-            source_sha256=source_sha256,
-            preparation_version=version,
-            cutoff=molecules.cutoff,
-            target_names=molecules.target_names,
-            units=molecules.units,
-            node_categories=np.array(molecules.node_categories, dtype=np.int64),
-            edge_categories=np.array(molecules.edge_categories, dtype=np.int64),
-        )
-
-
-def read_molecules(path: Path) -> Molecules:
-    """Read what :func:`write_molecules` wrote.
-
-    Raises:
-        DataError: the file is absent, damaged, or of another format.
-    """
-    try:
-        with h5py.File(path, "r") as file:
-            if file.attrs.get("format") != FORMAT:
-                raise DataError(
-                    f"{path} is not in the format {FORMAT}; delete it, and it is prepared again."
-                )
-            arrays = {key: file[key][()] for key in ARRAYS if key in file or key not in OPTIONAL}
-            molecules = Molecules(
-                splits={split: file[f"split/{split}"][()] for split in SPLITS},
-                target_names=[str(name) for name in file.attrs["target_names"]],
-                units=[str(unit) for unit in file.attrs["units"]],
-                node_categories=file.attrs["node_categories"].tolist(),
-                edge_categories=file.attrs["edge_categories"].tolist(),
-                cutoff=float(file.attrs["cutoff"]),
-                **arrays,
-            )
-    except FileNotFoundError:
-        raise DataError(f"{path} does not exist; run the rule that prepares it.") from None
-    except (OSError, KeyError, ValueError, RuntimeError) as error:
-        reason = first_line(error).strip("'\"")
-        raise DataError(
-            f"{path} is damaged ({reason}); delete it, so that it is prepared again."
-        ) from None
-    check(molecules, path)
-    return molecules
-
-
-def check(molecules: Molecules, path: Path) -> None:
-    """Raise a DataError that names ``path`` where the arrays do not fit together."""
-    n, nodes, edges = len(molecules), len(molecules.node_features), molecules.edge_index.shape[1]
-
-    def ends(ptr: np.ndarray, total: int) -> bool:
-        return len(ptr) == n + 1 and ptr[0] == 0 and ptr[-1] == total and (np.diff(ptr) >= 0).all()
-
-    faults = {
-        "holds no graphs": n == 0,
-        "has node pointers that do not fit its nodes": not ends(molecules.node_ptr, nodes),
-        "has edge pointers that do not fit its edges": not ends(molecules.edge_ptr, edges),
-        "has a target for each of another number of graphs": len(molecules.targets) != n,
-        "has targets that are not finite": not np.isfinite(molecules.targets).all(),
-        "has a split that names graphs it does not hold": any(
-            len(split) and not 0 <= split.min() <= split.max() < n
-            for split in molecules.splits.values()
-        ),
-    }
-    for key, total in (("positions", nodes), ("walks", nodes), ("edge_features", edges)):
-        array = getattr(molecules, key)
-        if array is not None:
-            faults[f"has {key} of another number of rows"] = len(array) != total
-    if molecules.positions is not None:
-        faults["has positions that are not finite"] = not np.isfinite(molecules.positions).all()
-    for fault, present in faults.items():
-        if present:
-            raise DataError(f"{path} {fault}; check its source and prepare it again.")
 
 
 class MoleculeDataset(Dataset):

@@ -2,11 +2,12 @@
 
 Graphs are made from the published SMILES by RDKit with the atom and bond features of the Open Graph
 Benchmark: 2,344,859 nodes and 4,773,974 directed edges in all. The pickle of the official split is
-read by :func:`equiscape.data.sources.load_pickle`, which knows arrays and nothing else. CC BY-NC
+read by :func:`equiscape.files.pickles.load_pickle`, which knows arrays and nothing else. CC BY-NC
 4.0; 40 of the test SMILES also stand in the training set, a property of the official data.
 """
 
 import hashlib
+import io
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -15,16 +16,22 @@ from typing import Any, Literal
 
 import numpy as np
 
-from equiscape.data import VERSIONS
+from equiscape.data import duplicates
 from equiscape.data import molecules as container
+from equiscape.data.molecular_checks import fault, indices, integers
 from equiscape.data.molecular_graphs import index_type, pointer, random_walks
 from equiscape.data.molecular_splits import shrink
 from equiscape.data.molecules import MoleculeDataset, Molecules
-from equiscape.data.sources import checksum, load_pickle, require
+from equiscape.data.sources import checksum, require
 from equiscape.errors import DataError, first_line
+from equiscape.files.archives import DAMAGE, unpacked
+from equiscape.files.pickles import load_pickle
 from equiscape.settings import NonNegativeInt, PositiveInt, Seed
 
-FILES = {
+VERSION = 2
+LOADER = ("node_budget",)
+FILES = ("**/peptide_multi_class_dataset.csv.gz", "**/splits_random_stratified_peptide.pickle")
+PUBLISHED = {
     "peptide_multi_class_dataset.csv.gz": (
         "701eb743e899f4d793f0e13c8fa5a1b4",
         "https://www.dropbox.com/s/ol2v01usvaxbsr8/peptide_multi_class_dataset.csv.gz?dl=1",
@@ -36,6 +43,7 @@ FILES = {
 }
 OFFICIAL = {"train": "train", "val": "validation", "test": "test"}
 LABELS = 10
+LONGEST = 20_000  # characters of a SMILES
 
 # The vocabularies of OGB: a value outside of one counts as its last entry.
 CHIRALITY = ("CHI_UNSPECIFIED", "CHI_TETRAHEDRAL_CW", "CHI_TETRAHEDRAL_CCW", "CHI_OTHER")
@@ -63,6 +71,8 @@ class Settings:
         limit: take only this many graphs, a fixed random subset.
         node_budget: most nodes in a batch; None packs by the batch size alone.
         seed: of ``splits`` and ``limit``.
+        duplicates: exact copies in two splits: ``refuse`` them, ``group`` them on one side, or
+            ``keep`` them, as the official splits have them.
     """
 
     walk_steps: NonNegativeInt = 20
@@ -70,6 +80,7 @@ class Settings:
     limit: PositiveInt | None = None
     node_budget: PositiveInt | None = None
     seed: Seed = 0
+    duplicates: Literal["refuse", "group", "keep"] = "keep"
     CONSTRAINTS = (
         (
             "'train' not in (splits or []) or splits['train'] <= 10873",
@@ -91,7 +102,8 @@ def prepare(entry: dict[str, Any], source: Path | None, output: Path) -> None:
 
     Args:
         entry: ``walk_steps`` (20), ``splits`` and ``limit`` to take fewer graphs, ``expect`` (the
-            number of graphs of each split; without it the files must be the official ones).
+            number of graphs of each split; without it the files must be the official ones),
+            ``duplicates`` (``keep``: the official splits' copies stay, and are counted).
         source: a folder with the SMILES and the split.
         output: the file to write.
 
@@ -100,12 +112,12 @@ def prepare(entry: dict[str, Any], source: Path | None, output: Path) -> None:
     """
     if source is None:
         raise DataError("Peptides-func has no source; give pyg or a folder of its files.")
-    table, split = require(source, FILES, "Peptides-func")
+    table, split = require(source, PUBLISHED, "Peptides-func")
     if not entry.get("expect"):
         for path in (table, split):
             if (
                 hashlib.md5(path.read_bytes(), usedforsecurity=False).hexdigest()
-                != FILES[path.name][0]
+                != PUBLISHED[path.name][0]
             ):
                 raise DataError(
                     f"{path} is not the published file (its MD5 differs); fetch it again."
@@ -129,9 +141,9 @@ def prepare(entry: dict[str, Any], source: Path | None, output: Path) -> None:
         edge_categories=EDGE_CATEGORIES,
     )
     digest = checksum((table, split))
-    container.write_molecules(
-        output, molecules, entry.get("name", output.stem), digest, VERSIONS["peptides-func"]
-    )
+    name = entry.get("name", output.stem)
+    policy = duplicates.policy(entry, "keep")
+    container.write_molecules(output, molecules, name, digest, VERSION, policy)
 
 
 def load(path: Path, device: Any, entry: dict[str, Any]) -> MoleculeDataset:
@@ -144,28 +156,34 @@ def read_table(path: Path) -> tuple[list[str], np.ndarray]:
     import pandas as pd
 
     try:
-        table = pd.read_csv(path, usecols=["smiles", "labels"])
-        labels = np.array([json.loads(text) for text in table["labels"]], dtype=np.int64)
-    except Exception as error:
-        reason = first_line(error)
-        raise DataError(f"{path} cannot be read ({reason}); fetch it again.") from None
-    if labels.ndim != 2 or labels.shape[1] != LABELS or not np.isin(labels, (0, 1)).all():
-        raise DataError(f"{path} does not hold {LABELS} labels of 0 or 1 a row; fetch it again.")
-    return table["smiles"].tolist(), labels
+        table = pd.read_csv(io.BytesIO(unpacked(path)), usecols=["smiles", "labels"])
+        labels = [json.loads(text) for text in table["labels"]]
+    except (*DAMAGE, TypeError, RecursionError) as error:
+        raise fault(path, f"cannot be read ({first_line(error)})") from None
+    lengths = {len(row) if isinstance(row, list) else -1 for row in labels}
+    if lengths != {LABELS}:
+        raise fault(path, f"does not hold {LABELS} labels of 0 or 1 a row")
+    empty = [not isinstance(text, str) or not text.strip() for text in table["smiles"]]
+    if any(empty):
+        raise fault(path, f"has no SMILES in row {empty.index(True)}")
+    return table["smiles"].tolist(), integers(path, labels, "labels", 0, 1)
 
 
 def read_split(path: Path, n: int, expect: dict[str, int]) -> dict[str, np.ndarray]:
     """The official splits, checked to name each of ``n`` graphs at most once."""
     loaded = load_pickle(path)
+    if not isinstance(loaded, dict) or not set(OFFICIAL) <= set(loaded):
+        raise fault(path, "does not hold train, val and test indices")
     try:
-        graphs = {ours: np.asarray(loaded[name], np.int64) for name, ours in OFFICIAL.items()}
-    except (KeyError, TypeError, ValueError):
-        raise DataError(
-            f"{path} does not hold train, val and test indices; fetch it again."
-        ) from None
+        graphs = {
+            ours: indices(path, loaded[name], n, f"the split {name}")
+            for name, ours in OFFICIAL.items()
+        }
+    except ValueError as error:
+        raise fault(path, f"does not hold train, val and test indices ({error})") from None
     every = np.concatenate(list(graphs.values()))
-    if len(np.unique(every)) != len(every) or not 0 <= every.min() <= every.max() < n:
-        raise DataError(f"{path} does not split the {n} graphs of the table; fetch both again.")
+    if len(np.unique(every)) != len(every):
+        raise fault(path, f"does not split the {n} graphs of the table: some are in two splits")
     for name, size in expect.items():
         if name in graphs and len(graphs[name]) != size:
             raise DataError(f"{path} has {len(graphs[name])} {name} graphs, not {size}.")
@@ -197,8 +215,8 @@ def from_smiles(smiles: Sequence[str]) -> dict[str, np.ndarray]:
     node_counts, edge_counts = [], []
     quiet = rdBase.BlockLogs()  # it warns of the hydrogen ions of some salts
     for row, text in enumerate(smiles):
-        molecule = Chem.MolFromSmiles(text)
-        if molecule is None:
+        molecule = Chem.MolFromSmiles(text) if len(text) <= LONGEST else None
+        if molecule is None or not molecule.GetNumAtoms():
             raise DataError(f"row {row}: RDKit cannot read the SMILES {text[:40]!r}.")
         for atom in molecule.GetAtoms():
             charge = atom.GetFormalCharge() + 5
@@ -241,6 +259,6 @@ def download(folder: Path) -> Path:
     """The two published files in ``folder``, which is returned."""
     from equiscape.data.download import fetch_into
 
-    for name, (md5, url) in FILES.items():
+    for name, (md5, url) in PUBLISHED.items():
         fetch_into(folder, name, url, f"md5:{md5}")
     return folder

@@ -1,12 +1,14 @@
 """Labelled point clouds: any data set in ModelNet40's HDF5 layout, prepared and loaded.
 
 Preparation reads a folder or an archive, checks all of it, holds out a validation split and
-writes one HDF5 file: ``points [n, P, 3]`` float32, ``labels [n]``, ``class_names``, ``group [n]``
-and ``split/{train,validation,test}`` (indices), with the source's checksum and the version of this
-preparation as attributes.
+writes one HDF5 file: ``points [n, P, 3]`` float32, ``labels [n]``, ``class_names``, ``group [n]``,
+``copy [n]`` (equal for exact copies) and ``split/{train,validation,test}`` (indices), with the
+source's checksum and the version of this preparation as attributes. Its record lies beside it.
 """
 
 import hashlib
+from collections.abc import Iterable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -17,15 +19,21 @@ import torch
 from torch import Tensor
 
 from equiscape import io
-from equiscape.data import VERSIONS, modelnet_layout
-from equiscape.data.archives import Source, open_source
+from equiscape.data import duplicates, modelnet_layout
 from equiscape.data.augment_clouds import augment_points, random_subsets
 from equiscape.data.base import Batch, Dataset, Split, upload
+from equiscape.data.modelnet_layout import Part
 from equiscape.data.splits import hold_out
-from equiscape.errors import ConfigError, DataError, first_line
+from equiscape.errors import ConfigError, DataError
+from equiscape.files import products
+from equiscape.files.archives import Source, open_source
+from equiscape.files.hdf5 import put, reading, writing
 from equiscape.objectives import Classification
 from equiscape.settings import Above, Below, NonNegativeInt, PositiveInt, Seed
 
+VERSION = 2
+LOADER = ("points", "sample_points")
+FILES = ("**/ply_data_*.h5", "**/shape_names.txt", "**/train_files.txt", "**/test_files.txt")
 FORMAT = "equiscape-pointcloud-1"
 SPLITS = ("train", "validation", "test")
 WRITTEN_AT_ONCE = 32  # clouds in a chunk of the file
@@ -70,44 +78,92 @@ def prepare(entry: dict[str, Any], source: Path | None, output: Path) -> None:
 
     Args:
         entry: of ``datasets`` in the configuration. Used here: ``expect`` (numbers of ``train``
-            and ``test`` clouds and of ``classes``), ``sha256`` (of an archive), ``normalise``,
-            ``validation`` (default 0.1) and ``seed`` (default 0).
+            and ``test`` clouds and of ``classes``), ``sha256`` (of an archive) and what
+            :func:`write_clouds` takes.
         source: a folder, zip or tar archive in ModelNet40's layout.
-        output: the prepared file; written atomically.
+        output: the prepared file; written atomically, its record after it.
 
     Raises:
-        DataError: the source is missing, damaged, or not what ``expect`` and ``sha256`` say.
+        DataError: the source is missing, damaged, not what ``expect`` and ``sha256`` say, or has a
+            cloud in two splits.
         ConfigError: ``validation`` cannot be held out of this data set.
     """
     if source is None:
         raise ConfigError(f"datasets.{Path(output).stem}.source is missing; name an archive.")
     source = Path(source)
-    with open_source(source) as opened, io.atomic_path(output) as temporary:
+    with open_source(source) as opened:
         checksum = source_sha256(opened)
         wanted = (entry.get("sha256") or "").removeprefix("sha256:")
         if source.is_file() and wanted and ":" not in wanted and checksum != wanted.lower():
             raise DataError(f"{source} has SHA-256 {checksum} instead of {wanted}; get it again.")
         names = modelnet_layout.class_names(opened)
-        with h5py.File(temporary, "w") as file:
-            labels, groups, test = _copy(opened, file, len(names), entry.get("normalise", False))
-            _check_expected(source, entry.get("expect") or {}, len(names), test)
-            train, validation = hold_out(
-                labels[~test],
-                groups[~test] if groups is not None else None,
-                entry.get("validation", 0.1),
-                entry.get("seed", 0),
-            )
-            file["labels"] = labels
-            file["group"] = np.arange(len(labels)) if groups is None else groups
-            file["class_names"] = np.array(names, dtype=h5py.string_dtype())
-            training = np.flatnonzero(~test)
-            file["split/train"] = training[train]
-            file["split/validation"] = training[validation]
-            file["split/test"] = np.flatnonzero(test)
-            file.attrs["format"] = FORMAT
-            file.attrs["name"] = Path(output).stem
-            file.attrs["source_sha256"] = checksum
-            file.attrs["preparation_version"] = VERSIONS["pointcloud"]
+        parts = modelnet_layout.parts(opened, len(names))
+        write_clouds(entry, source, names, parts, output, checksum)
+
+
+def write_clouds(
+    entry: dict[str, Any],
+    source: Path,
+    names: list[str],
+    parts: Iterable[Part],
+    output: Path,
+    checksum: str,
+    version: int = VERSION,
+) -> None:
+    """Write labelled clouds with a validation split: what every kind of clouds ends in.
+
+    Args:
+        entry: ``normalise``, ``validation`` (default 0.1), ``validation_minimum`` (0), ``seed``
+            (0), ``duplicates`` (``refuse``, ``group`` or ``keep``) and ``expect``.
+        source: for messages.
+        names: of the classes.
+        parts: training clouds, then test clouds.
+        output: the prepared file.
+        checksum: of the source.
+        version: of the kind's preparation.
+
+    Raises:
+        DataError: a cloud is in two splits, or the counts are not the expected ones.
+        ConfigError: ``validation`` cannot be held out of this data set.
+    """
+    chosen = duplicates.policy(entry)
+    with writing(output) as file:
+        labels, groups, test, copies, places = _copy(source, parts, file, entry.get("normalise"))
+        _check_expected(source, entry.get("expect") or {}, len(names), test)
+        training = np.flatnonzero(~test)
+        kept, together = training, groups
+        if chosen == "group":
+            kept = training[~np.isin(copies[training], copies[test])]
+            together = duplicates.joined(groups, copies)
+        train, validation = hold_out(
+            labels[kept],
+            None if together is None else together[kept],
+            entry.get("validation", 0.1),
+            entry.get("seed", 0),
+            entry.get("validation_minimum") or 0,
+            names,
+        )
+        splits = dict(zip(SPLITS, (kept[train], kept[validation], np.flatnonzero(test))))
+        counts = duplicates.check(splits, copies, chosen, source, _place(places), labels)
+        counts["left_out"] = len(training) - len(kept)
+        put(file, "labels", labels)
+        put(file, "group", np.arange(len(labels)) if together is None else together)
+        put(file, "copy", copies)
+        file["class_names"] = np.array(names, dtype=h5py.string_dtype())
+        for split, samples in splits.items():
+            put(file, f"split/{split}", samples)
+        file.attrs["format"] = FORMAT
+        file.attrs["name"] = Path(output).stem
+        file.attrs["source_sha256"] = checksum
+        file.attrs["preparation_version"] = version
+        file.attrs["duplicates"] = counts["copies"]
+    products.sign(
+        output,
+        format=FORMAT,
+        preparation_version=version,
+        samples={split: len(samples) for split, samples in splits.items()},
+        duplicates=counts,
+    )
 
 
 def source_sha256(source: Source) -> str:
@@ -122,12 +178,18 @@ def source_sha256(source: Source) -> str:
     return digest.hexdigest()
 
 
-def _copy(
-    source: Source, file: h5py.File, classes: int, normalise: bool
-) -> tuple[np.ndarray, np.ndarray | None, np.ndarray]:
-    """Copy the points, file by file; return labels, groups (or None) and which are test clouds."""
-    points, labels, groups, test = None, [], [], []
-    for part in modelnet_layout.parts(source, classes):
+Copied = tuple[np.ndarray, np.ndarray | None, np.ndarray, np.ndarray, list[tuple[str, int]]]
+
+
+def _copy(source: Path, parts: Iterable[Part], file: h5py.File, normalise: bool | None) -> Copied:
+    """Copy the points, part by part.
+
+    Returns:
+        labels, groups (or None), which are test clouds, the same number for exact copies, and each
+        part's name and first cloud.
+    """
+    points, labels, groups, test, digests, places = None, [], [], [], [], []
+    for part in parts:
         clouds = unit_sphere(part.points) if normalise else part.points
         if points is None:
             shape = clouds.shape[1:]
@@ -137,25 +199,42 @@ def _copy(
                 np.float32,
                 maxshape=(None, *shape),
                 chunks=(WRITTEN_AT_ONCE, *shape),
+                fletcher32=True,
             )
         if clouds.shape[1:] != points.shape[1:]:
             raise DataError(
-                f"{part.file} in {source.path} has {clouds.shape[1]} points a cloud and the files "
+                f"{part.file} in {source} has {clouds.shape[1]} points a cloud and the files "
                 f"before it {points.shape[1]}; get the complete data set."
             )
         start = len(points)
         points.resize(start + len(clouds), axis=0)
         points[start:] = clouds
+        places.append((part.file, start))
+        digests += [duplicates.fingerprint(cloud) for cloud in part.points]
         labels.append(part.labels)
         groups.append(part.groups)
         test.append(np.full(len(clouds), part.side == "test"))
-    is_test = np.concatenate(test)
+    if points is None:
+        raise DataError(f"{source} holds no clouds; get the complete data set.")
+    is_test, copies = np.concatenate(test), duplicates.numbered(digests)
     if any(group is None for group in groups):
-        return np.concatenate(labels), None, is_test
+        return np.concatenate(labels), None, is_test, copies, places
     # The two sides may count their groups anew, so equal ids of train and test mean nothing.
     pairs = np.stack([is_test.astype(np.int64), np.concatenate(groups)], axis=1)
     _, renumbered = np.unique(pairs, axis=0, return_inverse=True)
-    return np.concatenate(labels), renumbered.reshape(-1).astype(np.int64), is_test
+    renumbered = renumbered.reshape(-1).astype(np.int64)
+    return np.concatenate(labels), renumbered, is_test, copies, places
+
+
+def _place(places: list[tuple[str, int]]) -> Any:
+    """A function that says in which part a cloud is."""
+    starts = np.array([start for _, start in places])
+
+    def name(cloud: int) -> str:
+        part = int(np.searchsorted(starts, cloud, side="right")) - 1
+        return f"cloud {cloud - starts[part]} of {places[part][0]}"
+
+    return name
 
 
 def _check_expected(source: Path, expect: dict, classes: int, test: np.ndarray) -> None:
@@ -281,28 +360,13 @@ def load(path: Path, device: torch.device | str, entry: dict[str, Any]) -> Point
     return PointClouds(points, labels, names, number, sample)
 
 
-def open_prepared(path: Path) -> h5py.File:
-    """Open a prepared file for reading.
+def open_prepared(path: Path) -> AbstractContextManager[h5py.File]:
+    """Open a prepared file for reading, in a ``with`` statement.
 
     Raises:
         DataError: it is missing, damaged or of another format.
     """
-    path = Path(path)
-    if not path.exists():
-        raise DataError(f"{path} does not exist; run the rule that prepares it first.")
-    try:
-        file = h5py.File(path, "r")
-    except OSError as error:
-        raise DataError(
-            f"{path} is damaged ({first_line(error)}); delete it and prepare it again."
-        ) from None
-    found = file.attrs.get("format")
-    if found != FORMAT:
-        file.close()
-        raise DataError(
-            f"{path} is of format {found!r} instead of {FORMAT!r}; delete it and prepare it again."
-        )
-    return file
+    return reading(path, FORMAT)
 
 
 def read_rows(points: h5py.Dataset, indices: np.ndarray, number: int) -> np.ndarray:

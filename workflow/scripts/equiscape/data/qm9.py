@@ -15,17 +15,23 @@ from typing import Any, Literal
 
 import numpy as np
 
-from equiscape.data import VERSIONS
+from equiscape.data import duplicates
 from equiscape.data import molecules as container
+from equiscape.data.molecular_checks import fault, floats, integers, pointers
 from equiscape.data.molecular_graphs import pointer, radius_edges, ranges
 from equiscape.data.molecular_splits import random_split
 from equiscape.data.molecules import MoleculeDataset, Molecules
-from equiscape.data.sources import checksum, load_arrays, require
+from equiscape.data.sources import checksum, folder_with, require
 from equiscape.errors import DataError, first_line
+from equiscape.files.arrays import load_arrays
 from equiscape.settings import Positive, PositiveInt, Seed
 
+VERSION = 2
+LOADER = ("node_budget",)
+FILES = ("**/qm9_3d.npz", "**/gdb9.sdf", "**/gdb9.sdf.csv", "**/uncharacterized.txt")
 COMPLETE = 130_831
 STANDARD = {"train": 110_000, "validation": 10_000}  # the rest is for the test
+LARGEST_ELEMENT = 9  # fluorine
 HARTREE = 27211.386246  # meV
 KILOCALORIE = 43.36410424  # meV for one kcal/mol
 UNITS = {
@@ -65,6 +71,8 @@ class Settings:
         node_budget: most atoms in a batch; None packs by the batch size alone.
         loss: of the training; the mean squared error by default.
         seed: of the splits.
+        duplicates: exact copies in two splits: ``refuse`` them, ``group`` them on one side, or
+            ``keep`` them.
     """
 
     cutoff: Positive = 5.0
@@ -73,6 +81,7 @@ class Settings:
     node_budget: PositiveInt | None = None
     loss: Literal["mse", "l1"] | None = None
     seed: Seed = 0
+    duplicates: Literal["refuse", "group", "keep"] = "refuse"
     CONSTRAINTS = (
         (
             "not splits or sum(splits) + (0 if 'test' in splits else 1) <= 130831",
@@ -91,8 +100,8 @@ def prepare(entry: dict[str, Any], source: Path | None, output: Path) -> None:
 
     Args:
         entry: ``cutoff`` (5 Angstrom), ``splits`` (train 110,000, validation 10,000, the rest
-            test; 80, 10 and 10 % of a smaller source), ``limit``, ``seed`` and ``expect``
-            (``{molecules: n}``).
+            test; 80, 10 and 10 % of a smaller source), ``limit``, ``seed``, ``expect``
+            (``{molecules: n}``) and ``duplicates`` (``refuse``, ``group`` or ``keep``).
         source: a ``qm9_3d.npz``, a folder with it, or a folder with PyG's raw files, which then
             have to be complete.
         output: the file to write.
@@ -102,6 +111,7 @@ def prepare(entry: dict[str, Any], source: Path | None, output: Path) -> None:
     """
     if source is None:
         raise DataError("QM9 has no source; give pyg, a qm9_3d.npz or a folder of its raw files.")
+    source = folder_with(source, ["qm9_3d.npz"]) if source.is_dir() else source
     raw = source.is_dir() and not (source / "qm9_3d.npz").exists()
     z, positions, node_ptr, targets, digest = (read_pyg if raw else read_npz)(source)
     n = len(node_ptr) - 1
@@ -132,9 +142,8 @@ def prepare(entry: dict[str, Any], source: Path | None, output: Path) -> None:
         units=list(UNITS.values()),
         cutoff=cutoff,
     )
-    container.write_molecules(
-        output, molecules, entry.get("name", output.stem), digest, VERSIONS["qm9"]
-    )
+    name, policy = entry.get("name", output.stem), duplicates.policy(entry)
+    container.write_molecules(output, molecules, name, digest, VERSION, policy)
 
 
 def load(path: Path, device: Any, entry: dict[str, Any]) -> MoleculeDataset:
@@ -171,14 +180,23 @@ def read_npz(path: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray
         raise DataError(f"{path} does not exist; give qm9_3d.npz or a folder of QM9's raw files.")
     names = ("z", "pos", "offset", "target_names", "targets")
     z, positions, node_ptr, found, targets = load_arrays(path, names).values()
-    found = [str(name).removesuffix("_atom") for name in found]
+    found = [str(name).removesuffix("_atom") for name in found.ravel()[:100]]
     if sorted(found) != sorted(UNITS):
         raise DataError(f"{path} holds the targets {', '.join(found)}, not QM9's twelve.")
+    z = integers(path, z, "atomic numbers", 1, LARGEST_ELEMENT)
+    if z.ndim != 1:
+        raise fault(path, f"has atomic numbers of shape {list(z.shape)} instead of one row")
+    node_ptr = pointers(path, node_ptr, len(z), "offset")
+    empty = np.diff(node_ptr) == 0
+    if empty.any():
+        raise fault(path, f"holds a molecule without atoms, number {int(np.argmax(empty))}")
+    positions = floats(path, positions, (len(z), 3), "pos")
+    targets = floats(path, targets, (len(node_ptr) - 1, len(UNITS)), "targets")
     scale = dict.fromkeys(("homo", "lumo", "gap", "zpve"), HARTREE)
     scale |= dict.fromkeys(("u0", "u298", "h298", "g298"), KILOCALORIE)
     columns = [found.index(name) for name in UNITS]
     converted = targets[:, columns] * np.array([scale.get(name, 1.0) for name in UNITS])
-    return z.astype(np.int64), positions, node_ptr, converted, checksum([path])
+    return z, positions, node_ptr, converted, checksum([path])
 
 
 def read_pyg(folder: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, str]:
@@ -189,7 +207,8 @@ def read_pyg(folder: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarr
     """
     from torch_geometric.datasets import QM9
 
-    paths = require(folder / "raw" if (folder / "raw").is_dir() else folder, RAW, "QM9's raw files")
+    paths = require(folder, RAW, "QM9's raw files")
+    check_raw(*paths)
     with tempfile.TemporaryDirectory() as scratch:
         root = Path(scratch)
         (root / "raw").mkdir()
@@ -209,6 +228,36 @@ def read_pyg(folder: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarr
     scale = np.array([1000.0 if unit == "meV" else 1.0 for unit in UNITS.values()])  # from eV
     targets = data.y.double().numpy()[:, [columns[name] for name in UNITS]] * scale
     return data.z.numpy(), data.pos.numpy(), node_ptr, targets, checksum(paths)
+
+
+def check_raw(molecules: Path, table: Path, left_out: Path) -> None:
+    """Compare QM9's geometries with its table, row by row: PyG joins them by their order alone.
+
+    Raises:
+        DataError: the two name other molecules, or the list of those left out is not theirs.
+    """
+    names, start = [], True
+    try:
+        with open(molecules, encoding="latin-1") as file:
+            for line in file:
+                if start:
+                    names.append(line.strip())
+                start = line.startswith("$$$$")
+        with open(table, encoding="utf-8-sig") as file:
+            rows = [line.split(",", 1)[0].strip() for line in file if line.strip()][1:]
+        with open(left_out, encoding="utf-8-sig") as file:
+            listed = [line.split()[0] for line in file.read().split("\n")[9:-2] if line.strip()]
+    except (OSError, UnicodeDecodeError) as error:
+        raise fault(molecules.parent, f"cannot be read ({error})") from None
+    names = names[:-1] if names and not names[-1] and len(names) == len(rows) + 1 else names
+    if len(names) != len(rows):
+        raise fault(table, f"has {len(rows)} rows, but {molecules.name} {len(names)} molecules")
+    for row, (name, wanted) in enumerate(zip(names, rows)):
+        if name and name != wanted:
+            raise fault(table, f"has {wanted} in row {row}, where {molecules.name} has {name}")
+    for name in listed:
+        if not name.isdecimal() or not 1 <= int(name) <= len(rows):
+            raise fault(left_out, f"lists {name!r}, which is no molecule of {molecules.name}")
 
 
 def download(folder: Path) -> Path:

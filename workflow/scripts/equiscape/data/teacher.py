@@ -9,20 +9,20 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import h5py
 import numpy as np
 import torch
 from torch import Tensor
 
 from equiscape.data.base import Batch, Dataset, Split
 from equiscape.errors import DataError
+from equiscape.files import products
+from equiscape.files.hdf5 import put, reading, writing
 from equiscape.groups import parse_group, parse_representation
 from equiscape.groups.plane import Plane
-from equiscape.io import atomic_path
 from equiscape.objectives import Regression
 from equiscape.settings import AtLeast, NonNegative, Positive, PositiveInt, Seed, read
 
-VERSION = 1
+VERSION = 2
 EMBEDDED = True
 LOADER = ("passes", "dtype")
 FILES: tuple[str, ...] = ()
@@ -110,7 +110,7 @@ def prepare(entry: Mapping[str, Any], source: Path | None, output: Path) -> None
         for name in plane.labels
     }
     rng = np.random.default_rng(settings.seed)
-    with atomic_path(output) as temporary, h5py.File(temporary, "w") as file:
+    with writing(output) as file:
         file.attrs["format"] = FORMAT
         file.attrs["preparation_version"] = VERSION
         for name, value in teacher.items():
@@ -121,7 +121,9 @@ def prepare(entry: Mapping[str, Any], source: Path | None, output: Path) -> None
             y = apply(teacher, x, depth, settings.activation)
             if settings.noise and split == "train":
                 y = y + settings.noise * y.std() * rng.normal(size=y.shape)
-            file[f"{split}/x"], file[f"{split}/y"] = x, y
+            put(file, f"{split}/x", x)
+            put(file, f"{split}/y", y)
+    products.sign(output, format=FORMAT, preparation_version=VERSION)
 
 
 def inputs(action: np.ndarray, count: int, closed: bool, rng: np.random.Generator) -> np.ndarray:
@@ -163,9 +165,7 @@ class TeacherDataset(Dataset):
         self.settings = settings
         dtype = getattr(torch, settings.dtype)
         self._tensors: dict[str, tuple[Tensor, Tensor]] = {}
-        with h5py.File(path) as file:
-            if file.attrs.get("format") != FORMAT:
-                raise DataError(f"{path} is not a file of a teacher; prepare the data set again.")
+        with reading(path, FORMAT) as file:
             for split in SPLITS:
                 x, y = (torch.as_tensor(file[f"{split}/{name}"][()]) for name in "xy")
                 self._tensors[split] = (x.to(device, dtype), y.to(device, dtype))

@@ -12,15 +12,21 @@ from typing import Any, Literal
 
 import numpy as np
 
-from equiscape.data import VERSIONS
+from equiscape.data import duplicates
 from equiscape.data import molecules as container
+from equiscape.data.molecular_checks import bonds, fault, floats, indices, integers, pointers
 from equiscape.data.molecular_graphs import index_type, pointer, random_walks
 from equiscape.data.molecular_splits import keep_used, shrink
 from equiscape.data.molecules import MoleculeDataset, Molecules
-from equiscape.data.sources import checksum, load_arrays, load_pickle, require
+from equiscape.data.sources import checksum, folder_with, require
 from equiscape.errors import DataError
+from equiscape.files.arrays import Malformed, decode, load_arrays
+from equiscape.files.pickles import load_pickle
 from equiscape.settings import NonNegativeInt, PositiveInt, Seed
 
+VERSION = 2
+LOADER = ("node_budget",)
+FILES = ("**/zinc12k_official_*.npz", "**/*.pickle", "**/*.index")
 ATOMS, BONDS = 28, 4  # kinds of atoms; bond types 1 to 3
 OFFICIAL = {"train": "train", "val": "validation", "test": "test"}
 RAW = ("pickle", "index")
@@ -45,6 +51,8 @@ class Settings:
         node_budget: most nodes in a batch; None packs by the batch size alone.
         loss: of the training; the mean absolute error by default.
         seed: of the split where the training file is absent, and of ``limit``.
+        duplicates: exact copies in two splits: ``refuse`` them, ``group`` them on one side, or
+            ``keep`` them, as the official splits have them.
     """
 
     walk_steps: NonNegativeInt = 20
@@ -53,6 +61,7 @@ class Settings:
     node_budget: PositiveInt | None = None
     loss: Literal["mse", "l1"] | None = None
     seed: Seed = 0
+    duplicates: Literal["refuse", "group", "keep"] = "keep"
     CONSTRAINTS = (
         (
             "'train' not in (splits or []) or splits['train'] <= 10000",
@@ -74,7 +83,8 @@ def prepare(entry: dict[str, Any], source: Path | None, output: Path) -> None:
 
     Args:
         entry: ``walk_steps`` (20), ``splits`` and ``limit`` to take fewer graphs, ``seed`` of the
-            900/100 split where the training file is absent.
+            900/100 split where the training file is absent, ``duplicates`` (``keep``: copies
+            across the official splits stay, and are counted).
         source: a folder; see the module.
         output: the file to write.
 
@@ -83,8 +93,7 @@ def prepare(entry: dict[str, Any], source: Path | None, output: Path) -> None:
     """
     if source is None:
         raise DataError("ZINC has no source; give pyg or a folder of its files.")
-    if (source / "raw").is_dir():
-        source = source / "raw"
+    source = folder_with(source, ["zinc12k_official_val.npz"])
     if (source / "zinc12k_official_val.npz").exists():
         parts, digest = read_npz(source)
     else:
@@ -96,8 +105,6 @@ def prepare(entry: dict[str, Any], source: Path | None, output: Path) -> None:
         key: np.concatenate([part[key] for part in parts.values()], axis=axis)
         for key, axis in (("atom_type", 0), ("edge_index", 1), ("bond_type", 0), ("y", 0))
     }
-    if joined["atom_type"].min() < 0 or joined["atom_type"].max() >= ATOMS:
-        raise DataError(f"{source} holds atom types that ZINC does not have; fetch it again.")
     ends = np.cumsum([len(part["y"]) for part in parts.values()])
     graphs = dict(zip(parts, np.split(np.arange(ends[-1]), ends[:-1])))
     if "train" not in graphs:
@@ -122,9 +129,9 @@ def prepare(entry: dict[str, Any], source: Path | None, output: Path) -> None:
         edge_categories=[BONDS],
     )
     molecules = keep_used(molecules, shrink(graphs, entry))
-    container.write_molecules(
-        output, molecules, entry.get("name", output.stem), digest, VERSIONS["zinc"]
-    )
+    policy = duplicates.policy(entry, "keep")
+    name = entry.get("name", output.stem)
+    container.write_molecules(output, molecules, name, digest, VERSION, policy)
 
 
 def load(path: Path, device: Any, entry: dict[str, Any]) -> MoleculeDataset:
@@ -140,41 +147,81 @@ def read_npz(folder: Path) -> tuple[dict[str, dict[str, np.ndarray]], str]:
         for name, split in OFFICIAL.items()
         if (path := folder / f"zinc12k_official_{name}.npz").exists()
     }
-    parts = {split: load_arrays(path, ARRAYS) for split, path in found.items()}
-    for split, part in parts.items():
-        nodes, edges = len(part["atom_type"]), len(part["bond_type"])
-        if part["node_ptr"][-1] != nodes or part["edge_ptr"][-1] != edges:
-            raise DataError(f"{found[split]} is incomplete; fetch it again.")
+    parts = {split: checked(load_arrays(path, ARRAYS), path) for split, path in found.items()}
     return parts, checksum(found.values())
+
+
+def checked(part: dict[str, np.ndarray], path: Path) -> dict[str, np.ndarray]:
+    """The arrays of one split, once lengths, ranges and bonds fit.
+
+    Raises:
+        DataError: they do not; the message names the file and the molecule.
+    """
+    part = dict(part)
+    part["atom_type"] = integers(path, part["atom_type"], "atom types", 0, ATOMS - 1)
+    part["bond_type"] = integers(path, part["bond_type"], "bond types", 1, BONDS - 1)
+    for name in ("atom_type", "bond_type"):
+        if part[name].ndim != 1:
+            raise fault(path, f"has {name} of shape {list(part[name].shape)} instead of one row")
+    part["node_ptr"] = pointers(path, part["node_ptr"], len(part["atom_type"]), "node_ptr")
+    part["edge_ptr"] = pointers(path, part["edge_ptr"], len(part["bond_type"]), "edge_ptr")
+    if len(part["edge_ptr"]) != len(part["node_ptr"]):
+        raise fault(path, "has node_ptr and edge_ptr of different numbers of molecules")
+    part["y"] = floats(path, part["y"], (len(part["node_ptr"]) - 1,), "y")
+    part["edge_index"] = bonds(
+        path, part["edge_index"], part["bond_type"], part["node_ptr"], part["edge_ptr"]
+    )
+    return part
 
 
 def read_pickles(folder: Path) -> tuple[dict[str, dict[str, np.ndarray]], str]:
     """The same from the benchmark's pickles, of which ``.index`` names the 12,000 graphs used."""
     names = [f"{name}.{kind}" for name in OFFICIAL for kind in RAW]
     paths = require(folder, names, "ZINC's raw files")
+    folder = paths[0].parent
     parts = {}
     for name, split in OFFICIAL.items():
-        graphs = load_pickle(folder / f"{name}.pickle")
+        path, listing = folder / f"{name}.pickle", folder / f"{name}.index"
+        graphs = load_pickle(path)
+        if not isinstance(graphs, list):
+            raise fault(path, "holds no list of molecules")
         try:
-            indices = [int(i) for i in (folder / f"{name}.index").read_text().split(",")]
-            parts[split] = flatten([graphs[i] for i in indices])
-        except (ValueError, LookupError, TypeError, AttributeError) as error:
-            raise DataError(
-                f"{folder}/{name}.index does not fit {name}.pickle ({error})."
-            ) from None
+            listed = [int(i) for i in decode(listing.read_bytes()).split(",")]
+        except (ValueError, Malformed) as error:
+            raise fault(listing, f"is no list of indices ({error})") from None
+        chosen = indices(listing, listed, len(graphs), f"the molecules of {path.name}")
+        parts[split] = checked(flatten(graphs, chosen, path), path)
     return parts, checksum(paths)
 
 
-def flatten(graphs: list[dict[str, Any]]) -> dict[str, np.ndarray]:
-    """One set of flat arrays from graphs with ``atom_type`` and a matrix ``bond_type``."""
-    bonds = [np.asarray(graph["bond_type"]) for graph in graphs]
-    ends = [matrix.nonzero() for matrix in bonds]
+def flatten(graphs: list[Any], chosen: np.ndarray, path: Path) -> dict[str, np.ndarray]:
+    """One set of flat arrays from graphs with ``atom_type`` and a matrix ``bond_type``.
+
+    Raises:
+        DataError: a molecule lacks one, or their sizes differ.
+    """
+    atoms, matrices, targets = [], [], []
+    for i in chosen.tolist():
+        try:
+            atom = np.asarray(graphs[i]["atom_type"]).ravel()
+            matrix = np.asarray(graphs[i]["bond_type"])
+            target = np.asarray(graphs[i]["logP_SA_cycle_normalized"]).ravel()
+            fits = matrix.shape == (len(atom), len(atom)) and len(target) == 1
+            fits = fits and {array.dtype.kind for array in (atom, matrix, target)} <= set("iufb")
+        except (KeyError, TypeError, ValueError, IndexError) as error:
+            raise fault(path, f"holds no molecule at {i} ({error})") from None
+        if not fits or not len(atom):
+            raise fault(path, f"holds a molecule at {i} whose atoms, bonds and target do not fit")
+        atoms.append(atom)
+        matrices.append(matrix)
+        targets.append(target[0])
+    ends = [matrix.nonzero() for matrix in matrices]
     return {
-        "atom_type": np.concatenate([np.asarray(graph["atom_type"]).ravel() for graph in graphs]),
+        "atom_type": np.concatenate(atoms),
         "edge_index": np.concatenate([np.stack(pair) for pair in ends], axis=1),
-        "bond_type": np.concatenate([matrix[pair] for matrix, pair in zip(bonds, ends)]),
-        "y": np.array([float(graph["logP_SA_cycle_normalized"]) for graph in graphs]),
-        "node_ptr": pointer([len(matrix) for matrix in bonds]),
+        "bond_type": np.concatenate([matrix[pair] for matrix, pair in zip(matrices, ends)]),
+        "y": np.array(targets, dtype=np.float64),
+        "node_ptr": pointer([len(atom) for atom in atoms]),
         "edge_ptr": pointer([len(pair[0]) for pair in ends]),
     }
 
