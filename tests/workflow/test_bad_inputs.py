@@ -95,5 +95,5 @@ def test_a_damaged_checkpoint_is_named(workspace):
         checkpoint.write_bytes(checkpoint.read_bytes()[:100])
         os.utime(checkpoint, ns=(stamp.st_atime_ns, stamp.st_mtime_ns))
     output = workspace.run("results/rank/egnn_adam.csv", ok=False)
-    assert "checkpoint.pt cannot be read as a checkpoint" in output
+    assert "checkpoint.pt is not the file that its cell wrote" in output
     assert "Traceback" not in output
