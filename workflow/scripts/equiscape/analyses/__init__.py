@@ -66,6 +66,7 @@ ANALYSES = {
         "equiscape.analyses.robustness", "final", ".csv", runtime=60, inputs=("corrupted",)
     ),
     "truncation": Analysis("equiscape.analyses.truncation", "representative", ".csv", runtime=60),
+    "connectivity": Analysis("equiscape.analyses.connectivity", "pair", ".csv", runtime=240),
 }
 
 

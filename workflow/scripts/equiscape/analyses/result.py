@@ -21,7 +21,8 @@ class Result:
         data: of a ``.json`` a dict of plain values; of a ``.csv`` a table; of an ``.h5`` a dict of
             arrays.
         units: name of a quantity (a key, a column, an array) -> its unit.
-        attributes: of an ``.h5``, plain values beside its arrays.
+        attributes: plain values beside a table or arrays: attributes of an ``.h5``, keys of the
+            JSON beside a ``.csv``.
     """
 
     data: "Mapping[str, Any] | pd.DataFrame"
@@ -102,7 +103,8 @@ def write(path: str | Path, result: Result | None, head: Mapping[str, Any]) -> N
         _write_arrays(path, result, head)
     else:
         raise DataError(f"{path}: a result is a .json, .csv or .h5 file.")
-    write_json(companion(path), {**head, "units": units, "sha256": sha256(path)})
+    beside = dict(result.attributes) if result and path.suffix == ".csv" else {}
+    write_json(companion(path), {**beside, **head, "units": units, "sha256": sha256(path)})
 
 
 def _write_table(path: Path, result: Result | None, head: Mapping[str, Any]) -> None:

@@ -1,0 +1,303 @@
+"""Whether two solutions are connected: loss along lines and curves between them.
+
+The barrier of a path ``theta(t)`` is ``max_t [L(theta(t)) - (1 - t) L(theta(0)) - t L(theta(1))]``
+(Frankle et al. 2020). Paths are taken as the networks are, after their channels were aligned by the
+declared permutation symmetries (Ainsworth et al. 2023), and with batch-norm statistics recomputed
+on the path (Jordan et al. 2023), since averaged weights have statistics of their own. A quadratic
+Bezier curve with a learned bend (Garipov et al. 2018) shows whether a barrier belongs to the line
+or to the solutions.
+"""
+
+import logging
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import combinations
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from equiscape.analyses.result import Result
+from equiscape.analyses.subject import Checkpoint, Subject
+from equiscape.data.base import Batch
+from equiscape.landscape import alignment, paths
+from equiscape.settings import NonNegativeInt, Positive, PositiveInt, Seed
+from equiscape.task import Task
+
+log = logging.getLogger("equiscape.connectivity")
+
+COLUMNS = (
+    "task",
+    "pair",
+    "first",
+    "first_seed",
+    "second",
+    "second_seed",
+    "alignment",
+    "reset",
+    "curve",
+    "t",
+    "split",
+    "loss",
+    "score",
+)
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The settings of ``analyses.connectivity``.
+
+    Attributes:
+        samples: of each split, a fixed random subset; None for all.
+        batch_size: samples a batch.
+        seed: of the subsets, the matching and the curve's samples.
+        points: places on a path, ends included.
+        pairs: most pairs of a kind: same seed (same start and order of data), other seeds.
+        restarts: orders of the weight matching, of which the best is kept.
+        bend_steps: gradient steps of the Bezier curve's bend; 0 leaves the curve out.
+        bend_lr: learning rate of these steps (Adam).
+    """
+
+    samples: PositiveInt | None = 1024
+    batch_size: PositiveInt = 64
+    seed: Seed = 0
+    points: PositiveInt = 25
+    pairs: PositiveInt = 2
+    restarts: PositiveInt = 3
+    bend_steps: NonNegativeInt = 200
+    bend_lr: Positive = 0.01
+
+    CONSTRAINTS = (("points >= 3", "a path has at least one point between its ends"),)
+
+
+@dataclass(frozen=True)
+class Setup:
+    """What every pair is measured with: task, settings, batches of both splits."""
+
+    task: Task
+    settings: Settings
+    batches: dict[str, list[Batch]]
+
+    @classmethod
+    def of(cls, task: Task, settings: Settings) -> "Setup":
+        s = settings
+        return cls(
+            task,
+            s,
+            {
+                split: [
+                    task.batch(split, i)
+                    for i in task.subset(split, s.samples, s.seed, s.batch_size)
+                ]
+                for split in ("train", "test")
+            },
+        )
+
+
+def measure(subject: Subject, settings: Settings) -> Result:
+    """Loss and score on every path of every pair, one row a place and split.
+
+    ``alignment`` is ``none``, ``weights`` or ``activations``; ``reset`` says whether batch-norm
+    statistics were recomputed on the path; ``curve`` is ``line`` or ``bezier`` (between ends that
+    weights aligned). The envelope's ``barriers`` hold each path's barrier of the loss, and of the
+    score as a drop in the metric's unit.
+    """
+    setup = Setup.of(subject.task, settings)
+    rows: list[dict[str, Any]] = []
+    for kind, a, b in chosen(subject, settings.pairs):
+        head = {
+            "task": subject.task.name,
+            "pair": kind,
+            "first": a.optimizer,
+            "first_seed": a.seed,
+            "second": b.optimizer,
+            "second_seed": b.seed,
+        }
+        log.info("%s %d - %s %d (%s)", a.optimizer, a.seed, b.optimizer, b.seed, kind)
+        rows += [{**head, **row} for row in compare(setup, a.model(), b.model())]
+    frame = pd.DataFrame(rows, columns=list(COLUMNS))
+    metric = subject.task.metric
+    sign = 1.0 if metric.direction == "min" else -1.0
+    return Result(
+        frame,
+        units={"loss": "", "score": metric.unit},
+        attributes={"barriers": barriers(frame, sign), "metric": metric.name},
+    )
+
+
+def chosen(subject: Subject, most: int) -> Iterator[tuple[str, Checkpoint, Checkpoint]]:
+    """At most ``most`` pairs of each kind: ``same seed``, ``other seed``."""
+    names = subject.optimizers
+    if len(names) == 1:
+        pairs = [("other seed", a, b) for a, b in combinations(subject.checkpoints, 2)]
+    else:
+        first, second = (subject.of(name) for name in names)
+        pairs = [
+            ("same seed" if a.seed == b.seed else "other seed", a, b) for a in first for b in second
+        ]
+    for kind in ("same seed", "other seed"):
+        yield from [pair for pair in pairs if pair[0] == kind][:most]
+
+
+def compare(setup: Setup, a: nn.Module, b: nn.Module) -> Iterator[dict[str, Any]]:
+    """Rows of all paths between two networks; both are restored afterwards."""
+    task, s = setup.task, setup.settings
+    ends = {"none": paths.state_of(b)}
+    start = paths.state_of(a)
+    symmetries = declared(a)
+    permutations = alignment.permutations_of(symmetries)
+    if permutations:
+        ends["weights"], ends["activations"] = aligned(setup, a, b, symmetries)
+    resets = [False, True] if has_batch_norm(a) else [False]
+    for name, end in ends.items():
+        for reset in resets:
+            states, points = paths.line(start, end, np.linspace(0, 1, s.points))
+            yield from path(setup, a, states, points, alignment=name, reset=reset, curve="line")
+    if s.bend_steps:
+        name = "weights" if permutations else "none"
+        bend = learn_bend(task, a, start, ends[name], setup.batches["train"], s)
+        states, points = paths.bezier(start, bend, ends[name], np.linspace(0, 1, s.points))
+        for reset in resets:
+            yield from path(setup, a, states, points, alignment=name, reset=reset, curve="bezier")
+
+
+def aligned(
+    setup: Setup, a: nn.Module, b: nn.Module, symmetries: tuple
+) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """The state of ``b`` in the orders that weights and activations choose."""
+    s = setup.settings
+    permutations = alignment.permutations_of(symmetries)
+    names = [name for name, _ in a.named_parameters()]
+    fixed = [alignment.gauge_fixed(dict(m.state_dict()), declared(m), names) for m in (a, b)]
+    by_weights = alignment.match_weights(*fixed, permutations, s.seed, s.restarts)
+    by_activations = alignment.match_activations(
+        setup.task, a, b, setup.batches["train"], permutations
+    )
+    own = paths.state_of(b)
+    moved = []
+    for orders in (by_weights, by_activations):
+        state = alignment.apply(dict(b.state_dict()), permutations, orders)
+        moved.append({name: state[name].clone() for name in own})
+    return moved[0], moved[1]
+
+
+def path(
+    setup: Setup,
+    model: nn.Module,
+    states: list,
+    points: np.ndarray,
+    *,
+    alignment: str,
+    reset: bool,
+    curve: str,
+) -> Iterator[dict[str, Any]]:
+    """Rows of one path, both splits."""
+    train = setup.batches["train"]
+    for split, batches in setup.batches.items():
+        loss, score = paths.along(
+            setup.task, model, batches, states, points, reset=train if reset else None
+        )
+        for t, one, other in zip(np.linspace(0, 1, len(points)), loss, score, strict=True):
+            yield {
+                "alignment": alignment,
+                "reset": reset,
+                "curve": curve,
+                "t": t,
+                "split": split,
+                "loss": one,
+                "score": other,
+            }
+
+
+def learn_bend(
+    task: Task,
+    model: nn.Module,
+    start: dict[str, Tensor],
+    end: dict[str, Tensor],
+    batches: list[Batch],
+    s: Settings,
+) -> dict[str, Tensor]:
+    """The bend of a quadratic Bezier curve of small loss (Garipov et al. 2018, section 3.2).
+
+    From the midpoint; t is uniform, and the bend's gradient is ``2 t (1 - t)`` times the loss's.
+    Batch norms use their batch's statistics, since the points of a curve have none of their own.
+    Buffers of the result are those of the midpoint.
+    """
+    generator = torch.Generator().manual_seed(s.seed)
+    names = [name for name, _ in model.named_parameters()]
+    middle = paths.combine([start, end], [0.5, 0.5])
+    bend = {name: middle[name].clone().requires_grad_() for name in names}
+    optimizer = torch.optim.Adam(list(bend.values()), lr=s.bend_lr)
+    training, dropout = model.training, _without_dropout(model)
+    model.train()
+    for module in dropout:
+        module.eval()
+    buffers = {name: tensor.clone() for name, tensor in model.named_buffers()}
+    try:
+        for step in range(s.bend_steps):
+            t = torch.rand((), generator=generator).item()
+            state = {
+                name: (1 - t) ** 2 * start[name] + 2 * t * (1 - t) * bend[name] + t**2 * end[name]
+                for name in names
+            }
+            optimizer.zero_grad()
+            loss = task.loss(_Bound(model, state), batches[step % len(batches)])
+            loss.backward()
+            optimizer.step()
+    finally:
+        model.train(training)
+        with torch.no_grad():
+            for name, tensor in model.named_buffers():
+                tensor.copy_(buffers[name])
+    return {**middle, **{name: tensor.detach() for name, tensor in bend.items()}}
+
+
+class _Bound(nn.Module):
+    """A network that runs with other parameters than its own."""
+
+    def __init__(self, model: nn.Module, state: dict[str, Tensor]):
+        super().__init__()
+        self.__dict__["bound"] = (model, state)  # not a submodule: its parameters are not ours
+        self.neighborhood = getattr(model, "neighborhood", None)
+
+    def forward(self, *inputs: Any, **keywords: Any) -> Tensor:
+        model, state = self.__dict__["bound"]
+        return functional_call(model, state, inputs, keywords)
+
+
+def _without_dropout(model: nn.Module) -> list[nn.Module]:
+    return [m for m in model.modules() if isinstance(m, nn.Dropout)]
+
+
+def declared(model: nn.Module) -> tuple:
+    """The network's declared symmetries; none for a plug-in that declares none."""
+    return tuple(getattr(model, "symmetries", tuple)())
+
+
+def has_batch_norm(model: nn.Module) -> bool:
+    """Whether a network carries running statistics."""
+    return any(hasattr(module, "running_mean") for module in model.modules())
+
+
+def barriers(frame: pd.DataFrame, sign: float) -> list[dict[str, Any]]:
+    """The barrier of every path, one entry a path and split.
+
+    ``loss``: largest excess over the straight line between the ends' losses; ``score`` the same in
+    the metric's unit, counted as a loss of quality (``sign`` -1 where a higher score is better).
+    """
+    keys = [c for c in COLUMNS if c not in ("t", "loss", "score")]
+    found = []
+    for values, rows in frame.groupby(keys, sort=False):
+        entry = dict(zip(keys, values, strict=True))
+        for column, factor in (("loss", 1.0), ("score", sign)):
+            entry[column] = barrier(rows["t"].to_numpy(), factor * rows[column].to_numpy())
+        found.append(entry)
+    return found
+
+
+def barrier(t: np.ndarray, loss: np.ndarray) -> float:
+    """``max_t [L(t) - (1 - t) L(0) - t L(1)]``, not negative since it is 0 at the ends."""
+    return float(np.max(loss - ((1 - t) * loss[0] + t * loss[-1])))
