@@ -4,6 +4,7 @@ The numbers are drawn from a seed and look like results; only their form is that
 Run as a script to get a folder to look at: ``python tests/unit/fake_results.py FOLDER``.
 """
 
+import itertools
 import sys
 from pathlib import Path
 
@@ -34,7 +35,14 @@ LAYERS = {
     "egnn": [f"layers.{i}.{part}" for i in range(4) for part in ("edge.0", "edge.2", "node.0")],
     "pointnet": [f"point.{i}" for i in range(5)] + ["head.0", "head.1", "head.2"],
 }
-SUFFIXES = {"hessian": ".json", "slice": ".h5", "rank": ".csv", "robustness": ".csv"}
+SUFFIXES = {
+    "hessian": ".json",
+    "slice": ".h5",
+    "rank": ".csv",
+    "robustness": ".csv",
+    "connectivity": ".csv",
+}
+OVER = {"robustness": "final", "connectivity": "pair"}
 CORRUPTIONS = ("uniform", "gaussian", "background", "impulse", "upsampling", "rotation", "shear",
                "distortion", "distortion_rbf", "distortion_rbf_inv", "cutout", "density",
                "density_inc")  # fmt: skip
@@ -66,7 +74,7 @@ def write_study(
     for name, suffix in SUFFIXES.items():
         names = manifest.robust_tasks if name == "robustness" else list(manifest.tasks)
         if names and name not in without:
-            over = "final" if name == "robustness" else "representative"
+            over = OVER.get(name, "representative")
             manifest.analyses[name] = {"over": over, "suffix": suffix, "tasks": names}
     for index, (task, optimizer) in enumerate(manifest.pairs):
         rng = np.random.default_rng(index)
@@ -81,6 +89,8 @@ def write_study(
                 if (product.task, product.optimizer) == (task, optimizer):
                     rng = np.random.default_rng(1000 + index)
                     write(product, manifest, list(optimizers).index(optimizer), rng)
+    for product in manifest.analysis("connectivity"):
+        _connectivity(product, manifest)
     manifest.write(root / "report.json")
     return manifest
 
@@ -197,6 +207,34 @@ def _slice(product, manifest, gain, rng) -> None:
             samples=512,
             center_loss=loss[10, 10], checkpoint_loss=loss[10, 10], seed=1,
         )  # fmt: skip
+
+
+def _connectivity(product, manifest) -> None:
+    first, second = product.optimizer, product.second
+    kinds = ["other seed"] if first == second else ["same seed", "other seed"]
+    t = np.linspace(0, 1, 5)
+    frames = []
+    for kind, pair in product_pairs(kinds, manifest.seeds):
+        paths = ("none", "line", 3.0), ("weights", "line", 1.0), ("weights", "bezier", 0.1)
+        for (alignment, curve, height), reset, split in product_of(paths):
+            head = {
+                "task": product.task, "pair": kind, "first": first, "first_seed": pair[0],
+                "second": second, "second_seed": pair[1], "alignment": alignment, "reset": reset,
+                "curve": curve, "t": t, "split": split,
+            }  # fmt: skip
+            loss = 0.5 + 0.1 * t + 4 * height * (2 - reset) * t * (1 - t)
+            frames.append(pd.DataFrame({**head, "loss": loss, "score": 50 - loss}))
+    write_csv(product.path, pd.concat(frames))
+
+
+def product_pairs(kinds, seeds):
+    """Seeds of the pairs of each kind."""
+    return [(k, (seeds[0], seeds[0] if k == "same seed" else seeds[-1])) for k in kinds]
+
+
+def product_of(paths):
+    """Every path with and without new statistics, on both splits."""
+    return itertools.product(paths, (False, True), ("train", "test"))
 
 
 def _rank(product, manifest, gain, rng) -> None:

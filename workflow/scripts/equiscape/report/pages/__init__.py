@@ -17,6 +17,7 @@ PAGES = {
     "learning": "equiscape.report.pages.learning",
     "hessian": "equiscape.report.pages.hessian",
     "slice": "equiscape.report.pages.slice",
+    "connectivity": "equiscape.report.pages.connectivity",
     "rank": "equiscape.report.pages.rank",
     "robustness": "equiscape.report.pages.robustness",
     "molecules": "equiscape.report.pages.molecules",

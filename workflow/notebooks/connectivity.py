@@ -1,0 +1,66 @@
+# ---
+# jupyter:
+#   jupytext:
+#     text_representation:
+#       extension: .py
+#       format_name: percent
+#   kernelspec:
+#     display_name: Python 3
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # Are the solutions connected?
+#
+# If two trainings end in the same basin, the loss stays low on the straight line between their
+# weights. Networks that differ only by the order of their channels are the same function but far
+# apart, so the channels of one end are first brought into the order of the other (Ainsworth et al.
+# 2023), over the permutations that the network's architecture leaves free.
+
+# %% tags=["parameters"]
+manifest = "results/report.json"  # what the study consists of and where its products are
+figures = "results/figures"  # where the figures go
+
+# %%
+from IPython.display import Markdown
+
+from equiscape.report import style
+from equiscape.report.manifest import Manifest
+from equiscape.report.pages import connectivity
+from equiscape.report.text import body
+
+study = Manifest.read(manifest)
+style.use()
+
+# %% [markdown]
+# ## Barriers
+#
+# One point is one pair of solutions. Two seeds of one optimizer are the baseline: an optimizer pair
+# tells something only where it lies outside what two seeds of one optimizer show.
+#
+# *How to read it.* A barrier near zero on the aligned line says "one basin, up to order of
+# channels". A barrier on the line but none on the curve says that the solutions are connected, but
+# not along a straight line.
+#
+# *Caveats.* Matching is a local search and finds a good order, not surely the best, so a barrier is
+# an upper bound. Averaged weights have other batch-norm statistics than either end: they are
+# recomputed at every point of the path.
+
+# %%
+measured = connectivity.load(study)
+figure = connectivity.barriers(study, measured)
+paths = style.save(figure, figures, "connectivity")
+
+# %%
+Markdown(body(connectivity.text(study, connectivity.table(study))))
+
+# %% [markdown]
+# ## Along the paths
+#
+# Mean over pairs of the same kind, with their range.
+
+# %%
+for task in measured["task"].unique():
+    figure = connectivity.along(study, task, measured)
+    paths = style.save(figure, figures, f"connectivity_{task}")

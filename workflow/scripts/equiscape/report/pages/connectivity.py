@@ -1,0 +1,213 @@
+"""Whether the solutions of the optimizers are connected: barriers on paths between them."""
+
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from equiscape.report import style
+from equiscape.report.load import read_csv
+from equiscape.report.manifest import Manifest
+from equiscape.report.numbers import significant
+from equiscape.report.page import Page
+from equiscape.report.text import join, markdown
+from equiscape.report.titles import optimizer_title, task_title, task_titles
+
+PAGE = Page(
+    title="Are the solutions connected?",
+    category="Landscape",
+    reads=("connectivity",),
+    tables={
+        "connectivity": "Barrier of the training and test loss on paths between final solutions.",
+    },
+    figures={
+        "connectivity": (
+            "Barrier of the test loss between two solutions, one point a pair: on the straight "
+            "line as trained, on the line after channels were aligned by weights, and on a learned "
+            "Bezier curve between the aligned ends. Batch-norm statistics are recomputed on the "
+            "path where the network has them."
+        ),
+        "connectivity_{task}": (
+            "Training loss along the paths between solutions, mean over pairs with their range; "
+            "0 and 1 are the two solutions."
+        ),
+    },
+)
+
+COLUMNS = ("task", "pair", "first", "second", "alignment", "reset", "curve", "t", "split", "loss")
+PATHS = {
+    ("none", "line"): "line, as trained",
+    ("weights", "line"): "line, aligned",
+    ("weights", "bezier"): "curve, aligned",
+}
+DASHES = {"line, as trained": ":", "line, aligned": "--", "curve, aligned": "-"}
+MARKERS = {"line, as trained": "o", "line, aligned": "s", "curve, aligned": "D"}
+KEYS = ["task", "pair", "first", "second", "first_seed", "second_seed"]
+
+
+def load(manifest: Manifest) -> pd.DataFrame:
+    """Loss and score on every path; ``reset`` is a boolean."""
+    frames = [read_csv(product.path, COLUMNS) for product in manifest.analysis("connectivity")]
+    frame = pd.concat([f for f in frames if len(f)] or frames, ignore_index=True)
+    return frame.astype({"reset": bool})
+
+
+def heights(measured: pd.DataFrame) -> pd.DataFrame:
+    """The barrier of every path: its largest loss above the straight line between its ends."""
+    keys = [*KEYS, "alignment", "reset", "curve", "split"]
+    rows = []
+    for values, path in measured.groupby(keys, sort=False):
+        t, loss = path["t"].to_numpy(), path["loss"].to_numpy()
+        rows.append((*values, float(np.max(loss - (1 - t) * loss[0] - t * loss[-1]))))
+    return pd.DataFrame(rows, columns=[*keys, "barrier"])
+
+
+def table(manifest: Manifest) -> pd.DataFrame:
+    """One row a task, two optimizers, kind of pair and of path: n, mean, least, largest barrier."""
+    frame = heights(load(manifest))
+    keys = ["task", "first", "second", "pair", "alignment", "curve", "reset", "split"]
+    groups = frame.groupby(keys, sort=False)["barrier"]
+    found = groups.agg(["size", "mean", "min", "max"]).reset_index()
+    return found.rename(columns={"size": "pairs", "min": "least", "max": "largest"})
+
+
+def text(manifest: Manifest, frame: pd.DataFrame) -> str:
+    """The table as Markdown, with what it shows in a sentence a task."""
+    shown = frame[(frame["split"] == "test") & frame.apply(_is_shown, axis=1)]
+    shown = shown[shown["reset"] == shown.groupby("task")["reset"].transform("any")]
+    rows = [
+        {
+            "task": task_title(row["task"], manifest.tasks[row["task"]]),
+            "pair": _pair_title(row["first"], row["second"], row["pair"]),
+            "path": PATHS[row["alignment"], row["curve"]],
+            "n": row["pairs"],
+            "barrier": significant(row["mean"], 3),
+            "range": f"{significant(row['least'], 3)} to {significant(row['largest'], 3)}",
+        }
+        for _, row in shown.iterrows()
+    ]
+    columns = {
+        "task": "task",
+        "pair": "solutions",
+        "path": "path",
+        "n": "pairs",
+        "barrier": "barrier of the test loss",
+        "range": "least to largest",
+    }
+    parts = [
+        "# Are the solutions connected?",
+        markdown(pd.DataFrame(rows, columns=list(columns)), columns),
+        *findings(manifest, shown),
+        "A barrier is the largest loss on the path above the straight line between the losses of "
+        "its ends; 0 means that the path never rises. All paths, both splits and statistics left "
+        "as they were: connectivity.csv.",
+    ]
+    return join(parts)
+
+
+def findings(manifest: Manifest, shown: pd.DataFrame) -> list[str]:
+    """For each task, how unlike optimizers compare with two seeds of one, on aligned lines."""
+    lines = []
+    aligned = shown[(shown["alignment"] == "weights") & (shown["curve"] == "line")]
+    for task, rows in aligned.groupby("task", sort=False):
+        same = rows[rows["first"] == rows["second"]]["mean"]
+        unlike = rows[(rows["first"] != rows["second"]) & (rows["pair"] == "other seed")]["mean"]
+        if not len(same) or not len(unlike):
+            continue
+        inside = same.min() <= unlike.mean() <= same.max()
+        place = "within" if inside else ("below" if unlike.mean() < same.min() else "above")
+        lines.append(
+            f"{task_titles(manifest)[task]}: between optimizers (other seeds, aligned) the barrier "
+            f"is {significant(unlike.mean(), 3)}, {place} those between two seeds of one optimizer "
+            f"({significant(same.min(), 3)} to {significant(same.max(), 3)}; means over pairs)."
+        )
+    return lines
+
+
+TABLES = {"connectivity": (table, text)}
+
+
+def _is_shown(row: pd.Series) -> bool:
+    return (row["alignment"], row["curve"]) in PATHS
+
+
+def _pair_title(first: str, second: str, kind: str) -> str:
+    names = f"{optimizer_title(first)} - {optimizer_title(second)}"
+    return names if first == second else f"{names}, {kind}"
+
+
+def barriers(manifest: Manifest, measured: pd.DataFrame) -> Figure:
+    """Barrier of the test loss, a panel a task, one point a pair of solutions."""
+    found = heights(measured)
+    found = found[(found["split"] == "test") & found.apply(_is_shown, axis=1)]
+    titles = task_titles(manifest)
+    tasks = list(found["task"].unique())
+    figure, axes = style.panels(len(tasks), height=2.4)
+    for axis, task in zip(axes, tasks):
+        rows = found[found["task"] == task]
+        rows = rows[rows["reset"] == rows["reset"].any()]
+        kinds = list(dict.fromkeys(zip(rows["first"], rows["second"], rows["pair"])))
+        for place, (first, second, kind) in enumerate(kinds):
+            mine = rows[
+                (rows["first"] == first) & (rows["second"] == second) & (rows["pair"] == kind)
+            ]
+            for offset, (key, name) in enumerate(PATHS.items()):
+                points = mine[(mine["alignment"] == key[0]) & (mine["curve"] == key[1])]["barrier"]
+                axis.plot(
+                    [place + 0.22 * (offset - 1)] * len(points), points,
+                    MARKERS[name], color=style.PALETTE[offset], markersize=4.5,
+                    markerfacecolor="none", linestyle="none",
+                )  # fmt: skip
+        axis.set_xticks(range(len(kinds)), [_tick(*kind) for kind in kinds])
+        axis.set_xlim(-0.6, len(kinds) - 0.4)
+        axis.set_ylim(bottom=min(0.0, axis.get_ylim()[0]))
+        axis.set_title(titles[task], loc="left")
+        axis.grid(axis="y")
+    for axis in style.leftmost(axes):
+        axis.set_ylabel("barrier, test loss")
+    style.legend(
+        figure,
+        [
+            Line2D([], [], color=style.PALETTE[i], marker=MARKERS[name], linestyle="none",
+                   markerfacecolor="none", label=name)
+            for i, name in enumerate(PATHS.values())
+        ],
+    )  # fmt: skip
+    return figure
+
+
+def _tick(first: str, second: str, kind: str) -> str:
+    short = [optimizer_title(name).split(" ")[0] for name in (first, second)]
+    return "\n".join([f"{short[0]}-", short[1], "" if first == second else kind.split(" ")[0]])
+
+
+def along(manifest: Manifest, task: str, measured: pd.DataFrame) -> Figure:
+    """Training loss along the paths of a task, a panel for each two optimizers and kind of pair."""
+    rows = measured[(measured["task"] == task) & (measured["split"] == "train")]
+    rows = rows[(rows["reset"] == rows["reset"].any()) & rows.apply(_is_shown, axis=1)]
+    kinds = list(dict.fromkeys(zip(rows["first"], rows["second"], rows["pair"])))
+    figure, axes = style.panels(len(kinds), columns=2, height=2.0, sharey=True)
+    for axis, (first, second, kind) in zip(axes, kinds):
+        mine = rows[(rows["first"] == first) & (rows["second"] == second) & (rows["pair"] == kind)]
+        for offset, (key, name) in enumerate(PATHS.items()):
+            path = mine[(mine["alignment"] == key[0]) & (mine["curve"] == key[1])]
+            if not len(path):
+                continue
+            at = path.groupby("t")["loss"]
+            color = style.PALETTE[offset]
+            axis.fill_between(at.min().index, at.min(), at.max(), color=color, alpha=0.15, lw=0)
+            axis.plot(at.mean().index, at.mean(), DASHES[name], color=color)
+        axis.set_title(_pair_title(first, second, kind), loc="left", fontsize=8)
+        axis.grid(axis="y")
+        axis.set_xlabel("place on the path")
+    for axis in style.leftmost(axes, columns=2):
+        axis.set_ylabel("training loss")
+    style.legend(
+        figure,
+        [
+            Line2D([], [], color=style.PALETTE[i], linestyle=DASHES[name], label=name)
+            for i, name in enumerate(PATHS.values())
+        ],
+        title=task_titles(manifest)[task],
+    )
+    return figure
