@@ -43,8 +43,10 @@ style.use()
 # *How to read it.* The published finding is that Muon's solutions are both better and sharper.
 #
 # *Caveats.* Sharpness in the plain sense is not invariant: rescaling the weights between two layers
-# of a ReLU network changes it and leaves the function alone (Dinh et al. 2017). It also falls with
-# the loss itself, so compare it together with the loss in the table. And it is measured at one
+# of a ReLU network changes it and leaves the function alone (Dinh et al. 2017). The largest
+# eigenvalue of |θ|H|θ| does not see that, but it sees the scale between a matrix and its BatchNorm;
+# the analysis `sharpness` takes that out too. Sharpness also falls with the loss itself, so compare
+# it together with the loss in the table. And it is measured at one
 # checkpoint: an error bar here says nothing about other seeds.
 
 # %%

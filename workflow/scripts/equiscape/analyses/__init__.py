@@ -67,6 +67,7 @@ ANALYSES = {
     ),
     "truncation": Analysis("equiscape.analyses.truncation", "representative", ".csv", runtime=60),
     "connectivity": Analysis("equiscape.analyses.connectivity", "pair", ".csv", runtime=240),
+    "sharpness": Analysis("equiscape.analyses.sharpness", "final", ".csv", runtime=480),
 }
 
 

@@ -6,6 +6,7 @@ Each is taken of the network as it is (``raw``) and with its batch norms folded 
 
 import logging
 from collections.abc import Iterator, Sequence
+from copy import deepcopy
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
@@ -18,7 +19,7 @@ from equiscape.analyses.subject import Subject
 from equiscape.landscape.folding import folded
 from equiscape.landscape.gauss_newton import GaussNewton
 from equiscape.landscape.lanczos import lanczos
-from equiscape.landscape.objective import TrainingLoss
+from equiscape.landscape.objective import DTYPES, TrainingLoss, cast
 from equiscape.landscape.operators import SymmetricOperator
 from equiscape.landscape.sharpness import (
     directional,
@@ -117,8 +118,10 @@ def measure(subject: Subject, settings: Settings) -> Result:
 def measure_sharpness(task: Task, model: nn.Module, s: Settings) -> list[dict[str, Any]]:
     """The rows of one network, without its seed."""
     rows = []
+    model = deepcopy(model).to(DTYPES[s.dtype]).eval()
     if s.folded:
-        batch = task.batch("train", task.subset("train", min(s.batch_size, 8), s.seed)[0])
+        few = task.subset("train", min(s.batch_size, 8), s.seed)[0]
+        batch = cast(task.batch("train", few), DTYPES[s.dtype])
         network, frozen = folded(task, model, batch)
         rows += [{"folded": True, **row} for row in _all(task, network, s, frozen)]
     if s.raw:

@@ -82,8 +82,9 @@ def table(manifest: Manifest) -> pd.DataFrame:
     ``*_ratio`` is to the baseline, NaN to a trace within two standard errors of zero;
     ``*_residual`` bounds the distance of an eigenvalue to the reported one, ``trace_se`` is the
     standard error of the trace, ``converged`` whether largest and smallest eigenvalue reached the
-    tolerance, ``adaptive_largest`` the largest eigenvalue of |theta| H |theta|, which rescalings
-    between layers leave alone (NaN where not measured).
+    tolerance, ``adaptive_largest`` the largest eigenvalue of |theta| H |theta|, which rescaling
+    the neurons of a ReLU network leaves alone, but not the scale between a matrix and its BatchNorm
+    in eval mode (NaN where not measured).
     """
     rows = []
     for (task, optimizer), data in load(manifest).items():
