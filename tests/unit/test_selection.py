@@ -2,7 +2,6 @@
 
 import pytest
 
-from equiscape.errors import DataError
 from equiscape.metric import Metric
 from equiscape.selection import representative, select
 
@@ -72,9 +71,13 @@ def test_a_loss_that_json_could_not_hold_counts_as_infinite():
     assert chosen([cell("1e-3", loss=None), cell("3e-3", loss=9.0)]) == ("3e-3", "0")
 
 
-def test_all_diverged_names_the_key_to_change():
-    with pytest.raises(DataError, match=r"optimizers\.muon\.grid\.lr"):
-        select([cell(ok=False), cell("3e-3", ok=False)], ["a", "b"])
+def test_all_diverged_is_a_result_and_names_the_key_to_change(caplog):
+    result = select([cell(ok=False), cell("3e-3", ok=False)], ["a", "b"])
+    assert result["status"] == "diverged"
+    assert (result["lr"], result["wd"], result["score"]) == (None, None, None)
+    assert len(result["grid"]) == 2
+    assert "optimizers.muon.grid.lr" in caplog.text
+    assert select([cell()], ["a"])["status"] == "finished"
 
 
 def test_the_whole_grid_is_kept_for_the_audit():
@@ -98,8 +101,9 @@ def test_representative_passes_over_diverged_cells_and_takes_the_earlier_of_a_ti
     result = representative(runs, ["c1", "c2", "c3"])
     assert result["seed"] == 2
     assert result["scores"][0] == {"seed": 1, "score": None, "status": "diverged"}
-    with pytest.raises(DataError, match="every final cell"):
-        representative([cell(ok=False)], ["c"])
+    result = representative([cell(ok=False)], ["c"])
+    assert result["status"] == "diverged"
+    assert (result["seed"], result["checkpoint"], result["mean"], result["std"]) == (None,) * 4
 
 
 def test_better_never_prefers_a_score_that_is_no_number():

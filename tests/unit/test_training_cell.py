@@ -10,7 +10,8 @@ from training_case import MUON, CaseTask, Plain, case
 from equiscape import io
 from equiscape.errors import ConfigError
 from equiscape.seeds import subseed
-from equiscape.training.cell import COLUMNS, train_cell
+from equiscape.task import Predictions
+from equiscape.training.cell import COLUMNS, diverged_cell, train_cell
 from equiscape.training.gradient import OutOfMemory
 from equiscape.training.loop import Trainer, join_singles
 from equiscape.training.settings import Settings
@@ -22,6 +23,11 @@ def train(task, optimizer=MUON, lr="1e-2", wd="0", keep_weights=True, **argument
     return train_cell(
         task, optimizer, lr, wd, 5, task.training, keep_weights=keep_weights, **arguments
     )
+
+
+def predictions(loss, score):
+    """What a network with these scores on the test split of 16 might have put out."""
+    return Predictions(torch.zeros(16, 3), torch.zeros(16), {"loss": loss, "score": score})
 
 
 def test_a_cell_learns_and_reports():
@@ -58,16 +64,72 @@ def test_the_checkpoint_is_the_best_validation_epoch(tmp_path):
     assert train(task, keep_weights=False).checkpoint is None
 
 
+def test_predictions_and_their_figures_are_of_the_best_validation_epoch(tmp_path):
+    task = case(epochs=6)
+    result = train(task)
+    io.save_checkpoint(tmp_path / "checkpoint.pt", result.checkpoint)
+    model, found = task.restore(tmp_path / "checkpoint.pt"), result.predictions
+    points, labels = task.dataset.points["test"], task.dataset.labels["test"]
+    with torch.no_grad():
+        expected = model(points)
+    torch.testing.assert_close(torch.from_numpy(found["output"]), expected, rtol=1e-5, atol=1e-6)
+    assert found["target"].tolist() == labels.tolist()
+    assert found["prediction"].tolist() == expected.argmax(-1).tolist()
+    counted = [[int(((labels == i) & (expected.argmax(-1) == j)).sum()) for j in range(3)]
+               for i in range(3)]  # fmt: skip
+    assert found["confusion"].tolist() == counted
+    recalls = [100 * counted[i][i] / sum(counted[i]) for i in range(3)]
+    test = result.metrics["test"]
+    assert test["metrics"]["accuracy"] == result.metrics["at"]["best_validation"]["test"]["score"]
+    assert test["metrics"]["mean class accuracy"] == pytest.approx(sum(recalls) / 3)
+    assert test["classes"] == pytest.approx(dict(zip("012", recalls)))
+    io.write_npz(tmp_path / "a.npz", found)
+    io.write_npz(tmp_path / "b.npz", found)
+    assert (tmp_path / "a.npz").read_bytes() == (tmp_path / "b.npz").read_bytes()
+    grid = train(task, keep_weights=False)
+    assert grid.predictions is None
+    assert "test" not in grid.metrics
+
+
+def test_predictions_are_in_the_order_of_the_split_however_it_is_batched():
+    task = case(epochs=1)
+    order = torch.tensor([7, 2, 15, 0, 1, 3, 4, 5, 6, 8, 9, 10, 11, 12, 13, 14])
+    plan = task.dataset.plan
+    task.dataset.plan = lambda split, size, generator=None: (
+        list(order.split(3)) if split == "test" else plan(split, size, generator)
+    )
+    result = train(task)
+    assert result.predictions["target"].tolist() == task.dataset.labels["test"].tolist()
+    right = (result.predictions["prediction"] == result.predictions["target"]).mean() * 100
+    assert right == result.metrics["at"]["best_validation"]["test"]["score"]
+
+
+def test_a_cell_whose_whole_grid_diverged_is_written_and_not_trained():
+    task = case(snapshots=[0, 2])
+    result = diverged_cell(task, MUON, 7, task.training)
+    metrics = result.metrics
+    assert (metrics["status"], metrics["lr"], metrics["wd"]) == ("diverged", None, None)
+    assert (metrics["epochs"], metrics["steps"], metrics["seed"]) == (0, 0, 7)
+    assert metrics["parameters"] == sum(p.numel() for p in task.build(0).parameters())
+    assert list(result.history) == list(COLUMNS)
+    assert len(result.history) == 0
+    assert result.checkpoint["model"] is None
+    assert result.checkpoint["status"] == "diverged"
+    assert sorted(result.snapshots) == [0, 2]
+    assert all(len(array) == 0 for array in result.predictions.values())
+    assert task.dataset.gathered == {"train": 0, "validation": 0, "test": 0}
+
+
 def test_ties_of_the_score_go_to_the_lower_loss():
     task = case(epochs=3)
     found = iter([(50.0, 1.0), (50.0, 1.0), (50.0, 0.7), (50.0, 2.0), (50.0, 0.8), (50.0, 0.5)])
 
-    def score(model, batches):
+    def predict(model, batches):
         list(batches)
         value, loss = next(found)
-        return {"loss": loss, "score": value}
+        return predictions(loss, value)
 
-    task.score = score
+    task.predict = predict
     at = train(task).metrics["at"]
     assert at["best_validation"]["epoch"] == 2  # validation losses 1.0, 0.7, 0.8
     assert at["best_test"]["epoch"] == 3  # test losses 1.0, 2.0, 0.5
@@ -149,7 +211,7 @@ def test_a_huge_learning_rate_diverges():
 
 def test_a_non_finite_validation_loss_diverges():
     task = case(epochs=3)
-    task.score = lambda model, batches: {"loss": math.inf, "score": math.nan}
+    task.predict = lambda model, batches: predictions(math.inf, math.nan)
     metrics = train(task).metrics
     assert metrics["diverged_at"] == {"epoch": 1, "step": 5}
     assert metrics["at"]["last"] is None
@@ -230,10 +292,10 @@ def test_out_of_memory_that_cannot_be_split_names_the_keys(error):
 def test_out_of_memory_in_an_evaluation_names_the_key():
     task = case()
 
-    def score(*_):
+    def predict(*_):
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB.\nMore")
 
-    task.score = score
+    task.predict = predict
     with pytest.raises(OutOfMemory, match=r"20.00 GiB\); .*training\.batch_size \(8\)\.$"):
         train(task)
 

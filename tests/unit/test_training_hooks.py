@@ -9,6 +9,7 @@ from torch import nn
 from training_case import MUON, Plain, case, register
 
 from equiscape.errors import ConfigError
+from equiscape.task import Predictions
 from equiscape.training import RECORDERS
 from equiscape.training.cell import train_cell
 from equiscape.training.loop import Trainer
@@ -171,14 +172,15 @@ def test_patience_ends_a_training_that_does_not_improve():
     scores = iter([(50, 1), (60, 1), (60, 1), (55, 1)])  # the best is the second epoch
     evaluated = []
 
-    def score(model, batches):
+    def predict(model, batches):
         list(batches)
         if not evaluated or len(evaluated) % 2 == 0:
             task.now = next(scores)
         evaluated.append(1)
-        return {"loss": float(task.now[1]), "score": float(task.now[0])}
+        scores_now = {"loss": float(task.now[1]), "score": float(task.now[0])}
+        return Predictions(torch.zeros(16, 3), torch.zeros(16), scores_now)
 
-    task.score = score
+    task.predict = predict
     result = train(task)
     assert len(result.history) == result.metrics["epochs"] == 4
     assert result.metrics["stopped_early"]

@@ -18,13 +18,18 @@ def test_final_cells_keep_the_snapshots_of_their_task(workspace):
 
     workspace.run(*wanted)
     sums = json.loads((workspace / f"{FOLDER}/metrics.json").read_text())["sha256"]
-    assert set(sums) == {"checkpoint.pt", "snapshots/epoch0.pt", "snapshots/epoch2.pt"}
+    assert set(sums) == {
+        "checkpoint.pt",
+        "predictions.npz",
+        "snapshots/epoch0.pt",
+        "snapshots/epoch2.pt",
+    }
     for path, epoch in zip(wanted, (0, 2)):
         loaded = checkpoint.load(workspace / path)
         assert (loaded.state["epoch"], loaded.state["status"]) == (epoch, "finished")
         assert loaded.state["optimizer_state"]["param_groups"]
     assert sorted(p.name for p in (workspace / FOLDER).iterdir()) == [
-        *("checkpoint.pt", "history.csv", "metrics.json", "snapshots")
+        *("checkpoint.pt", "history.csv", "metrics.json", "predictions.npz", "snapshots")
     ]
     # one more epoch trains the cell again, one less or another order nothing
     workspace.config["tasks"]["pointnet"]["training"] = {"snapshots": [2, 0, 1]}

@@ -10,6 +10,8 @@ import time
 
 import pytest
 import torch
+import yaml
+from jsonschema import Draft202012Validator
 from workspace import ROOT
 
 CELL = "results/grid/egnn_muon/lr1e-3_wd1e-2_seed0"
@@ -87,9 +89,37 @@ def test_a_diverged_cell_is_a_result_that_selection_passes_over(workspace):
     assert selection["lr"] == "1e-3"
     assert [line["status"] for line in selection["grid"]] == ["finished", "diverged"]
 
-    workspace.config["optimizers"]["sgd"]["grid"]["lr"] = ["1e30"]
-    output = workspace.run("results/selection/egnn_sgd.json", ok=False)
-    assert "every grid cell of egnn with sgd diverged" in output
+
+@pytest.mark.slow
+def test_an_optimizer_that_diverged_in_every_cell_has_results_that_say_so(workspace):
+    long_cells(workspace)
+    workspace.config["training"] |= {"epochs": 1, "snapshots": [1]}
+    workspace.config["optimizers"] = {
+        "sgd": {"class": "sgd", "grid": {"lr": ["1e30"], "wd": ["0"]}}
+    }
+    workspace.config["report"]["baseline"] = "sgd"
+    workspace.run("results/rank/egnn_sgd.csv", "results/representative/egnn_sgd.json")
+    selection = json.loads((workspace / "results/selection/egnn_sgd.json").read_text())
+    assert (selection["status"], selection["lr"]) == ("diverged", None)
+    cell = workspace / "results/final/egnn_sgd/seed1"
+    metrics = json.loads((cell / "metrics.json").read_text())
+    assert (metrics["status"], metrics["lr"]) == ("diverged", None)
+    assert metrics["diverged_at"] == {"epoch": 0, "step": 0}
+    for name in ("checkpoint.pt", "snapshots/epoch1.pt"):
+        assert torch.load(cell / name, weights_only=True)["status"] == "diverged"
+    chosen = json.loads((workspace / "results/representative/egnn_sgd.json").read_text())
+    assert (chosen["status"], chosen["seed"]) == ("diverged", None)
+    rank = json.loads((workspace / "results/rank/egnn_sgd.json").read_text())
+    assert rank["status"] == "diverged"
+    for name, file in (
+        ("metrics", cell / "metrics.json"),
+        ("selection", workspace / "results/selection/egnn_sgd.json"),
+        ("choice", workspace / "results/selection/egnn_sgd.choice.json"),
+        ("representative", workspace / "results/representative/egnn_sgd.json"),
+        ("representative_choice", workspace / "results/representative/egnn_sgd.choice.json"),
+    ):
+        schema = yaml.safe_load((ROOT / f"workflow/schemas/{name}.schema.yaml").read_text())
+        Draft202012Validator(schema).validate(json.loads(file.read_text()))
 
 
 @pytest.mark.slow

@@ -1,7 +1,7 @@
 # needs: <resources>/prepared/{dataset}.h5; for a final cell, <results>/selection/{task}_{optimizer}.choice.json
 # gives: <results>/grid/{task}_{optimizer}/lr{lr}_wd{wd}_seed{seed}/ metrics.json, history.csv
-#        <results>/final/{task}_{optimizer}/seed{seed}/ metrics.json, history.csv, checkpoint.pt
-#        and snapshots/epoch{epoch}.pt there for each of a task's training.snapshots
+#        <results>/final/{task}_{optimizer}/seed{seed}/ metrics.json, history.csv, checkpoint.pt,
+#        predictions.npz (of the test split), and snapshots/epoch{epoch}.pt there for each of a task's training.snapshots
 
 
 rule train_grid_cell:
@@ -51,6 +51,7 @@ for number, (epochs, tasks) in enumerate(STUDY.snapshot_lists(), start=1):
             metrics=f"{FINAL_CELL}/metrics.json",
             history=f"{FINAL_CELL}/history.csv",
             checkpoint=f"{FINAL_CELL}/checkpoint.pt",
+            predictions=f"{FINAL_CELL}/predictions.npz",
             snapshots=[f"{FINAL_CELL}/snapshots/epoch{epoch}.pt" for epoch in epochs],
         log:
             "<logs>/final/{task}_{optimizer}/seed{seed}.log",

@@ -22,7 +22,8 @@ def main(
     cells = [io.read_json(path) for path in metrics]
     result = representative(cells, checkpoints)
     chosen = {key: result[key] for key in ("task", "optimizer", "seed", "checkpoint")}
-    io.write_json(choice, {**chosen, "sha256": io.sha256(result["checkpoint"])})
+    checkpoint = result["checkpoint"]  # None where every cell diverged
+    io.write_json(choice, {**chosen, "sha256": checkpoint and io.sha256(checkpoint)})
     seconds = time.monotonic() - started
     io.write_json(output, {**result, "provenance": io.provenance(cells, "cpu", seconds)})
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from equiscape import io
 from equiscape.runtime import job, resolve_device
 from equiscape.task import load_task
-from equiscape.training.cell import train_cell
+from equiscape.training.cell import diverged_cell, train_cell
 
 if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake
@@ -19,8 +19,8 @@ def main(
     task: dict,
     optimizer_name: str,
     optimizer: dict,
-    lr: str,
-    wd: str,
+    lr: str | None,
+    wd: str | None,
     seed: int,
     protocol: int,
     device: str,
@@ -29,6 +29,7 @@ def main(
     metrics: str,
     history: str,
     checkpoint: str | None,
+    predictions: str | None,
     snapshots: list[str],
     started: float,
 ) -> None:
@@ -51,25 +52,31 @@ def main(
         "protocol": protocol,
     }
     epochs = {int(Path(path).stem.removeprefix("epoch")): path for path in snapshots}
-    result = train_cell(
-        loaded,
-        settings["optimizer"],
-        lr,
-        wd,
-        seed,
-        {**task["entry"]["training"], **execution, "snapshots": sorted(epochs)},
-        Path(resume) / io.settings_hash(settings),
-        keep_weights=checkpoint is not None,
-        progress=sys.stderr.isatty(),
-    )
+    training = {**task["entry"]["training"], **execution, "snapshots": sorted(epochs)}
+    if lr is None:  # every cell of the grid diverged
+        result = diverged_cell(loaded, settings["optimizer"], seed, training)
+    else:
+        result = train_cell(
+            loaded,
+            settings["optimizer"],
+            lr,
+            wd,
+            seed,
+            training,
+            Path(resume) / io.settings_hash(settings),
+            keep_weights=checkpoint is not None,
+            progress=sys.stderr.isatty(),
+        )
     io.write_csv(history, result.history)
     for epoch, path in epochs.items():
         io.write_bytes(path, result.snapshots[epoch])
     if checkpoint is not None:
         io.save_checkpoint(checkpoint, result.checkpoint)
-    weights = [path for path in (checkpoint, *snapshots) if path is not None]
+    if predictions is not None:
+        io.write_npz(predictions, result.predictions)
+    files = [path for path in (checkpoint, predictions, *snapshots) if path is not None]
     folder = Path(metrics).parent
-    sums = {Path(path).relative_to(folder).as_posix(): io.sha256(path) for path in weights}
+    sums = {Path(path).relative_to(folder).as_posix(): io.sha256(path) for path in files}
     seconds = time.monotonic() - started
     provenance = io.provenance(settings, where, seconds)
     io.write_json(metrics, {**result.metrics, "sha256": sums, "provenance": provenance})
@@ -98,6 +105,7 @@ if __name__ == "__main__":
             metrics=snakemake.output.metrics,
             history=snakemake.output.history,
             checkpoint=snakemake.output.get("checkpoint"),
+            predictions=snakemake.output.get("predictions"),
             snapshots=list(snakemake.output.get("snapshots", [])),
             started=start,
         )

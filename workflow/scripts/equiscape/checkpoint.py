@@ -133,7 +133,7 @@ def fill(model: "nn.Module", state: Mapping[str, Any], path: str | Path) -> "nn.
     if state["model"] is None:
         raise CheckpointError(
             f"{path} holds no weights, since its cell {state.get('status')} before epoch "
-            f"{state['epoch']}; take another checkpoint."
+            f"{state['epoch']} was done; take another checkpoint."
         )
     for name, tensor in state["model"].items():
         if tensor.is_floating_point() and not torch.isfinite(tensor).all():

@@ -14,7 +14,7 @@ import platform
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from functools import lru_cache
 from importlib.metadata import PackageNotFoundError, version
@@ -169,6 +169,14 @@ def save_checkpoint(path: str | Path, state: dict) -> None:
 
     with atomic_path(path) as temporary:
         torch.save(state, temporary)
+
+
+def write_npz(path: str | Path, arrays: Mapping[str, Any]) -> None:
+    """Write numpy arrays by name, compressed; the same arrays give the same bytes."""
+    import numpy as np
+
+    with atomic_path(path) as temporary, open(temporary, "wb") as file:
+        np.savez_compressed(file, **arrays)
 
 
 def write_bytes(path: str | Path, content: bytes) -> None:

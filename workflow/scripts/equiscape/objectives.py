@@ -1,12 +1,17 @@
 """What a task minimises and what it reports: a loss, a metric and the metric's direction."""
 
+import logging
+from collections.abc import Callable
 from typing import Any, Literal
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from equiscape.metric import Metric
+
+log = logging.getLogger("equiscape")
 
 
 class Objective:
@@ -27,6 +32,18 @@ class Objective:
         """The metric over a whole split: ``output`` and ``target`` of all its samples."""
         raise NotImplementedError
 
+    def metrics(self, output: Tensor, target: Tensor) -> dict[str, float]:
+        """Every metric of the field by name, over a whole split; the first one is the score."""
+        return {self.metric.name: self.score(output, target)}
+
+    def by_class(self, output: Tensor, target: Tensor) -> list[float]:
+        """The score within each class or label, NaN where a split has none; empty if neither."""
+        return []
+
+    def predict(self, output: Tensor) -> Tensor:
+        """What a person reads: a class, a value in the target's unit, probabilities."""
+        return output
+
 
 class Classification(Objective):
     """One label of C: ``output [n, C]`` logits, ``target [n]`` int64; overall accuracy in %."""
@@ -39,7 +56,10 @@ class Classification(Objective):
         return {"kind": "classification"}
 
     def loss(self, output: Tensor, target: Tensor, label_smoothing: float = 0.0) -> Tensor:
-        """Cross entropy, with the target mixed with the uniform law by ``label_smoothing``."""
+        """Cross entropy with ``label_smoothing`` s, as torch has it: target (1 - s) y + s / C.
+
+        DGCNN spreads eps over the C - 1 *other* classes; that is ``s = eps * C / (C - 1)`` here.
+        """
         return F.cross_entropy(output, target, label_smoothing=label_smoothing)
 
     def score(self, output: Tensor, target: Tensor) -> float:
@@ -47,6 +67,29 @@ class Classification(Objective):
         if not torch.isfinite(output).all():
             return float("nan")
         return 100.0 * (output.argmax(-1) == target).double().mean().item()
+
+    def metrics(self, output: Tensor, target: Tensor) -> dict[str, float]:
+        """Overall accuracy, and the mean of the classes' own accuracies (of those in the split)."""
+        classes = [value for value in self.by_class(output, target) if value == value]
+        mean = sum(classes) / len(classes) if classes else float("nan")
+        return {**super().metrics(output, target), "mean class accuracy": mean}
+
+    def by_class(self, output: Tensor, target: Tensor) -> list[float]:
+        """Percentage of the samples of each class whose largest logit is the class's."""
+        if not torch.isfinite(output).all():
+            return [float("nan")] * output.shape[1]
+        matrix = self.confusion(output, target).double()
+        return (100.0 * matrix.diagonal() / matrix.sum(1)).tolist()
+
+    def confusion(self, output: Tensor, target: Tensor) -> Tensor:
+        """``[C, C]`` counts: samples of the row's class that are taken for the column's."""
+        classes = output.shape[1]
+        pairs = target * classes + output.argmax(-1)
+        return torch.bincount(pairs, minlength=classes**2).reshape(classes, classes)
+
+    def predict(self, output: Tensor) -> Tensor:
+        """``[n]`` the class of the largest logit."""
+        return output.argmax(-1)
 
 
 class Regression(Objective):
@@ -83,6 +126,15 @@ class Regression(Objective):
         error = output.flatten().double() * self.std + self.mean - target.flatten().double()
         return error.abs().mean().item()
 
+    def metrics(self, output: Tensor, target: Tensor) -> dict[str, float]:
+        """Mean absolute and root mean squared error, in the target's unit."""
+        error = self.predict(output) - target.flatten().double()
+        return {**super().metrics(output, target), "RMSE": error.square().mean().sqrt().item()}
+
+    def predict(self, output: Tensor) -> Tensor:
+        """``[n]`` float64 values in the target's unit."""
+        return output.flatten().double() * self.std + self.mean
+
 
 class MultiLabel(Objective):
     """L independent labels: ``output [n, L]`` logits, ``target [n, L]`` in {0, 1}."""
@@ -102,11 +154,49 @@ class MultiLabel(Objective):
         return F.binary_cross_entropy_with_logits(output, target)
 
     def score(self, output: Tensor, target: Tensor) -> float:
-        """Average precision, unweighted mean over the labels that have a positive sample."""
+        """Average precision, unweighted mean over the labels that have both kinds of samples.
+
+        As OGB's evaluator has it: a label that is 1 (or 0) in every sample of the split is left
+        out, and so is a sample whose target for a label is NaN. Without any label that is left it
+        is NaN, with a warning.
+        """
+        return self._mean("average precision", self.by_class(output, target))
+
+    def metrics(self, output: Tensor, target: Tensor) -> dict[str, float]:
+        """Average precision and area under the ROC curve, each the mean over the labels."""
+        from sklearn.metrics import roc_auc_score
+
+        area = self._mean("the ROC AUC", self._by_label(output, target, roc_auc_score))
+        return {**super().metrics(output, target), "ROC AUC": area}
+
+    def by_class(self, output: Tensor, target: Tensor) -> list[float]:
+        """Average precision of each label; NaN for one that :meth:`score` leaves out."""
         from sklearn.metrics import average_precision_score
 
+        return self._by_label(output, target, average_precision_score)
+
+    def predict(self, output: Tensor) -> Tensor:
+        """``[n, L]`` probabilities."""
+        return output.sigmoid()
+
+    @staticmethod
+    def _by_label(
+        output: Tensor, target: Tensor, measure: Callable[[Any, Any], float]
+    ) -> list[float]:
         if not torch.isfinite(output).all():
+            return [float("nan")] * output.shape[1]
+        truth, scores = target.double().cpu().numpy(), output.cpu().numpy()
+        found = []
+        for label, score in zip(truth.T, scores.T):
+            known = label == label
+            both = (label == 1).any() and (label == 0).any()
+            found.append(float(measure(label[known], score[known])) if both else float("nan"))
+        return found
+
+    @staticmethod
+    def _mean(name: str, values: list[float]) -> float:
+        defined = [value for value in values if value == value]
+        if not defined:
+            log.warning("%s is not defined: no label has samples of both kinds.", name)
             return float("nan")
-        present = target.sum(0) > 0
-        truth, scores = target[:, present].cpu().numpy(), output[:, present].cpu().numpy()
-        return float(average_precision_score(truth, scores, average="macro"))
+        return float(np.mean(defined))

@@ -1,12 +1,14 @@
 """Which (lr, wd) is trained with every final seed, and which final cell is analysed."""
 
+import logging
 import statistics
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from equiscape.errors import DataError
 from equiscape.metric import Metric
+
+log = logging.getLogger("equiscape")
 
 Cell = Mapping[str, Any]
 
@@ -22,11 +24,9 @@ def select(cells: Sequence[Cell], paths: Sequence[str | Path]) -> dict[str, Any]
         paths: where they were read from; kept in the result so that the choice can be audited.
 
     Returns:
-        ``task``, ``optimizer``, ``lr`` and ``wd`` as spelled in the configuration, ``metric``,
-        ``rule``, the chosen ``score``, and the whole ``grid``.
-
-    Raises:
-        DataError: every setting diverged.
+        ``task``, ``optimizer``, ``status``, ``lr`` and ``wd`` as spelled in the configuration,
+        ``metric``, ``rule``, the chosen ``score``, and the whole ``grid``. Where every setting has
+        a diverged seed, which is a result, the status is ``diverged``, and lr, wd and score None.
     """
     first = cells[0]
     metric = Metric(**first["metric"])
@@ -45,18 +45,22 @@ def select(cells: Sequence[Cell], paths: Sequence[str | Path]) -> dict[str, Any]
         if best is None or metric.better(score, best[0]) or (score == best[0] and loss < best[1]):
             best, chosen = (score, loss), setting
     if best is None or chosen is None:
-        raise DataError(
-            f"every grid cell of {first['task']} with {first['optimizer']} diverged; "
-            f"add smaller learning rates to optimizers.{first['optimizer']}.grid.lr."
+        log.warning(
+            "every (lr, wd) of %s with %s diverged; smaller learning rates in "
+            "optimizers.%s.grid.lr may not.",
+            first["task"],
+            first["optimizer"],
+            first["optimizer"],
         )
     return {
         "task": first["task"],
         "optimizer": first["optimizer"],
-        "lr": chosen[0],
-        "wd": chosen[1],
+        "status": "finished" if chosen else "diverged",
+        "lr": chosen[0] if chosen else None,
+        "wd": chosen[1] if chosen else None,
         "metric": first["metric"],
         "rule": "best mean validation score over the grid seeds, at the best validation epoch",
-        "score": best[0],
+        "score": best[0] if best else None,
         "grid": [_summary(cell, path) for cell, path in zip(cells, paths)],
     }
 
@@ -67,11 +71,9 @@ def representative(cells: Sequence[Cell], checkpoints: Sequence[str | Path]) -> 
     Diverged cells are passed over; ties go to the earlier seed.
 
     Returns:
-        ``task``, ``optimizer``, ``seed``, ``checkpoint``, ``metric``, the ``mean`` and sample
-        standard deviation ``std`` (None for one seed), and every seed's score.
-
-    Raises:
-        DataError: every final cell diverged.
+        ``task``, ``optimizer``, ``status``, ``seed``, ``checkpoint``, ``metric``, the ``mean`` and
+        sample standard deviation ``std`` (None for one seed), and every seed's score. Where every
+        final cell diverged the status is ``diverged``, and seed, checkpoint and mean are None.
     """
     first = cells[0]
     runs = [
@@ -79,19 +81,19 @@ def representative(cells: Sequence[Cell], checkpoints: Sequence[str | Path]) -> 
         for cell, checkpoint in zip(cells, checkpoints)
         if not _diverged(cell)
     ]
-    if not runs:
-        raise DataError(
-            f"every final cell of {first['task']} with {first['optimizer']} diverged; "
-            f"narrow optimizers.{first['optimizer']}.grid."
-        )
     scores = [score for _, score, _ in runs]
-    mean = statistics.fmean(scores)
-    seed, _, checkpoint = min(runs, key=lambda run: abs(run[1] - mean))
+    mean = statistics.fmean(scores) if runs else None
+    seed, checkpoint = None, None
+    if runs:
+        seed, _, checkpoint = min(runs, key=lambda run: abs(run[1] - mean))
+    else:
+        log.warning("every final cell of %s with %s diverged.", first["task"], first["optimizer"])
     return {
         "task": first["task"],
         "optimizer": first["optimizer"],
+        "status": "finished" if runs else "diverged",
         "seed": seed,
-        "checkpoint": str(checkpoint),
+        "checkpoint": str(checkpoint) if runs else None,
         "metric": first["metric"],
         "at": "best_validation",
         "mean": mean,

@@ -6,7 +6,7 @@ set gets all of them at once.
 
 import inspect
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,21 @@ from equiscape.io import read_json
 from equiscape.metric import Metric
 from equiscape.ops.neighbors import NeighborTables, knn
 from equiscape.registry import lookup
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """A network's outputs over some samples.
+
+    Attributes:
+        output: ``[n, num_outputs]``, on the device.
+        target: ``[n, ...]``, on the device.
+        scores: ``loss`` and ``score``.
+    """
+
+    output: Tensor
+    target: Tensor
+    scores: dict[str, float]
 
 
 class Task:
@@ -160,9 +175,13 @@ class Task:
         """Loss and score of ``split`` in eval mode; the mode is restored afterwards."""
         return self.score(model, self.batches(split))
 
-    @torch.no_grad()
     def score(self, model: nn.Module, batches: Iterator[Batch]) -> dict[str, float]:
         """Loss and score over ``batches`` in eval mode; every sample weighs the same."""
+        return self.predict(model, batches).scores
+
+    @torch.no_grad()
+    def predict(self, model: nn.Module, batches: Iterator[Batch]) -> Predictions:
+        """Outputs, targets, loss and score over ``batches`` in eval mode, batch after batch."""
         training = model.training
         model.eval()
         try:
@@ -174,10 +193,10 @@ class Task:
                 outputs.append(output)
                 targets.append(batch.target)
             weights = torch.tensor(sizes, dtype=torch.float64, device=losses[0].device)
-            return {
-                "loss": ((torch.stack(losses) * weights).sum() / weights.sum()).item(),
-                "score": self.dataset.objective.score(torch.cat(outputs), torch.cat(targets)),
-            }
+            output, target = torch.cat(outputs), torch.cat(targets)
+            loss = ((torch.stack(losses) * weights).sum() / weights.sum()).item()
+            score = self.dataset.objective.score(output, target)
+            return Predictions(output, target, {"loss": loss, "score": score})
         finally:
             model.train(training)
 

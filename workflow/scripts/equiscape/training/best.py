@@ -17,12 +17,14 @@ class Best:
         at: ``best_validation``, ``last`` and ``best_test``, each
             ``{"epoch", "validation": {"loss", "score"}, "test": ...}``, or None before the first.
         weights: of the best validation epoch, where ``keep_weights``.
+        output: the network's outputs on the test split then, batch after batch.
     """
 
     def __init__(self, metric: Metric, keep_weights: bool):
         self.metric, self.keep_weights = metric, keep_weights
         self.at: dict[str, dict | None] = {"best_validation": None, "last": None, "best_test": None}
         self.weights: dict[str, Tensor] | None = None
+        self.output: Tensor | None = None
 
     @property
     def epoch(self) -> int:
@@ -30,8 +32,8 @@ class Best:
         best = self.at["best_validation"]
         return best["epoch"] if best else 0
 
-    def compare(self, entry: dict[str, Any], model: nn.Module) -> None:
-        """Keep ``entry`` where it is the best so far."""
+    def compare(self, entry: dict[str, Any], model: nn.Module, output: Tensor) -> None:
+        """Keep ``entry``, with the test split's ``output``, where it is the best so far."""
         self.at["last"] = entry
         for name, split in (("best_validation", "validation"), ("best_test", "test")):
             best = self.at[name]
@@ -39,6 +41,7 @@ class Best:
                 self.at[name] = entry
                 if name == "best_validation" and self.keep_weights:
                     self.weights = {k: v.clone() for k, v in model.state_dict().items()}
+                    self.output = output
 
     def _better(self, new: Mapping[str, float], old: Mapping[str, float]) -> bool:
         if new["score"] == old["score"]:
@@ -47,8 +50,8 @@ class Best:
 
     def state(self) -> dict[str, Any]:
         """For a resume point."""
-        return {"at": self.at, "weights": self.weights}
+        return {"at": self.at, "weights": self.weights, "output": self.output}
 
     def restore(self, state: Mapping[str, Any]) -> None:
         """Take over what :meth:`state` returned."""
-        self.at, self.weights = state["at"], state["weights"]
+        self.at, self.weights, self.output = state["at"], state["weights"], state["output"]

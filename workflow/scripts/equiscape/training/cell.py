@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 
 from equiscape.errors import first_line
@@ -14,6 +15,7 @@ from equiscape.task import Task
 from equiscape.training import VERSION
 from equiscape.training.gradient import OutOfMemory, out_of_memory
 from equiscape.training.loop import Trainer, optimizer_name
+from equiscape.training.predictions import arrays, test_figures
 from equiscape.training.progress import Progress
 from equiscape.training.resume import ResumePoints
 from equiscape.training.settings import Settings
@@ -50,11 +52,13 @@ class CellResult:
             weights were to be kept.
         snapshots: epoch -> serialized snapshot, one for each of ``training.snapshots``; that of an
             epoch that was not reached says why (``status``) and holds no weights.
+        predictions: see :func:`equiscape.training.predictions.arrays`; None for a grid cell.
     """
 
     metrics: dict[str, Any]
     checkpoint: dict[str, Any] | None
     snapshots: dict[int, bytes]
+    predictions: dict[str, np.ndarray] | None
     _rows: list[dict[str, float]]
     _points: ResumePoints
 
@@ -147,8 +151,36 @@ def train_cell(
             ) from error
         finally:
             reporter.close()
-    checkpoint = _checkpoint(trainer) if keep_weights else None
-    return CellResult(_metrics(trainer), checkpoint, _snapshots(trainer), trainer.rows, points)
+    return _result(trainer, points)
+
+
+def diverged_cell(
+    task: Task, optimizer_entry: Mapping[str, Any], seed: int, settings: Mapping[str, Any]
+) -> CellResult:
+    """The result of a final cell whose whole grid diverged: nothing is trained, all is written.
+
+    Its ``metrics`` say ``diverged`` at epoch 0 with neither lr nor wd; checkpoint and snapshots
+    hold no weights.
+    """
+    checked = Settings.read(settings)
+    with torch.random.fork_rng():
+        snapshots = Snapshots(checked.snapshots, None)
+        trainer = Trainer(task, optimizer_entry, 1.0, 0.0, seed, checked, True, snapshots)
+    trainer.cell |= {"lr": None, "wd": None}
+    trainer.diverged_at = {"epoch": 0, "step": 0}
+    return _result(trainer, ResumePoints(None, "", 0))
+
+
+def _result(trainer: Trainer, points: ResumePoints) -> CellResult:
+    task, output = trainer.task, trainer.best.output
+    metrics = _metrics(trainer)
+    if not trainer.best.keep_weights:
+        return CellResult(metrics, None, {}, None, trainer.rows, points)
+    metrics["test"] = test_figures(task, output)
+    predictions = arrays(task, output)
+    return CellResult(
+        metrics, _checkpoint(trainer), _snapshots(trainer), predictions, trainer.rows, points
+    )
 
 
 def _identity(
@@ -192,8 +224,13 @@ def _metrics(trainer: Trainer) -> dict[str, Any]:
 
 
 def _checkpoint(trainer: Trainer) -> dict[str, Any]:
-    """The weights of the best validation epoch; the last ones if none was evaluated."""
+    """The weights of the best validation epoch; the last ones if none was evaluated.
+
+    None at all where nothing was trained.
+    """
     weights = trainer.best.weights
+    if not trainer.steps:
+        return trainer.contents(None, 0, "diverged")
     status = "diverged" if trainer.diverged_at else "finished"
     if weights is None:
         with trainer.averaged():

@@ -151,9 +151,9 @@ class Trainer:
                     constraint.apply(self)
             self._constrained = True
         with self.averaged():
-            entry = self._evaluate(pause)
+            entry, output = self._evaluate(pause)
             if entry is not None and math.isfinite(entry["validation"]["loss"]):
-                self.best.compare(entry, self.model)
+                self.best.compare(entry, self.model, output)
         if entry is not None:
             if not math.isfinite(entry["validation"]["loss"]):
                 self._diverge(self.step)
@@ -211,16 +211,20 @@ class Trainer:
             if has_average:
                 self.optimizer.train()
 
-    def _evaluate(self, pause: Callable[[], None]) -> dict[str, Any] | None:
-        """Loss and score of validation and test, or None where this epoch is not evaluated."""
+    def _evaluate(self, pause: Callable[[], None]) -> tuple[dict[str, Any] | None, Tensor | None]:
+        """Loss and score of validation and test, and the outputs of test.
+
+        None where this epoch is not evaluated.
+        """
         epoch = self.epoch + 1
         if epoch % self.settings.evaluate_every and epoch != self.settings.epochs:
-            return None
+            return None, None
         entry: dict[str, Any] = {"epoch": epoch}
         for split in ("validation", "test"):
             batches = interruptible(self.task.batches(split), pause)
-            entry[split] = self.task.score(self.model, batches)
-        return entry
+            found = self.task.predict(self.model, batches)
+            entry[split] = found.scores
+        return entry, found.output
 
     def check(self) -> None:
         """Fetch the losses that are still on the device.
