@@ -166,9 +166,10 @@ class Loaded:
     state: dict[str, Any]
 
     def predict(self, *inputs: Any) -> "Tensor":
-        """Classes ``[size]`` (indices into ``state["outputs"]["class_names"]``), values ``[size]``
-        in the target's unit, or probabilities ``[size, labels]``.
+        """What the network says of its inputs, in the data set's own terms.
 
+        Classes ``[size]`` (indices into ``state["outputs"]["class_names"]``), values ``[size]`` in
+        the target's unit, or probabilities ``[size, labels]``.
         The atom references of a molecule, where the target has them, are added.
 
         Args:

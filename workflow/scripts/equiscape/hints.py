@@ -24,6 +24,7 @@ class AtLeast:
     bound: float
 
     def holds(self, value: float) -> bool:
+        """Whether ``value`` keeps the bound."""
         return value >= self.bound
 
     def __str__(self) -> str:
@@ -37,6 +38,7 @@ class AtMost:
     bound: float
 
     def holds(self, value: float) -> bool:
+        """Whether ``value`` keeps the bound."""
         return value <= self.bound
 
     def __str__(self) -> str:
@@ -50,6 +52,7 @@ class Above:
     bound: float
 
     def holds(self, value: float) -> bool:
+        """Whether ``value`` keeps the bound."""
         return value > self.bound
 
     def __str__(self) -> str:
@@ -63,6 +66,7 @@ class Below:
     bound: float
 
     def holds(self, value: float) -> bool:
+        """Whether ``value`` keeps the bound."""
         return value < self.bound
 
     def __str__(self) -> str:
@@ -74,6 +78,7 @@ class Odd:
     """An odd whole number."""
 
     def holds(self, value: int) -> bool:
+        """Whether ``value`` keeps the bound."""
         return value % 2 == 1
 
     def __str__(self) -> str:
@@ -85,6 +90,7 @@ class Distinct:
     """A list without repetitions."""
 
     def holds(self, value: Sequence) -> bool:
+        """Whether ``value`` keeps the bound."""
         return all(item not in value[:i] for i, item in enumerate(value))
 
     def __str__(self) -> str:

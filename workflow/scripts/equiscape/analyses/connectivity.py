@@ -83,6 +83,7 @@ class Setup:
 
     @classmethod
     def of(cls, task: Task, settings: Settings) -> "Setup":
+        """The setup of a task: its batches are drawn once."""
         s = settings
         return cls(
             task,

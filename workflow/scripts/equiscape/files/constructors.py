@@ -37,6 +37,7 @@ class Storage:
 
 
 def refuse(reason: str) -> Any:
+    """Give up on a pickle for ``reason``."""
     raise Refused(reason)
 
 
@@ -141,6 +142,7 @@ def _storage(data: Any) -> np.ndarray:
 
 
 def persistent(identity: Any) -> Storage:
+    """The storage that a persistent id of ``torch.save`` names."""
     if not isinstance(identity, tuple) or len(identity) < 5 or identity[0] != "storage":
         refuse("a reference to something outside")
     _, kind, key, _, numel = identity[:5]

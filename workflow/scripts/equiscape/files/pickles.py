@@ -51,6 +51,7 @@ class Machine:
         self.slot: dict[int, int] = {}  # height of an unbuilt array in the stack -> its memo
 
     def take(self, count: int) -> bytes:
+        """The next ``count`` bytes."""
         piece = self.data[self.at : self.at + count]
         if len(piece) != count:
             refuse("it is cut short")
@@ -58,9 +59,11 @@ class Machine:
         return piece
 
     def number(self, code: str) -> Any:
+        """The next number, by its ``struct`` code."""
         return struct.unpack(code, self.take(struct.calcsize(code)))[0]
 
     def line(self) -> bytes:
+        """The next line of text, without its end."""
         end = self.data.find(b"\n", self.at, self.at + 4096)
         if end < 0:
             refuse("it is cut short")
@@ -68,6 +71,7 @@ class Machine:
         return piece
 
     def pop(self) -> Any:
+        """The top of the stack."""
         if not self.stack or self.stack[-1] is MARK:
             refuse("its stack is empty")
         return self.stack.pop()
@@ -82,6 +86,7 @@ class Machine:
         return refuse("a mark is missing")
 
     def put(self, slot: int) -> None:
+        """Remember the top of the stack in a place of the memo."""
         if not self.stack or self.stack[-1] is MARK:
             refuse("its stack is empty")
         self.memo[slot] = self.stack[-1]
@@ -89,6 +94,7 @@ class Machine:
             self.slot[len(self.stack)] = slot
 
     def get(self, slot: int) -> None:
+        """Push what a place of the memo holds."""
         value = self.memo.get(slot, MARK)
         if value is MARK or not _flat(value):
             refuse("one container in two places" if value is not MARK else "an empty place")
@@ -96,10 +102,12 @@ class Machine:
         self.stack.append(value)
 
     def push(self, value: Any) -> None:
+        """Put a value on the stack."""
         self.slot.pop(len(self.stack) + 1, None)
         self.stack.append(value)
 
     def set_items(self, pairs: list[Any]) -> None:
+        """Set keys and values of the dictionary on the stack."""
         target = self.pop()
         if not isinstance(target, dict) or len(pairs) % 2:
             refuse("items of no dictionary")
@@ -110,6 +118,7 @@ class Machine:
         self.stack.append(target)
 
     def extend(self, items: list[Any]) -> None:
+        """Append to the list on the stack."""
         target = self.pop()
         if not isinstance(target, list):
             refuse("items of no list")
@@ -117,6 +126,7 @@ class Machine:
         self.stack.append(target)
 
     def reduce(self) -> None:
+        """Call the constructor on the stack with its arguments."""
         arguments, function = self.pop(), self.pop()
         if not isinstance(function, Name) or function.build is None:
             refuse("a call of something that is no array's constructor")
@@ -125,6 +135,7 @@ class Machine:
         self.push(function.build(*arguments))
 
     def build(self) -> None:
+        """Give the object on the stack its state."""
         state, target = self.pop(), self.pop()
         if isinstance(target, np.dtype):
             value: Any = typed(target, state)

@@ -139,7 +139,7 @@ def orbits(rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
 
 
 def intertwiner_dimension(first: Representation, second: Representation) -> int:
-    """The dimension of the equivariant matrices: double cosets H\\G/K over pairs of summands."""
+    """Dimension of the equivariant matrices: double cosets of H and K, over pairs of summands."""
     return sum(double_cosets(first.group, h, k) for h in first.classes for k in second.classes)
 
 

@@ -280,7 +280,7 @@ class GINE(nn.Module):
         ]
 
     def _shift(self, name: str, start: int, size: int, readers: list[sym.Tie]) -> sym.Continuous:
-        """h raised and e lowered: the messages stay, and biases take back what else reads h."""
+        """Raise h and lower e: the messages stay, and biases take back what else reads h."""
         if name == "nodes":  # each row of every feature by its share
             raised = [(sym.Tie("nodes.table.weight", 1), 1 / len(self.nodes.categories))]
         else:

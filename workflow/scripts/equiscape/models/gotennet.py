@@ -117,8 +117,11 @@ class Attention(nn.Module):
         return self.dropout(alpha / math.sqrt(h.shape[1])).permute(0, 3, 1, 2)
 
     def parts_of(self, features: Tensor, X: Tensor | None) -> tuple[Tensor, Tensor | None]:
-        """``gamma(h) [N, (1 + 2 L) d]`` as its scalar and directional parts ``[N, 1 + L, d]``, and
-        its tensor parts times ``X``, ``[N, M, d]``."""
+        """Split ``gamma(h) [N, (1 + 2 L) d]`` into what h and X receive.
+
+        Returns the scalar and directional parts ``[N, 1 + L, d]``, and the tensor parts times
+        ``X``, ``[N, M, d]``.
+        """
         parts = features.unflatten(-1, (self.parts, -1))
         first, tensor = parts.split([1 + self.degrees, self.degrees], dim=1)
         return first, None if X is None else spread(tensor, self.degrees) * X

@@ -67,6 +67,7 @@ def baseline(manifest: Manifest, frame: pd.DataFrame, keys: list[str], value: st
 
 
 def better_by(value: pd.Series, base: pd.Series, direction: pd.Series) -> pd.Series:
+    """By how much ``value`` is better than ``base``, whichever direction is better."""
     return (value - base) * np.where(direction == "max", 1.0, -1.0)
 
 

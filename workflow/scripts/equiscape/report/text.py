@@ -63,7 +63,7 @@ def diverged(frame: pd.DataFrame) -> list[str]:
 
 
 def task_title(manifest: Manifest, row: pd.Series) -> str:
-    """The title of a row\'s task."""
+    """The title of a row's task."""
     return titles.task_title(row["task"], manifest.tasks[row["task"]])
 
 
