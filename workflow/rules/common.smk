@@ -107,12 +107,22 @@ def loading_params(task, settings):
 
 def task_params(wildcards):
     """What a final cell needs to load its task."""
-    return loading_params(wildcards.task, STUDY.task_settings)
+    settings = partial(STUDY.task_settings, optimizer=wildcards.optimizer)
+    return loading_params(wildcards.task, settings)
 
 
 def grid_task_params(wildcards):
     """As task_params, with the training settings of grid cells."""
-    return loading_params(wildcards.task, partial(STUDY.task_settings, grid=True))
+    settings = partial(STUDY.task_settings, grid=True, optimizer=wildcards.optimizer)
+    return loading_params(wildcards.task, settings)
+
+
+def reference_ranks(wildcards):
+    """The ranks of other optimizers that the constraints of a cell take; mostly none."""
+    return [
+        f"<results>/rank/{wildcards.task}_{source}.csv"
+        for source in STUDY.ranks_of(wildcards.optimizer)
+    ]
 
 
 def task_resource(name, default):

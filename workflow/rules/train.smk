@@ -1,4 +1,5 @@
-# needs: <resources>/prepared/{dataset}.h5; for a final cell, <results>/selection/{task}_{optimizer}.choice.json
+# needs: <resources>/prepared/{dataset}.h5; for a final cell, <results>/selection/{task}_{optimizer}.choice.json;
+#        where a constraint says ranks_of, the other optimizer's <results>/rank/{task}_{optimizer}.csv
 # gives: <results>/grid/{task}_{optimizer}/lr{lr}_wd{wd}_seed{seed}/ metrics.json, history.csv
 #        <results>/final/{task}_{optimizer}/seed{seed}/ metrics.json, history.csv, checkpoint.pt,
 #        predictions.npz (of the test split), and snapshots/epoch{epoch}.pt there for each of a task's training.snapshots
@@ -7,6 +8,7 @@
 rule train_grid_cell:
     input:
         data=prepared,
+        ranks=reference_ranks,
     output:
         metrics=f"{GRID_CELL}/metrics.json",
         history=f"{GRID_CELL}/history.csv",
@@ -47,6 +49,7 @@ for number, (epochs, tasks) in enumerate(STUDY.snapshot_lists(), start=1):
         input:
             data=prepared,
             choice="<results>/selection/{task}_{optimizer}.choice.json",
+            ranks=reference_ranks,
         output:
             metrics=f"{FINAL_CELL}/metrics.json",
             history=f"{FINAL_CELL}/history.csv",

@@ -31,11 +31,15 @@ def main(
     checkpoint: str | None,
     predictions: str | None,
     snapshots: list[str],
+    ranks: list[str],
     started: float,
 ) -> None:
     """Train the cell and write its metrics and history; its weights and snapshots if asked for.
 
     ``snapshots`` are paths that end in ``epoch<number>.pt``: which there are is part of no setting.
+
+    ``ranks`` are tables of the analysis ``rank``, whose names end in the optimizer's: constraints
+    that say ``ranks_of`` get theirs.
 
     ``execution`` (``resume_seconds``, ``micro_batch``) changes nothing in the result, so it stands
     apart from what the cell's resume points are keyed by.
@@ -51,8 +55,12 @@ def main(
         "data": io.sha256(data),
         "protocol": protocol,
     }
+    training = dict(task["entry"]["training"])
+    if ranks:
+        settings["ranks"] = {Path(path).stem.rpartition("_")[2]: io.sha256(path) for path in ranks}
+        training["constraints"] = with_ranks(training["constraints"], ranks)
     epochs = {int(Path(path).stem.removeprefix("epoch")): path for path in snapshots}
-    training = {**task["entry"]["training"], **execution, "snapshots": sorted(epochs)}
+    training |= {**execution, "snapshots": sorted(epochs)}
     if lr is None:  # every cell of the grid diverged
         result = diverged_cell(loaded, settings["optimizer"], seed, training)
     else:
@@ -83,6 +91,25 @@ def main(
     result.discard_resume()
 
 
+def with_ranks(constraints: list, tables: list[str]) -> list:
+    """``constraints``, those that say ``ranks_of`` with the stable ranks of weights by layer."""
+    import pandas as pd
+
+    ranks = {}
+    for path in tables:
+        table = pd.read_csv(path)
+        weights = table[table["kind"] == "weight"]
+        ranks[Path(path).stem.rpartition("_")[2]] = dict(
+            zip(weights["layer"], weights["stable_rank"].astype(float))
+        )
+    return [
+        {**entry, "ranks": ranks[entry["ranks_of"]]}
+        if isinstance(entry, dict) and entry.get("ranks_of")
+        else entry
+        for entry in constraints
+    ]
+
+
 if __name__ == "__main__":
     with job(snakemake) as start:
         choice = snakemake.input.get("choice")
@@ -107,5 +134,6 @@ if __name__ == "__main__":
             checkpoint=snakemake.output.get("checkpoint"),
             predictions=snakemake.output.get("predictions"),
             snapshots=list(snakemake.output.get("snapshots", [])),
+            ranks=list(snakemake.input.get("ranks", [])),
             started=start,
         )

@@ -151,9 +151,12 @@ class Study:
             )
         known = declared_settings(ARCHITECTURES[entry["architecture"]])
         check_settings(entry.get("model"), known, f"tasks.{name}.model")
-        for grid in (False, True):
-            training = self.task_settings(name, grid=grid)["training"]
+        for grid, optimizer in itertools.product((False, True), (None, *self.optimizers)):
+            training = self.task_settings(name, grid=grid, optimizer=optimizer)["training"]
             where = "selection.training" if grid else "training"
+            if optimizer is not None and not self.optimizers[optimizer].get("training"):
+                continue
+            where = where if optimizer is None else f"optimizers.{optimizer}.training"
             own = {k: v for k, v in training.items() if k != "augmentation"}
             own |= {} if grid else {"snapshots": self.snapshots(name)}
             check(own, "equiscape.training.settings:Settings", where)
@@ -166,13 +169,38 @@ class Study:
 
     def _check_optimizer(self, name: str, entry: Mapping) -> None:
         key = f"optimizers.{name}"
-        if entry["class"] not in OPTIMIZERS:
-            raise unknown(entry["class"], OPTIMIZERS, f"{key}.class")
-        known = declared_settings(OPTIMIZERS[entry["class"]])
-        known = known or TORCH_SETTINGS.get(entry["class"])
-        check_settings(entry.get("settings"), known, f"{key}.settings")
+        self._check_class(key, entry)
+        for own in ("snapshots", *EXECUTION_SETTINGS):
+            if own in (entry.get("training") or {}):
+                raise ConfigError(
+                    f"{key}.training.{own}: is of all optimizers; set training.{own}."
+                )
+        for source in self.ranks_of(name):
+            where = f"{key}.training.constraints"
+            if source not in self.optimizers:
+                raise unknown(source, self.optimizers, f"{where}: ranks_of")
+            if self.ranks_of(source):
+                raise ConfigError(
+                    f"{where}: {source!r} is itself held to ranks; name an optimizer that is free."
+                )
+            if "rank" not in self.analyses:
+                raise ConfigError(f"{where}: ranks_of needs the analysis rank; add analyses.rank.")
         for value in ("lr", "wd"):
             self._check_grid(f"{key}.grid.{value}", entry["grid"][value], zero=value == "wd")
+
+    def _check_class(self, key: str, entry: Any) -> None:
+        """A class of optimizer and its settings, the entries among them included."""
+        if not isinstance(entry, Mapping) or "class" not in entry:
+            raise ConfigError(f"{key}.class is missing; give one of: {', '.join(OPTIMIZERS)}.")
+        if entry["class"] not in OPTIMIZERS:
+            raise unknown(entry["class"], OPTIMIZERS, f"{key}.class")
+        target, settings = OPTIMIZERS[entry["class"]], entry.get("settings") or {}
+        known = declared_settings(target) or TORCH_SETTINGS.get(entry["class"])
+        check_settings(settings, known, f"{key}.settings")
+        module, _, name = target.partition(":")
+        own = module.startswith("equiscape.")
+        for nested in class_constant(module_source(module), name, "NESTED", ()) if own else ():
+            self._check_class(f"{key}.settings.{nested}", settings.get(nested))
 
     @staticmethod
     def _check_grid(key: str, values: list, zero: bool) -> None:
@@ -286,19 +314,28 @@ class Study:
         skip |= {*declared_of_kind(kind, "LOADER", ())}
         return {k: v for k, v in self.datasets[dataset].items() if k not in skip}
 
-    def task_settings(self, task: str, *, grid: bool = False) -> dict:
+    def task_settings(self, task: str, *, grid: bool = False, optimizer: str | None = None) -> dict:
         """What a training cell depends on: the task, the study's training settings under its own.
 
-        ``grid`` adds ``selection.training``, which lets grid cells be cheaper than final ones.
-        What only says how a cell is executed, or how it is analysed, is left out.
+        ``grid`` adds ``selection.training``, which lets grid cells be cheaper than final ones, and
+        ``optimizer`` the training settings of its own entry. What only says how a cell is executed,
+        or how it is analysed, is left out.
         """
         entry = {k: v for k, v in self.tasks[task].items() if k not in ("analyses", "resources")}
         training = merge(
-            self._training(task), self.config["selection"].get("training") if grid else {}
+            self._training(task),
+            self.config["selection"].get("training") if grid else {},
+            self.optimizers[optimizer].get("training") if optimizer else {},
         )
         left_out = {*EXECUTION_SETTINGS, "snapshots"}  # which are outputs, see snapshot_lists
         entry["training"] = {k: v for k, v in training.items() if k not in left_out}
         return entry
+
+    def ranks_of(self, optimizer: str) -> list[str]:
+        """The optimizers whose ranks the constraints of this one's cells take."""
+        training = self.optimizers[optimizer].get("training") or {}
+        entries = [e for e in training.get("constraints") or [] if isinstance(e, Mapping)]
+        return [entry["ranks_of"] for entry in entries if entry.get("ranks_of")]
 
     def snapshots(self, task: str) -> list[int]:
         """The epochs after which the task's final cells keep their weights, ascending."""
