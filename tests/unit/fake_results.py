@@ -41,8 +41,9 @@ SUFFIXES = {
     "rank": ".csv",
     "robustness": ".csv",
     "connectivity": ".csv",
+    "sharpness": ".csv",
 }
-OVER = {"robustness": "final", "connectivity": "pair"}
+OVER = {"robustness": "final", "connectivity": "pair", "sharpness": "final"}
 CORRUPTIONS = ("uniform", "gaussian", "background", "impulse", "upsampling", "rotation", "shear",
                "distortion", "distortion_rbf", "distortion_rbf_inv", "cutout", "density",
                "density_inc")  # fmt: skip
@@ -265,7 +266,46 @@ def _robustness(product, manifest, gain, rng) -> None:
     write_csv(product.path, pd.DataFrame(rows, columns=columns))
 
 
-WRITERS = {"hessian": _hessian, "slice": _slice, "rank": _rank, "robustness": _robustness}
+def _sharpness(product, manifest, gain, rng) -> None:
+    raw = ("hessian_largest", "hessian_trace", "adaptive_largest", "adaptive_trace")
+    whole = (*raw, "log_hessian_largest", "log_hessian_trace", "fisher_rao", "rest_smallest",
+             "gauss_newton_largest", "spectral_step", "spectral_relative")  # fmt: skip
+    rows = [
+        (product.task, product.optimizer, seed, folded, measure, "all",
+         (-1 if measure == "rest_smallest" else 1) * 8 * 3.0 ** (gain * (0.2 if folded else 1))
+         * np.exp(rng.normal(0, 0.1)), 0.01, measure != "spectral_step", 16)
+        for seed in manifest.seeds
+        for folded in (True, False)
+        for measure in (whole if folded else raw)
+    ]  # fmt: skip
+    rows += [
+        (
+            product.task,
+            product.optimizer,
+            seed,
+            True,
+            "relative_flatness",
+            layer,
+            2.0,
+            0.3,
+            True,
+            16,
+        )
+        for seed in manifest.seeds
+        for layer in ("first", "head.output")
+    ]
+    columns = ["task", "optimizer", "seed", "folded", "measure", "layer", "value", "residual",
+               "converged", "products"]  # fmt: skip
+    write_csv(product.path, pd.DataFrame(rows, columns=columns))
+
+
+WRITERS = {
+    "hessian": _hessian,
+    "slice": _slice,
+    "rank": _rank,
+    "robustness": _robustness,
+    "sharpness": _sharpness,
+}
 
 if __name__ == "__main__":
     write_study(Path(sys.argv[1]))

@@ -21,6 +21,7 @@ PAGES = {
     "rank": "equiscape.report.pages.rank",
     "robustness": "equiscape.report.pages.robustness",
     "molecules": "equiscape.report.pages.molecules",
+    "sharpness": "equiscape.report.pages.sharpness",
 }
 """Name of a page and of its notebook -> its module."""
 

@@ -1,0 +1,66 @@
+"""The page on sharpness against figures worked out by hand."""
+
+import numpy as np
+import pytest
+from fake_results import write_study
+from scipy import stats
+
+from equiscape.report import pages, style
+from equiscape.report.pages import sharpness
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory):
+    return write_study(tmp_path_factory.mktemp("study"), seeds=4)
+
+
+def test_a_ratio_has_the_interval_of_welch():
+    values, base = np.array([8.0, 9.0, 12.0, 10.0]), np.array([3.0, 5.0, 4.0])
+    middle, low, high = sharpness.compare(values, base)
+    test = stats.ttest_ind(np.log(values), np.log(base), equal_var=False)
+    interval = test.confidence_interval(0.95)
+    assert middle == pytest.approx(np.exp(np.log(values).mean() - np.log(base).mean()))
+    assert (np.log(low), np.log(high)) == pytest.approx((interval.low, interval.high))
+
+
+def test_what_has_no_logarithm_or_one_seed_says_so():
+    assert np.isnan(sharpness.compare(np.array([-1.0, 2.0]), np.array([1.0, 2.0]))).all()
+    middle, low, high = sharpness.compare(np.array([6.0]), np.array([2.0]))
+    assert middle == pytest.approx(3.0)
+    assert np.isnan([low, high]).all()
+
+
+def test_the_table_has_a_row_for_each_measure_and_form(study):
+    frame = sharpness.table(study)
+    assert set(frame["task"]) == set(study.tasks)
+    assert not frame.duplicated(["task", "optimizer", "folded", "measure", "layer"]).any()
+    raw = frame[(frame["measure"] == "hessian_largest") & ~frame["folded"]]
+    muon = raw[raw["optimizer"] == "muon"]
+    assert (muon["seeds"] == 4).all()
+    assert ((muon["ratio_low"] < 3.4) & (muon["ratio_high"] > 2.6)).all()
+    assert muon["ratio"].between(2.3, 3.9).all()
+    assert raw[raw["optimizer"] == "adam"]["ratio"].isna().all()
+    assert not frame[frame["measure"] == "spectral_step"]["converged"].any()
+    assert frame[frame["measure"] == "rest_smallest"]["ratio"].isna().all()
+
+
+def test_sentences_follow_the_numbers(study):
+    frame = sharpness.table(study)
+    sentence = sharpness.verdict(frame, "pointnet", "muon", "adam")
+    own = frame[(frame["task"] == "pointnet") & (frame["optimizer"] == "muon") & frame["folded"]]
+    own = own[own["measure"].isin(sharpness.INVARIANT)]
+    assert f"of {len(own)} measures" in sentence
+    assert f"{(own['ratio_low'] > 1).sum()} are higher" in sentence
+    markdown = sharpness.text(study, frame)
+    assert sentence in markdown
+    assert "(open)" in markdown
+    assert "as it is" in markdown
+
+
+def test_the_figure_shows_every_measure(study):
+    assert "sharpness" in pages.pages(study)
+    style.use()
+    figure = sharpness.ratios(study, sharpness.table(study))
+    labels = [label.get_text() for label in figure.axes[0].get_yticklabels()]
+    assert labels == list(sharpness.MEASURES.values())
+    assert len([axis for axis in figure.axes if axis.get_title(loc="left")]) == len(study.tasks)

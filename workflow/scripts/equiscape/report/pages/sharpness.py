@@ -1,0 +1,227 @@
+"""Whether "sharper" survives a measure that a change of parameters cannot fake."""
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from scipy import stats
+
+from equiscape.report import style, titles
+from equiscape.report.load import read_csv
+from equiscape.report.manifest import Manifest
+from equiscape.report.numbers import DASH, ratio, significant
+from equiscape.report.page import Page
+from equiscape.report.text import join, markdown, task_title
+from equiscape.report.titles import optimizer_title, task_titles
+
+PAGE = Page(
+    title="Does sharpness survive reparametrization?",
+    category="Landscape",
+    reads=("sharpness",),
+    tables={
+        "sharpness": (
+            "Sharpness of the final solutions by measures that symmetries of the parameters do and "
+            "do not change, mean over seeds and ratio to the baseline."
+        ),
+    },
+    figures={
+        "sharpness": (
+            "Each measure of sharpness over that of the baseline optimizer: ratio of geometric "
+            "means over seeds with its 95 % interval (Welch, on logarithms). Filled: batch norms "
+            "folded into the weights. Hollow: the network as it is, which rescalings change."
+        ),
+    },
+)
+
+COLUMNS = ("task", "optimizer", "seed", "folded", "measure", "layer", "value", "residual",
+           "converged")  # fmt: skip
+KEYS = ["task", "folded", "measure", "layer"]
+MEASURES = {
+    "hessian_largest": "largest λ of H",
+    "hessian_trace": "trace of H",
+    "filterwise_largest": "filter-wise, largest",
+    "adaptive_largest": "adaptive, largest",
+    "adaptive_trace": "adaptive, trace",
+    "log_hessian_largest": "log-Hessian, largest",
+    "log_hessian_trace": "log-Hessian, trace",
+    "fisher_rao": "Fisher-Rao",
+    "gauss_newton_largest": "Gauss-Newton, largest",
+    "gauss_newton_trace": "Gauss-Newton, trace",
+    "spectral_step": "Muon's steps",
+    "spectral_relative": "Muon's steps, relative",
+}
+"""Measures of the figure, in its order, and what they are called."""
+INVARIANT = ("adaptive_largest", "adaptive_trace", "log_hessian_largest", "log_hessian_trace",
+             "fisher_rao")  # fmt: skip
+"""What no rescaling of a folded network changes."""
+
+
+def load(manifest: Manifest) -> pd.DataFrame:
+    """A row for each seed, form of the network, measure and layer; flags are booleans."""
+    frames = [read_csv(product.path, COLUMNS) for product in manifest.analysis("sharpness")]
+    frame = pd.concat([f for f in frames if len(f)] or frames, ignore_index=True)
+    return frame.astype({"folded": bool, "converged": bool})
+
+
+def table(manifest: Manifest) -> pd.DataFrame:
+    """One row a task, optimizer, form, measure and layer.
+
+    Columns: seeds, mean, std over seeds, residual (the largest one: solver error or standard error
+    of a seed's value), converged (in every seed), and ratio, ratio_low, ratio_high to the baseline
+    (geometric means, 95 % interval of Welch on logarithms). Ratios are NaN where a value is not
+    positive, their interval where an optimizer has one seed.
+    """
+    measured = load(manifest)
+    groups = dict(iter(measured.groupby(["optimizer", *KEYS], sort=False)))
+    rows = []
+    for (optimizer, *key), group in groups.items():
+        base = groups.get((manifest.baseline, *key))
+        values = group["value"].to_numpy(dtype=float)
+        low = high = middle = np.nan
+        if base is not None and optimizer != manifest.baseline:
+            middle, low, high = compare(values, base["value"].to_numpy(dtype=float))
+        rows.append(
+            {
+                "task": key[0],
+                "optimizer": optimizer,
+                **dict(zip(KEYS[1:], key[1:])),
+                "seeds": len(values),
+                "mean": values.mean(),
+                "std": values.std(ddof=1) if len(values) > 1 else np.nan,
+                "residual": group["residual"].max(),
+                "converged": bool(group["converged"].all()),
+                "ratio": middle,
+                "ratio_low": low,
+                "ratio_high": high,
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def compare(values: np.ndarray, base: np.ndarray) -> tuple[float, float, float]:
+    """Ratio of geometric means and its 95 % interval (Welch, on logarithms)."""
+    if not ((values > 0).all() and (base > 0).all()):
+        return np.nan, np.nan, np.nan
+    logs = [np.log(values), np.log(base)]
+    difference = logs[0].mean() - logs[1].mean()
+    parts = [x.var(ddof=1) / len(x) if len(x) > 1 else np.nan for x in logs]
+    error = np.sqrt(sum(parts))
+    if not error > 0:
+        return float(np.exp(difference)), np.nan, np.nan
+    freedom = error**4 / sum(p**2 / (len(x) - 1) for p, x in zip(parts, logs))
+    reach = stats.t.ppf(0.975, freedom) * error
+    return tuple(float(np.exp(difference + r)) for r in (0, -reach, reach))
+
+
+def verdict(frame: pd.DataFrame, task: str, optimizer: str, baseline: str) -> str:
+    """One sentence on raw and folded sharpness, from the numbers alone."""
+    rows = frame[(frame["task"] == task) & (frame["optimizer"] == optimizer)]
+    rows = rows[rows["layer"] == "all"]
+    raw = rows[~rows["folded"] & (rows["measure"] == "hessian_largest")]
+    own = rows[rows["folded"] & rows["measure"].isin(INVARIANT)]
+    kinds = {name: int((own.apply(_side, axis=1) == name).sum()) for name in ("above", "below")}
+    first = raw.iloc[0] if len(raw) else None
+    plain = DASH if first is None else f"{ratio(first['ratio'])}{_interval(first)}"
+    return (
+        f"{optimizer_title(optimizer)} against {optimizer_title(baseline)}: largest λ of H as it "
+        f"is {plain}; of {len(own)} measures that rescaling cannot change, {kinds['above']} are "
+        f"higher and {kinds['below']} lower by more than their interval, the rest open."
+    )
+
+
+def _side(row: pd.Series) -> str:
+    if row["ratio_low"] > 1:
+        return "above"
+    return "below" if row["ratio_high"] < 1 else "open"
+
+
+def _interval(row: pd.Series) -> str:
+    if not np.isfinite(row["ratio_low"]):
+        return ""
+    return f" [{significant(row['ratio_low'], 3)}, {significant(row['ratio_high'], 3)}]"
+
+
+def text(manifest: Manifest, frame: pd.DataFrame) -> str:
+    """The table as Markdown: whole-network measures, a sentence of comparison a task."""
+    base = optimizer_title(manifest.baseline)
+    parts = [
+        "# Sharpness of the final solutions",
+        f"Mean over seeds; ratios to {base} are of geometric means with 95 % intervals (Welch, on "
+        "logarithms). *Folded*: batch norms folded into the weights, so that only what the "
+        "function fixes is left. Adaptive, log-Hessian and Fisher-Rao are then unchanged by "
+        "rescaling; the others are not. Muon's steps: the largest curvature of a step whose "
+        "matrices have Muon's spectral norm, a lower bound.",
+    ]
+    for task, group in frame.groupby("task", sort=False):
+        parts.append(f"## {task_title(manifest, group.iloc[0])}")
+        for optimizer in manifest.optimizers:
+            if optimizer != manifest.baseline and (group["optimizer"] == optimizer).any():
+                parts.append(verdict(frame, task, optimizer, manifest.baseline))
+        rows = []
+        whole = group[group["layer"] == "all"]
+        for (measure, folded), cells in whole.groupby(["measure", "folded"], sort=False):
+            row = {
+                "measure": MEASURES.get(measure, measure.replace("_", " ")),
+                "network": "folded" if folded else "as it is",
+            }
+            for _, cell in cells.iterrows():
+                name = titles.optimizer_title(cell["optimizer"])
+                row[name] = significant(cell["mean"]) + ("" if cell["converged"] else " (open)")
+                if cell["optimizer"] != manifest.baseline:
+                    row[f"{name} / {base}"] = ratio(cell["ratio"]) + _interval(cell)
+            rows.append(row)
+        shown = pd.DataFrame(rows).fillna(DASH)
+        parts.append(markdown(shown, {c: c for c in shown}))
+    return join(parts)
+
+
+TABLES = {"sharpness": (table, text)}
+
+
+def ratios(manifest: Manifest, frame: pd.DataFrame) -> Figure:
+    """A panel a task: every measure's ratio to the baseline, with its interval over seeds.
+
+    Args:
+        frame: from :func:`table`.
+    """
+    color, marker, names = style.colors(manifest), style.markers(manifest), task_titles(manifest)
+    rivals = [name for name in manifest.optimizers if name != manifest.baseline]
+    tasks = list(dict.fromkeys(frame["task"]))
+    columns = min(len(tasks), 3)
+    lines = -(-len(tasks) // columns)
+    figure, axes = plt.subplots(
+        lines, columns, squeeze=False, sharey=True,
+        figsize=(style.WIDTH if columns > 1 else 4.5, 0.5 + 2.6 * lines),
+    )  # fmt: skip
+    for place, axis in enumerate(axes.flat):
+        if place >= len(tasks):
+            axis.remove()
+            continue
+        cells = frame[(frame["task"] == tasks[place]) & (frame["layer"] == "all")]
+        for optimizer in rivals:
+            for folded, face, lift in ((True, color[optimizer], -0.14), (False, "white", 0.14)):
+                chosen = cells[(cells["optimizer"] == optimizer) & (cells["folded"] == folded)]
+                chosen = chosen.set_index("measure").reindex(MEASURES)
+                y = np.arange(len(MEASURES)) + lift
+                axis.hlines(y, chosen["ratio_low"], chosen["ratio_high"], color=color[optimizer],
+                            linewidth=1, zorder=1)  # fmt: skip
+                axis.plot(chosen["ratio"], y, marker[optimizer], color=color[optimizer],
+                          markerfacecolor=face, markersize=3.8, zorder=2)  # fmt: skip
+        axis.axvline(1, color="black", linewidth=0.8)
+        axis.set_yticks(range(len(MEASURES)), MEASURES.values(), fontsize=7)
+        axis.set_ylim(len(MEASURES) - 0.4, -0.6)
+        axis.tick_params(axis="y", length=0)
+        axis.grid(axis="x")
+        axis.set_axisbelow(True)
+        axis.set_title(names[tasks[place]], loc="left")
+        style.plain_log(axis, "x")
+    figure.supxlabel(f"ratio to {optimizer_title(manifest.baseline)}", fontsize=8)
+    handles = style.optimizer_handles(manifest, rivals, line=False) if rivals else []
+    for face, label in ((style.GREY, "folded"), ("white", "as it is")):
+        handles.append(
+            Line2D([], [], color=style.GREY, marker="o", markerfacecolor=face, linestyle="",
+                   markersize=3.8, label=label)
+        )  # fmt: skip
+    style.legend(figure, handles)
+    return figure
