@@ -102,7 +102,7 @@ def test_killed_outright_and_run_again(tmp_path, undisturbed, at, split):
 
 @pytest.mark.parametrize(
     ("name", "at", "split", "where"),
-    [("SIGTERM", 8, "train", "epoch 2, step 3"), ("SIGINT", 3, "test", "epoch 2, step 5")],
+    [("SIGTERM", 9, "train", "epoch 2, step 3"), ("SIGINT", 3, "test", "epoch 2, step 5")],
 )
 def test_stops_on_a_signal_and_goes_on(tmp_path, undisturbed, name, at, split, where):
     run, result, folder = program(tmp_path, name, at, split)
@@ -128,8 +128,11 @@ def die_at(task, at):
     task.dataset.on_gather = on_gather
 
 
-def interrupted(folder, at=14):
-    """Resume points of a training that died in its third epoch."""
+def interrupted(folder, at=15):
+    """Resume points of a training that died in its third epoch.
+
+    The first of its batches is not trained on: a look at what the batch statistics are over.
+    """
     task = case()
     die_at(task, at)
     with pytest.raises(Killed):
@@ -202,7 +205,7 @@ def test_a_point_of_other_settings_is_not_used(tmp_path, often, caplog):
 def test_a_crash_while_writing_leaves_the_point_before(tmp_path, undisturbed, often, monkeypatch):
     folder = tmp_path / "points"
     task = case()
-    die_at(task, 14)
+    die_at(task, 15)
     monkeypatch.setattr(resume_module.os, "fsync", lambda _: None)
     with pytest.raises(Killed):
         train_cell(task, MUON, "1e-2", "1e-2", 5, task.training, folder, keep_weights=True)

@@ -74,6 +74,10 @@ class Dataset:
         order = torch.arange(n) if generator is None else torch.randperm(n, generator=generator)
         return list(order.split(batch_size))
 
+    def fits(self, split: Split, indices: Tensor) -> bool:
+        """Whether these samples of ``split`` may be one batch."""
+        return True
+
     def by_size(self, split: Split, indices: Tensor) -> Tensor:
         """``indices`` in the order in which batches cost least, where their order is free."""
         return indices

@@ -135,6 +135,12 @@ class MoleculeDataset(Dataset):
         counts = self._counts[self._splits[split]][order]
         return pack(order, counts, self.node_budget, generator)
 
+    def fits(self, split: Split, indices: Tensor) -> bool:
+        """Whether these molecules have no more nodes than the budget allows."""
+        if self.node_budget is None:
+            return True
+        return int(self._counts[self._splits[split][indices]].sum()) <= self.node_budget
+
     def by_size(self, split: Split, indices: Tensor) -> Tensor:
         """The largest first where networks pad to the largest of a batch: those with a geometry."""
         if self._positions is None:

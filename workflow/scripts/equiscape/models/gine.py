@@ -127,7 +127,7 @@ class GINE(nn.Module):
         walk_channels: channels that encode the random walks, of the ``hidden`` ones.
         activation: ``"gelu"`` or ``"relu"``.
         dropout: after every layer.
-        norm: batch norm in every layer.
+        norm: batch norm in every layer; the encoder of random walks has its own either way.
         residual: add every layer's input to its output.
         readout: ``"mean"`` or ``"sum"`` over the nodes.
         head: widths of the hidden layers after the readout.

@@ -9,8 +9,9 @@ from torch import Tensor, nn
 from equiscape.data.base import Batch
 from equiscape.errors import ConfigError, DeviceError, first_line
 from equiscape.task import Task
+from equiscape.training.batches import batch_statistics
 from equiscape.training.precision import autocast
-from equiscape.training.settings import Settings, batch_statistics
+from equiscape.training.settings import Settings
 
 log = logging.getLogger("equiscape.training")
 

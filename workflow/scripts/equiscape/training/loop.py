@@ -5,6 +5,7 @@ import math
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import cached_property, partial
 from typing import Any
 
 import torch
@@ -17,6 +18,7 @@ from equiscape.optim import build_optimizer
 from equiscape.optim.schedules import schedule
 from equiscape.seeds import subseed
 from equiscape.task import Task
+from equiscape.training.batches import join_single, sample_statistics
 from equiscape.training.best import Best
 from equiscape.training.constraints import build_constraints
 from equiscape.training.costs import Costs
@@ -44,7 +46,7 @@ class Trainer:
     that :meth:`state` between any two steps is enough to go on with the very same steps.
 
     A last batch of a single sample is joined to the batch before it where the network has batch
-    statistics, which one sample does not have; so each sample is still seen once an epoch.
+    statistics that one sample does not have; so each sample is still seen once an epoch.
 
     Losses stay on the device and are looked at when an epoch ends or a resume point is written, so
     a step never waits for the device; the steps of the epoch after the first non-finite loss are
@@ -244,7 +246,14 @@ class Trainer:
 
     def _plan(self, generator: torch.Generator) -> list[Tensor]:
         plan = self.task.plan("train", self.settings.batch_size, generator)
-        return join_singles(plan) if self.gradient.statistics else plan
+        if min(map(len, plan)) > 1 or not self._sample_statistics:
+            return plan
+        fits = partial(self.task.dataset.fits, "train")
+        return join_single(plan, fits, self._sample_statistics, self.settings.batch_size)
+
+    @cached_property
+    def _sample_statistics(self) -> list[str]:
+        return sample_statistics(self.task, self.model)
 
     def _record(self, moment: str) -> None:
         with torch.no_grad():
@@ -343,17 +352,6 @@ class Trainer:
 def optimizer_name(entry: Mapping[str, Any]) -> str | None:
     """The optimizer's name in the study, or its class where it has none."""
     return entry.get("name", entry.get("class"))
-
-
-def join_singles(plan: list[Tensor]) -> list[Tensor]:
-    """Join every batch of a single sample to its neighbor."""
-    joined: list[Tensor] = []
-    for indices in plan:
-        if joined and (len(indices) == 1 or len(joined[-1]) == 1):
-            joined[-1] = torch.cat([joined[-1], indices])
-        else:
-            joined.append(indices)
-    return joined
 
 
 def interruptible(batches: Iterator[Batch], check: Callable[[], None]) -> Iterator[Batch]:

@@ -4,8 +4,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
-from torch import nn
-
 from equiscape.settings import (
     Distinct,
     NonNegative,
@@ -71,8 +69,3 @@ class Settings:
         """
         own = {k: v for k, v in training.items() if k in cls.__dataclass_fields__}
         return read(cls, own, "training")
-
-
-def batch_statistics(model: nn.Module) -> list[str]:
-    """Names of the modules whose output for a sample depends on the rest of its batch."""
-    return [name for name, module in model.named_modules() if hasattr(module, "running_mean")]
