@@ -62,7 +62,11 @@ def attention(layer, h, X, t, edges, envelope, direction):
         alpha = scores / scores.sum(0) / math.sqrt(d)
         for a, (j, _) in zip(alpha, mine):
             filters = layer.edge_filter(t[j, i]).view(layer.parts, d) * envelope[j, i]
-            o = a.repeat_interleave(d // heads) * value[j] + filters * spatial[j]
+            if layer.concatenated:  # heads of all the values in a row, as released
+                weights = a.repeat_interleave(layer.parts * d // heads).view(layer.parts, d)
+            else:
+                weights = a.repeat_interleave(d // heads)
+            o = weights * value[j] + filters * spatial[j]
             new_h[i] += o[0]
             for degree, rows in enumerate(degree_rows(layer.degrees), start=1):
                 new_X[i, rows] += o[degree] * direction[j, i][rows, None]

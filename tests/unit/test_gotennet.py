@@ -7,7 +7,8 @@ from molecule_batches import assemble, orthogonal, random_molecules
 
 from equiscape.errors import ConfigError
 from equiscape.models import build
-from equiscape.models.gotennet import GotenNet, weighted_softmax
+from equiscape.models.gotennet import GotenNet
+from equiscape.models.gotennet_attention import weighted_softmax
 from equiscape.models.molecular_pairs import degree_rows, harmonics
 
 HEADS = ("scalar", "dipole", "spatial-extent")
@@ -55,8 +56,9 @@ def test_wigner_matrices_are_orthogonal(determinant):
 
 @pytest.mark.parametrize("smooth", [True, False])
 @pytest.mark.parametrize("degrees", [1, 2])
-def test_features_are_those_of_the_equations(smooth, degrees):
-    model = network(smooth=smooth, degrees=degrees)
+@pytest.mark.parametrize("value_heads", ["parts", "concatenated"])
+def test_features_are_those_of_the_equations(smooth, degrees, value_heads):
+    model = network(smooth=smooth, degrees=degrees, value_heads=value_heads)
     batch = random_molecules((6, 2, 4), cutoff=3.0)  # not all pairs are neighbors
     assert batch[2].shape[1] < 6**2 + 2**2 + 4**2
     h, X = model.embed(*batch)
@@ -64,6 +66,16 @@ def test_features_are_those_of_the_equations(smooth, degrees):
         plain_h, plain_X = plain_gotennet.embed(model, *batch[:3])
     torch.testing.assert_close(h, plain_h, rtol=0, atol=1e-9)
     torch.testing.assert_close(X, plain_X, rtol=0, atol=1e-9)
+
+
+def test_the_two_ways_to_cut_values_into_heads_differ_with_several_heads_only():
+    batch = random_molecules(COUNTS)
+    for heads, same in ((1, True), (4, False)):
+        ours, theirs = (
+            network(heads=heads, value_heads=name)(*batch) for name in ("parts", "concatenated")
+        )
+        assert torch.equal(ours, theirs) == same
+    assert (ours - theirs).abs().max() > 1e-3 * ours.abs().max()
 
 
 @pytest.mark.parametrize("head", HEADS)

@@ -35,13 +35,15 @@ class Tie:
     start: int = 0
     width: int = 1
 
-    def indices(self, size: int) -> slice:
-        """The entries of ``size`` channels on the axis."""
-        return slice(self.start, self.start + size * self.width)
-
     def take(self, tensor: Tensor, size: int) -> Tensor:
         """The part of ``tensor`` that ``size`` channels take, a view."""
         return tensor.narrow(self.axis, self.start, size * self.width)
+
+    def put(self, tensor: Tensor, part: Tensor) -> Tensor:
+        """A copy of ``tensor`` with ``part`` from :attr:`start` on."""
+        after = self.start + part.shape[self.axis]
+        rest = tensor.narrow(self.axis, after, tensor.shape[self.axis] - after)
+        return torch.cat([tensor.narrow(self.axis, 0, self.start), part, rest], self.axis)
 
 
 @dataclass(frozen=True)
@@ -142,7 +144,7 @@ class Permutation(Symmetry):
             index = torch.arange(tensor.shape[tie.axis], device=tensor.device)
             within = torch.arange(tie.width, device=tensor.device)
             places = order.to(tensor.device).unsqueeze(1) * tie.width + within
-            index[tie.indices(self.size)] = tie.start + places.flatten()
+            index[tie.start : tie.start + places.numel()] = tie.start + places.flatten()
             changed[tie.parameter] = tensor.index_select(tie.axis, index)
         return changed
 
@@ -176,7 +178,8 @@ def scale(
         for tie, sign in signed:
             tensor = changed.get(tie.parameter, state[tie.parameter])
             factor = (sign * coefficients).exp().repeat_interleave(tie.width)
-            changed[tie.parameter] = _times(tensor, tie, factor)
+            part = tie.take(tensor, size) * _along(factor, tie.axis, tensor.dim())
+            changed[tie.parameter] = tie.put(tensor, part)
         return changed
 
     names = unique(tie.parameter for tie, _ in signed)
@@ -185,14 +188,9 @@ def scale(
     )
 
 
-def _times(tensor: Tensor, tie: Tie, factor: Tensor) -> Tensor:
-    """``tensor`` with the tie's entries times ``factor``."""
-    total = tensor.shape[tie.axis]
-    ones = factor.new_ones
-    whole = torch.cat([ones(tie.start), factor, ones(total - tie.start - len(factor))])
-    shape = [1] * tensor.dim()
-    shape[tie.axis] = total
-    return tensor * whole.view(shape)
+def _along(values: Tensor, axis: int, dimensions: int) -> Tensor:
+    """``values [n]`` as a tensor of so many dimensions, n on one axis and 1 on the others."""
+    return values.view([len(values) if i == axis else 1 for i in range(dimensions)])
 
 
 def shift(
@@ -216,7 +214,8 @@ def shift(
         changed: dict[str, Tensor] = {}
         for tie, factor in raised:
             tensor = changed.get(tie.parameter, state[tie.parameter])
-            changed[tie.parameter] = _plus(tensor, tie, factor * coefficients)
+            amount = _along(factor * coefficients, tie.axis, tensor.dim())
+            changed[tie.parameter] = tie.put(tensor, tie.take(tensor, size) + amount)
         for tie, bias in readers:
             columns = tie.take(changed.get(tie.parameter, state[tie.parameter]), size)
             changed[bias] = changed.get(bias, state[bias]) - columns @ coefficients
@@ -228,16 +227,6 @@ def shift(
     )
 
 
-def _plus(tensor: Tensor, tie: Tie, amount: Tensor) -> Tensor:
-    """``tensor`` with ``amount`` added to the tie's entries, along all other axes."""
-    total = tensor.shape[tie.axis]
-    zeros = amount.new_zeros
-    whole = torch.cat([zeros(tie.start), amount, zeros(total - tie.start - len(amount))])
-    shape = [1] * tensor.dim()
-    shape[tie.axis] = total
-    return tensor + whole.view(shape)
-
-
 def permutation(
     name: str, size: int, ties: Iterable[Tie], buffers: Iterable[Tie] = (), **attributes
 ) -> Permutation:
@@ -247,14 +236,13 @@ def permutation(
     return Permutation(name, "permutation", names, size=size, ties=ties + buffers, **attributes)
 
 
-def softmax_shift(layer: str, inputs: int) -> Continuous:
-    """All logits plus one function of the features: ``W + 1 c^T``, ``b + s``.
+def common_shift(name: str, family: str, layer: str, inputs: int, **attributes) -> Continuous:
+    """All outputs of a linear layer plus one function of its input: ``W + 1 c^T``, ``b + s``.
 
-    Cross entropy, smoothed labels included, depends on differences of logits alone. The generator
-    is constant, so its product with the Hessian is zero.
+    The generator is constant, so its product with a Hessian is zero.
 
     Args:
-        layer: name of the last linear layer, which has a bias.
+        layer: name of the linear layer.
         inputs: width of its input; coefficients are ``(c, s)``, ``[inputs + 1]``.
     """
     weight, bias = f"{layer}.weight", f"{layer}.bias"
@@ -265,15 +253,14 @@ def softmax_shift(layer: str, inputs: int) -> Continuous:
             bias: state[bias] + coefficients[-1],
         }
 
-    return Continuous(
-        f"{layer} softmax shift",
-        "softmax shift",
-        (weight, bias),
-        invariant="cross entropy",
-        shape=(inputs + 1,),
-        dimension=inputs + 1,
-        element=element,
-    )
+    free = {"shape": (inputs + 1,), "dimension": inputs + 1}
+    return Continuous(name, family, (weight, bias), element=element, **free, **attributes)
+
+
+def softmax_shift(layer: str, inputs: int) -> Continuous:
+    """Of the last linear layer ``layer``: cross entropy depends on differences of logits alone."""
+    name = f"{layer} softmax shift"
+    return common_shift(name, "softmax shift", layer, inputs, invariant="cross entropy")
 
 
 def dead(
@@ -294,10 +281,8 @@ def dead(
         amounts = coefficients.split([size * count for _, size, count in pieces])
         for (tie, size, _), amount in zip(pieces, amounts):
             tensor = changed.get(tie.parameter, state[tie.parameter])
-            before, part, after = tensor.split(
-                [tie.start, size, tensor.shape[0] - tie.start - size]
-            )
-            changed[tie.parameter] = torch.cat([before, part + amount.view_as(part), after])
+            part = tie.take(tensor, size)
+            changed[tie.parameter] = tie.put(tensor, part + amount.view_as(part))
         return changed
 
     names = unique(tie.parameter for tie, _, _ in pieces)
@@ -318,10 +303,8 @@ def basis_change(name: str, left: Tie, right: Tie, size: int) -> Continuous:
         changed = {}
         for tie, matrix in ((left, coefficients), (right, -coefficients.mT)):
             tensor = state[tie.parameter]
-            before, part, after = tensor.split(
-                [tie.start, size, tensor.shape[1] - tie.start - size], dim=1
-            )
-            changed[tie.parameter] = torch.cat([before, part @ torch.matrix_exp(matrix), after], 1)
+            part = tie.take(tensor, size) @ torch.matrix_exp(matrix)
+            changed[tie.parameter] = tie.put(tensor, part)
         return changed
 
     return Continuous(

@@ -219,11 +219,8 @@ def _constant_columns(tie: sym.Tie, bias: str, hidden: int) -> sym.Continuous:
         e, b = state["embedding.weight"][:, 0], state["embedding.bias"]
         change = coefficients - torch.outer(coefficients @ e, e) / (e @ e)
         weight = state[tie.parameter]
-        before, part, after = weight.split(
-            [tie.start, hidden, weight.shape[1] - tie.start - hidden], dim=1
-        )
         return {
-            tie.parameter: torch.cat([before, part + change, after], dim=1),
+            tie.parameter: tie.put(weight, tie.take(weight, hidden) + change),
             bias: state[bias] - change @ b,
         }
 

@@ -10,6 +10,9 @@ the number of molecules, returns ``[size, 1]``, and has
 import torch
 from torch import Tensor, nn
 
+from equiscape import symmetries as sym
+from equiscape.models.gotennet_symmetries import Read, hidden, read
+
 STABLE = 1e-8  # inside square roots, whose slope at zero is infinite
 
 
@@ -27,6 +30,9 @@ class ScalarHead(nn.Module):
     The sum comes before the last layer, which is linear, so that the pooled features are a
     representation of the molecule. Atom references are part of the data: they are subtracted from
     the targets (see :mod:`equiscape.data.qm9`).
+
+    A choice: the bias c is added once a molecule. The released code adds it to every atom, where it
+    grows with the molecule and repeats the atom references.
     """
 
     def __init__(self, hidden: int):
@@ -38,6 +44,14 @@ class ScalarHead(nn.Module):
     def representations(self) -> dict[str, nn.Module]:
         """The sum over atoms, ``[size, d]``."""
         return {"pool": self.pool}
+
+    def reads(self) -> tuple[list[Read], list[sym.Tie]]:
+        """Where the head reads h, with the bias beside it, and where it reads X."""
+        return [read("head.hidden.0")], []
+
+    def symmetries(self) -> list[sym.Symmetry]:
+        """The hidden neurons' order."""
+        return [hidden("head.hidden.0", "head.output", self.output.in_features)]
 
     def forward(
         self, h: Tensor, X: Tensor, z: Tensor, positions: Tensor, graph: Tensor, size: int
@@ -59,6 +73,9 @@ class SpatialExtentHead(nn.Module):
 
     c is the center of nuclear charge. With one q an element, a fit to QM9 leaves 3 a0^2 about it
     and about the center of mass, 23 a0^2 about the centroid.
+
+    Choices: the released code takes the center of mass, adds a bias to every q, and its activation
+    is a shifted softplus.
     """
 
     def __init__(self, hidden: int):
@@ -70,6 +87,14 @@ class SpatialExtentHead(nn.Module):
     def representations(self) -> dict[str, nn.Module]:
         """The sum over atoms, weighted by the squared radius, ``[size, d]``."""
         return {"pool": self.pool}
+
+    def reads(self) -> tuple[list[Read], list[sym.Tie]]:
+        """Where the head reads h, with the bias beside it, and where it reads X."""
+        return [read("head.hidden.0")], []
+
+    def symmetries(self) -> list[sym.Symmetry]:
+        """The hidden neurons' order."""
+        return [hidden("head.hidden.0", "head.output", self.output.in_features)]
 
     def forward(
         self, h: Tensor, X: Tensor, z: Tensor, positions: Tensor, graph: Tensor, size: int
@@ -105,6 +130,10 @@ class DipoleHead(nn.Module):
 
     Atomic dipoles and charges come from two gated equivariant blocks. The norm is rounded off
     within 1e-4 of zero, where it would have no second derivative.
+
+    A choice: positions are relative to the center of nuclear charge c, so the prediction does not
+    change when a molecule is moved, though its charges need not sum to zero. The released code has
+    that as an option, relative to a centroid; without it the origin of the positions counts.
     """
 
     def __init__(self, hidden: int):
@@ -116,6 +145,40 @@ class DipoleHead(nn.Module):
     def representations(self) -> dict[str, nn.Module]:
         """The scalars of the first block, ``[N, d]``: what is pooled after it is one vector."""
         return {"head.hidden": self.hidden}
+
+    def reads(self) -> tuple[list[Read], list[sym.Tie]]:
+        """Where the head reads h, with the bias beside it, and where it reads X."""
+        return [read("head.hidden.scalars.0")], sym.columns("head.hidden.vectors", 0)
+
+    def symmetries(self) -> list[sym.Symmetry]:
+        """Channels and scales within and between the two blocks.
+
+        The sign of the dipole is free as well, but no continuous symmetry.
+        """
+        d = self.output.vectors.in_features
+        after = sym.columns("head.output.scalars.0", 0)
+        between = sym.columns("head.output.vectors", 0)
+        gates = sym.rows("head.hidden.scalars.2", d)
+        turned = sym.rows("head.hidden.vectors", d, biased=False)
+        found = [
+            sym.permutation("head scalars", d, [*sym.rows("head.hidden.scalars.2"), *after]),
+            sym.permutation("head vectors", d, [*gates, *turned, *between]),
+            sym.scale("head vectors scale", "stream scale", d, turned, between),
+        ]
+        for block, outputs in (("head.hidden", d), ("head.output", 1)):
+            norms = sym.rows(f"{block}.vectors", biased=False)
+            read_norms = sym.columns(f"{block}.scalars.0", d)
+            gates = sym.rows(f"{block}.scalars.2", outputs)
+            gated = sym.rows(f"{block}.vectors", outputs, biased=False)
+            found += [
+                hidden(f"{block}.scalars.0", f"{block}.scalars.2", d),
+                sym.permutation(f"{block} norms", outputs, [*norms, *read_norms]),
+                sym.scale(f"{block} gates scale", "product scale", outputs, gated, gates),
+                sym.scale(
+                    f"{block} norms scale", "norm scale", outputs, norms, read_norms, exact=False
+                ),
+            ]
+        return found
 
     def vector(
         self, h: Tensor, X: Tensor, z: Tensor, positions: Tensor, graph: Tensor, size: int
