@@ -2,7 +2,16 @@
 
 
 class EquiscapeError(Exception):
-    """Base of every error this project raises on purpose; its message is one sentence."""
+    """Base of every error this project raises on purpose; its message is one sentence.
+
+    Names from files may hold line feeds and the escape codes of terminals: they are spelled out.
+    """
+
+    def __str__(self) -> str:
+        text = super().__str__()
+        if text.isprintable():
+            return text
+        return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
 
 
 class ConfigError(EquiscapeError):
