@@ -10,7 +10,7 @@ from typing import BinaryIO
 
 import numpy as np
 
-from equiscape.errors import DataError
+from equiscape.errors import DataError, EquiscapeError
 from equiscape.files.archives import open_source
 
 HEADER = 10_000  # bytes of the header of an .npy file
@@ -18,7 +18,7 @@ CODE = re.compile(r"[<>|=]?(?:[?]|b1|[iu][1248]|f[248]|[US][0-9]{1,4})")
 PYTHON2 = re.compile(rb"(\d)L\b")
 
 
-class Malformed(Exception):
+class Malformed(EquiscapeError):
     """The bytes are not what the format says."""
 
 

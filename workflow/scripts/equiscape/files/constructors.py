@@ -7,10 +7,11 @@ from typing import Any
 
 import numpy as np
 
+from equiscape.errors import EquiscapeError
 from equiscape.files.arrays import plain_dtype
 
 
-class Refused(Exception):
+class Refused(EquiscapeError):
     """The pickle holds something that is not a plain array or a builtin."""
 
 
