@@ -11,6 +11,7 @@ from torch.func import functional_call, hessian, vmap
 from equiscape.models import blocks, build, pointnet
 from equiscape.models.dgcnn import EdgeConv
 from equiscape.ops import messages, neighbors
+from equiscape.ops.chunks import first_maximum
 from equiscape.ops.messages import message_sums, plain_messages
 from equiscape.ops.neighbors import Graph, knn, neighbor_max, neighbor_sum
 
@@ -196,3 +197,57 @@ def test_no_gradient_is_computed_for_fixed_coordinates():
     loss_of(fixed, clouds()).backward()
     for p, q in zip(model.parameters(), fixed.parameters()):
         close(p.grad, q.grad, 1e-12)
+
+
+SPECIAL = (float("nan"), float("inf"), -float("inf"))
+
+
+def same(actual, expected):
+    torch.testing.assert_close(actual, expected, rtol=1e-9, atol=1e-9, equal_nan=True)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_maxima_of_nan_and_infinities_are_those_of_torch(dtype):
+    generator = torch.Generator().manual_seed(0)
+    values = torch.randn(40, 5, 7, generator=generator, dtype=dtype)
+    place = torch.randint(0, 4, values.shape, generator=generator)
+    for i, special in enumerate(SPECIAL):
+        values[place == i] = special
+    for rows in (values, values[place[:, 0, 0] == 3], torch.full_like(values, -float("inf"))):
+        expected = rows.max(1)
+        found = first_maximum(rows, torch.empty_like(rows))
+        same(rows.gather(1, found.unsqueeze(1)).squeeze(1), expected.values)
+        assert torch.equal(
+            found[expected.values.isnan()], expected.indices[expected.values.isnan()]
+        )
+        scratch = rows.clone()
+        assert torch.equal(first_maximum(scratch, scratch=scratch), found)
+        same(blocks.max_points(rows), expected.values)
+    graph, x = graph_of(2, 5, 3), torch.randn(10, 3, generator=generator, dtype=dtype)
+    x[[0, 3, 7], [0, 1, 2]] = torch.tensor(SPECIAL, dtype=dtype)
+    same(neighbor_max(x, graph), x[graph.sources].max(1).values)
+
+
+@pytest.mark.parametrize("special", SPECIAL)
+def test_layers_pass_nan_and_infinities_on_as_their_plain_forms(special, tiny_chunks):
+    torch.manual_seed(0)
+    for layer in (
+        blocks.PointLayer(3, 8),
+        pointnet.PooledLayer(3, 8),
+        blocks.PointLayer(3, 8, 0.2),
+    ):
+        layer.eval().double()
+        x = torch.randn(4, 6, 3, dtype=torch.float64)
+        x[1, 2, 0] = special
+        plain = layer.norm.__class__.__base__.forward(
+            layer.norm, layer.linear(x).flatten(0, 1)
+        ).view(4, 6, -1)
+        plain = torch.where(plain > 0, plain, layer.slope * plain) if layer.slope else plain.relu()
+        pooled = isinstance(layer, pointnet.PooledLayer)
+        same(layer(x), plain.max(1).values if pooled else plain)
+    graph = graph_of(2, 4, 2)
+    shapes = [(8, 2), (8, 2), (8, 3), (2,), (2, 2), (2,), (2, 2), (2,), (1, 2)]
+    tensors = [torch.randn(s, dtype=torch.float64) for s in shapes]
+    tensors[1][3, 1] = tensors[2][6, 0] = special
+    for ours, plain in zip(message_sums(graph, *tensors), plain_messages(graph.sources, *tensors)):
+        same(ours, plain)

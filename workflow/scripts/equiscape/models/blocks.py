@@ -74,7 +74,11 @@ class PointLayer(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """``[clouds, points, channels_in]`` to ``[clouds, points, channels_out]``."""
         rows = F.linear(x.flatten(0, -2), *self.fold(x))  # flat: in place on a view costs copies
-        return F.leaky_relu(rows, self.slope, inplace=True).view(*x.shape[:-1], -1)
+        if self.slope:
+            rows = F.leaky_relu(rows, self.slope, inplace=True)
+        else:  # which a leaky one of slope 0 is not: it makes NaN of -inf
+            rows = F.relu(rows, inplace=True)
+        return rows.view(*x.shape[:-1], -1)
 
 
 def max_points(x: Tensor) -> Tensor:

@@ -31,7 +31,7 @@ def node_counts(graph: Tensor, size: int) -> Tensor:
 
 
 def first_maximum(values: Tensor, scratch: Tensor) -> Tensor:
-    """``values.max(1).indices`` of ``[a, b, c]``: the first of equal maxima.
+    """``values.max(1).indices`` of ``[a, b, c]``: the first of equal maxima, or the first NaN.
 
     On a CPU three vectorized passes are twice as fast as torch's one, which tracks indices; they
     overwrite ``scratch``, which has the same shape and may be ``values`` itself.
@@ -40,6 +40,8 @@ def first_maximum(values: Tensor, scratch: Tensor) -> Tensor:
         return values.max(1).indices
     count = values.shape[1]
     rank = torch.arange(count, 0, -1, dtype=values.dtype).view(1, -1, 1)
-    torch.eq(values, values.amax(1, keepdim=True), out=scratch)
-    best = scratch.mul_(rank).amax(1)
-    return (count - best).long().clamp_(max=count - 1)  # NaN equals nothing: any slot will do
+    maximum = values.amax(1, keepdim=True)
+    if maximum.isnan().any():  # which equals nothing
+        return values.max(1).indices
+    torch.eq(values, maximum, out=scratch)
+    return (count - scratch.mul_(rank).amax(1)).long()
