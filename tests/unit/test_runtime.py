@@ -1,6 +1,8 @@
 """What a rule's script ends with: one sentence and a status, or a traceback for a bug."""
 
 import os
+import re
+from pathlib import Path
 from types import SimpleNamespace
 
 import h5py
@@ -54,6 +56,50 @@ def test_a_full_disk_under_hdf5_is_the_same_sentence(rule, capsys):
         file["points"] = np.zeros(10**6)
         file.flush()
     assert "No space left on device" in said(rule, capsys)[0]
+
+
+@pytest.mark.parametrize(
+    ("error", "message"),
+    [
+        (
+            PermissionError(13, "Permission denied", "/data/x.h5"),
+            r"/data/x\.h5 cannot be used \(Perm",
+        ),
+        (OSError(30, "Read-only file system", "a.json"), r"a\.json cannot be used \(Read-only"),
+        (RuntimeError("Unable to write (error message = 'Input/output error')"), r"refuses a file"),
+    ],
+)
+def test_what_the_system_refuses_is_one_sentence(rule, capsys, error, message):
+    with pytest.raises(SystemExit) as ended, job(rule):
+        raise error
+    assert ended.value.code == 1
+    printed, logged = said(rule, capsys)
+    assert re.search(message, printed)
+    assert printed.count("\n") == 1
+    assert "Traceback" not in logged
+
+
+@pytest.mark.parametrize("name", ["file/metrics.json", "x" * 250 + ".json"])
+def test_outputs_are_tried_before_the_body_runs(rule, capsys, tmp_path, name):
+    (tmp_path / "file").write_text("where a folder belongs")
+    rule.output = [str(tmp_path / "fine/history.csv"), str(tmp_path / name)]
+    with pytest.raises(SystemExit), job(rule):
+        raise AssertionError("the body ran")
+    printed, _ = said(rule, capsys)
+    assert re.search(r"cannot be used \(.*\); check the path", printed)
+    assert list((tmp_path / "fine").iterdir()) == []
+
+
+def test_a_log_that_cannot_be_written_is_one_sentence(rule, capsys, tmp_path):
+    (tmp_path / "logs").write_text("")
+    with pytest.raises(SystemExit), job(rule):
+        raise AssertionError("the body ran")
+    assert "the log cannot be written: " in capsys.readouterr().err
+
+
+def test_an_absent_file_is_still_a_bug(rule):
+    with pytest.raises(FileNotFoundError), job(rule):
+        Path("/nowhere/at/all").read_text()
 
 
 def test_auto_never_passes_over_a_gpu_that_slurm_gave(monkeypatch):

@@ -4,6 +4,7 @@ import errno
 import logging
 import os
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -24,13 +25,18 @@ def job(snakemake: Any) -> Iterator[float]:
 
     An :class:`EquiscapeError` is printed as one sentence on the terminal and in the log and ends
     the process with status 1; its ``status`` attribute, if it has one, overrides that. So does a
-    full disk. Any other exception is a bug and keeps its traceback.
+    full disk, and a file or folder that the system refuses; whether the outputs can be written is
+    tried before the body runs. Any other exception is a bug and keeps its traceback.
     """
     path = Path(str(snakemake.log[0])) if snakemake.log else None
     handlers: list[logging.Handler] = []
     if path is not None:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handlers.append(logging.FileHandler(path, mode="w"))
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            handlers.append(logging.FileHandler(path, mode="w"))
+        except OSError as error:
+            _say(snakemake.rule, f"the log cannot be written: {refusal(error)}")
+            raise SystemExit(1) from None
     logging.basicConfig(
         level=logging.INFO,
         format="%(asctime)s %(message)s",
@@ -41,19 +47,24 @@ def job(snakemake: Any) -> Iterator[float]:
     logging.captureWarnings(True)
     set_threads(snakemake.threads)
     try:
+        for output in getattr(snakemake, "output", ()):
+            try_output(Path(str(output)))
         yield time.monotonic()
     except EquiscapeError as error:
         _say(snakemake.rule, str(error))
         raise SystemExit(getattr(error, "status", 1)) from None
     except Exception as error:
-        if not disk_full(error):
+        if disk_full(error):
+            sentence = (
+                f"no space is left on the disk ({error}); free some, or give the run another place "
+                "with --directory, and run the same again."
+            )
+        elif has_errno(error, REFUSED):
+            sentence = refusal(error)
+        else:
             log.exception("unexpected error")
             raise
-        _say(
-            snakemake.rule,
-            f"no space is left on the disk ({error}); free some, or give the run another place "
-            "with --directory, and run the same again.",
-        )
+        _say(snakemake.rule, sentence)
         raise SystemExit(1) from None
 
 
@@ -63,11 +74,46 @@ def _say(rule: str, sentence: str) -> None:
     print(f"{rule}: {sentence}", file=sys.stderr)
 
 
+# what a system answers where a path, its rights or its file system are at fault, not this project
+REFUSED = (
+    *(errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG),
+    *(errno.EIO, errno.ESTALE, errno.ENOTCONN, errno.ELOOP, errno.ENXIO, errno.ENODEV),
+    *(errno.EMFILE, errno.ENFILE),
+)
+
+
+def try_output(path: Path) -> None:
+    """Make and remove a file beside an output, as it will be written.
+
+    Raises:
+        OSError: it cannot be.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except FileExistsError:
+        reason = os.strerror(errno.ENOTDIR)
+        raise NotADirectoryError(errno.ENOTDIR, reason, str(path.parent)) from None
+    with tempfile.NamedTemporaryFile(prefix=f".{path.name}.", suffix=".part", dir=path.parent):
+        pass
+
+
+def refusal(error: BaseException) -> str:
+    """One sentence about a file or folder that the system refuses."""
+    name = getattr(error, "filename", None)
+    reason = getattr(error, "strerror", None) or first_line(error)
+    what = f"{name} cannot be used ({reason})" if name else f"the system refuses a file ({reason})"
+    return f"{what}; check the path, its rights and its file system, and run the same again."
+
+
 def disk_full(error: BaseException) -> bool:
-    """Whether ``error`` says that a disk or a quota is used up (HDF5 says it in its text alone)."""
+    """Whether ``error`` says that a disk or a quota is used up."""
+    return has_errno(error, (errno.ENOSPC, errno.EDQUOT))
+
+
+def has_errno(error: BaseException, numbers: tuple[int, ...]) -> bool:
+    """Whether ``error`` is one of the system's ``numbers`` (HDF5 says it in its text alone)."""
     if not isinstance(error, (OSError, RuntimeError)):
         return False
-    numbers = (errno.ENOSPC, errno.EDQUOT)
     return getattr(error, "errno", None) in numbers or any(
         os.strerror(number) in str(error) for number in numbers
     )
