@@ -122,10 +122,23 @@ def load_subject(
         chosen = read_json(choice)
         if chosen["seed"] is not None:  # null where every final cell diverged
             paths.append(chosen["checkpoint"])
-    diverged = {
-        str(Path(path).parent) for path in metrics if read_json(path)["status"] != "finished"
-    }
-    kept = [path for path in paths if not any(str(path).startswith(f"{d}/") for d in diverged)]
-    found = tuple(Checkpoint.at(task, path) for path in kept)
+    cells = {str(Path(path).parent): read_json(path) for path in metrics}
+    found = tuple(Checkpoint.at(task, path) for path in paths if _has_weights(Path(path), cells))
     files = {name: Path(path) for name, path in (inputs or {}).items()}
     return Subject(task, found, files)
+
+
+def _has_weights(path: Path, cells: Mapping[str, Mapping[str, Any]]) -> bool:
+    """Whether a file of a cell is not left out: it diverged, or stopped before the snapshot.
+
+    Args:
+        path: of a checkpoint or snapshot.
+        cells: contents of ``metrics.json`` by the folder they lie in.
+    """
+    for folder in path.parents[:2]:
+        cell = cells.get(str(folder))
+        if cell is not None:
+            match = CELL.search(path.as_posix())
+            epoch = int(match[4]) if match and match[4] else 0
+            return cell["status"] == "finished" and epoch <= cell.get("epochs", epoch)
+    return True

@@ -1,0 +1,28 @@
+"""Which checkpoints an analysis sees."""
+
+import json
+
+import pytest
+from tiny_task import tiny_task
+
+from equiscape.analyses import subject as module
+
+
+@pytest.mark.parametrize(
+    ("metrics", "expected"),
+    [
+        ({"status": "finished", "epochs": 9}, [None, 0, 4, 9]),
+        ({"status": "finished", "epochs": 5}, [None, 0, 4]),  # stopped early
+        ({"status": "finished"}, [None, 0, 4, 9]),  # of an older version
+        ({"status": "diverged", "epochs": 5}, []),
+    ],
+)
+def test_files_without_weights_are_left_out(tmp_path, monkeypatch, metrics, expected):
+    monkeypatch.setattr(module, "load_task", lambda **_: tiny_task())
+    cell = tmp_path / "final/tiny_muon/seed3"
+    (cell / "snapshots").mkdir(parents=True)
+    (cell / "metrics.json").write_text(json.dumps(metrics))
+    paths = [cell / "checkpoint.pt", *(cell / f"snapshots/epoch{e}.pt" for e in (0, 4, 9))]
+    subject = module.load_subject({}, "data.h5", "cpu", checkpoints=list(map(str, paths)),
+                                  metrics=[str(cell / "metrics.json")])  # fmt: skip
+    assert [c.epoch for c in subject.checkpoints] == expected
