@@ -12,7 +12,7 @@ export PATH := $(abspath $(BIN)):$(PATH)
 export PYTHONPATH := $(abspath workflow/scripts)
 export PYTHONDONTWRITEBYTECODE ?=
 
-.PHONY: help setup demo test lint format unit workflow-test test-scale test-slurm bench lock clean
+.PHONY: help setup demo interventions muon-settings test lint format unit workflow-test test-scale test-slurm bench lock clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -31,6 +31,14 @@ $(VENV)/.complete: requirements.txt
 demo: setup ## run the demo study (embedded data, some minutes on 2 cores)
 	$(BIN)/snakemake --profile profiles/demo --cores $(CORES)
 	@$(BIN)/python -m equiscape.report results/demo
+
+interventions: setup ## does accuracy follow the spectrum? real shapes, under 40 minutes on 2 cores
+	$(BIN)/snakemake --configfile config/interventions.yaml --cores $(CORES)
+	@$(BIN)/python -m equiscape.report results/interventions
+
+muon-settings: setup ## Muon's own settings on real shapes, under 40 minutes on 2 cores
+	$(BIN)/snakemake --configfile config/muon-settings.yaml --cores $(CORES)
+	@$(BIN)/python -m equiscape.report results/muon-settings
 
 test: lint unit workflow-test ## lint, unit tests, workflow tests
 

@@ -42,6 +42,7 @@ SUFFIXES = {
     "robustness": ".csv",
     "connectivity": ".csv",
     "sharpness": ".csv",
+    "truncation": ".csv",
 }
 OVER = {"robustness": "final", "connectivity": "pair", "sharpness": "final"}
 CORRUPTIONS = ("uniform", "gaussian", "background", "impulse", "upsampling", "rotation", "shear",
@@ -299,12 +300,21 @@ def _sharpness(product, manifest, gain, rng) -> None:
     write_csv(product.path, pd.DataFrame(rows, columns=columns))
 
 
+def _truncation(product, manifest, gain, rng) -> None:
+    kept = np.array([1.0, 0.5, 0.25, 0.125])
+    frame = pd.DataFrame({"kept": kept, "test_loss": 1.0 + (1 - kept),
+                          "test_score": (60 + 3 * gain) * kept**0.3, "train_loss": 1.0,
+                          "train_score": 70 * kept**0.3})  # fmt: skip
+    write_csv(product.path, frame)
+
+
 WRITERS = {
     "hessian": _hessian,
     "slice": _slice,
     "rank": _rank,
     "robustness": _robustness,
     "sharpness": _sharpness,
+    "truncation": _truncation,
 }
 
 if __name__ == "__main__":

@@ -16,6 +16,7 @@ from equiscape.report.manifest import Manifest
 from equiscape.report.pages import (
     accuracy,
     hessian,
+    interventions,
     learning,
     molecules,
     pages,
@@ -78,6 +79,13 @@ def test_learning(study):
     laid_out(learning.loss(study, histories))
     reached = budget.spent(study, histories, load.finals(study))
     laid_out(budget.curves(study, reached, load.finals(study)))
+
+
+def test_interventions(study):
+    cells = interventions.points(study)
+    for measure in interventions.MEASURES:
+        laid_out(interventions.dose_response(study, cells, measure))
+    laid_out(interventions.truncation(study))
 
 
 def test_learning_of_a_cell_that_diverged_in_its_first_epoch(tmp_path):

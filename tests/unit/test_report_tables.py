@@ -249,7 +249,7 @@ def test_every_declared_input_exists(study):
 
 def test_an_analysis_that_the_study_does_not_list_has_no_page(tmp_path):
     tasks = {"egnn": CLOUDS["egnn"]}
-    left_out = ("hessian", "robustness", "connectivity", "sharpness")
+    left_out = ("hessian", "robustness", "connectivity", "sharpness", "truncation")
     study = write_study(tmp_path, tasks, seeds=1, without=left_out)
     assert set(pages.pages(study)) == {"accuracy", "learning", "slice", "rank"}
     assert not {"hessian", "robustness"} & {*pages.tables(study)}

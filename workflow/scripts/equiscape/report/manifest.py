@@ -31,8 +31,8 @@ class Manifest:
         results: root of the products.
         tasks: name -> ``{architecture, dataset, kind, target, corruptions}``, in the order of the
             configuration; ``corruptions`` is ``None``, ``"generated"`` or ``"published"``.
-        optimizers: name -> ``{class}``, in the order of the configuration, which also orders the
-            colors.
+        optimizers: name -> ``{class, settings, training}``, the latter two where the entry has
+            them, in the order of the configuration, which also orders the colors.
         seeds: of the final cells.
         analyses: name -> ``{over, suffix, tasks, seeds}``: what an analysis is made of
             (``representative``, ``final``, ``snapshots``, ``pair``, ``study``), how its files end,
@@ -65,7 +65,10 @@ class Manifest:
                 "target": entry.get("target"),
                 "corruptions": corruptions or None,
             }
-        optimizers = {name: {"class": entry["class"]} for name, entry in study.optimizers.items()}
+        optimizers = {
+            name: {key: entry[key] for key in ("class", "settings", "training") if entry.get(key)}
+            for name, entry in study.optimizers.items()
+        }
         return cls(
             results=Path(results),
             tasks=tasks,

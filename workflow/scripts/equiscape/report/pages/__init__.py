@@ -19,6 +19,7 @@ PAGES = {
     "slice": "equiscape.report.pages.slice",
     "connectivity": "equiscape.report.pages.connectivity",
     "rank": "equiscape.report.pages.rank",
+    "interventions": "equiscape.report.pages.interventions",
     "robustness": "equiscape.report.pages.robustness",
     "molecules": "equiscape.report.pages.molecules",
     "sharpness": "equiscape.report.pages.sharpness",
