@@ -21,6 +21,9 @@ from equiscape.landscape.trace import TraceEstimate, hutchinson
 from equiscape.seeds import sequence_seed
 from equiscape.task import Task
 
+PRECISION = {"float32": 1e-5, "float64": 1e-13}
+"""Error of a Hessian product relative to the largest eigenvalue, as measured against float64."""
+
 
 @dataclass(frozen=True)
 class Settings:
@@ -102,16 +105,16 @@ def measure_hessian(
 
     Returns:
         A JSON-like dict. ``eigenvalues`` are the leading ones by value, descending, each with the
-        residual ``|H y - theta y|`` within which an eigenvalue lies, the interval that this
-        gives, and whether its sign is known; what has not converged says so. ``trace`` has its
-        standard error and a 95 % interval, ``density`` the whole spectrum (stochastic Lanczos
-        quadrature) with standard errors over its probes. ``power_iteration`` is the published way
-        to the eigenvalue of largest magnitude. ``adaptive.largest`` is the largest eigenvalue of
-        ``T H T`` with ``T = diag |theta|`` (Kwon et al. 2021), which unlike that of H does not
-        change when neurons of a ReLU network are rescaled against each other (Dinh et al. 2017).
-        It does change with the scale between a matrix and the batch norm behind it, which in eval
-        mode is no diagonal rescaling: see the analysis ``sharpness``. ``products`` count
-        Hessian-vector products over the whole subset.
+        residual ``|H y - theta y|`` within which an eigenvalue of the computed H lies, the interval
+        that this gives with the precision of the products, and whether its sign is known; what has
+        not converged says so. ``trace`` has its standard error and a 95 % interval, ``density`` the
+        whole spectrum (stochastic Lanczos quadrature) with standard errors over its probes.
+        ``power_iteration`` is the published way to the eigenvalue of largest magnitude.
+        ``adaptive.largest`` is the largest eigenvalue of ``T H T`` with ``T = diag |theta|`` (Kwon
+        et al. 2021), which unlike that of H does not change when neurons of a ReLU network are
+        rescaled against each other (Dinh et al. 2017). It does change with the scale between a
+        matrix and the batch norm behind it, which in eval mode is no diagonal rescaling: see the
+        analysis ``sharpness``. ``products`` count Hessian-vector products over the whole subset.
 
     Raises:
         EquiscapeError: a product is not finite.
@@ -166,7 +169,8 @@ def _by_lanczos(
         copies=s.copies,
         generator=_generator(s.seed, "start"),
     )
-    leading, smallest = _pairs(krylov.leading), _pairs(krylov.trailing)[-1]
+    margin = PRECISION[s.dtype] * float(np.abs(krylov.ritz_values).max())
+    leading, smallest = _pairs(krylov.leading, margin), _pairs(krylov.trailing, margin)[-1]
     missing = sum(not pair["converged"] for pair in leading) + (not smallest["converged"])
     report(
         f"largest eigenvalue {leading[0]['value']:.6g}, smallest {smallest['value']:.6g}, "
@@ -234,7 +238,12 @@ def _dominant(operator: SymmetricOperator, s: Settings, shift: float = 0.0) -> d
         generator=_generator(s.seed, "power"),
     )
     return {
-        **_pair(result.value, result.residual, result.converged),
+        **_pair(
+            result.value,
+            result.residual,
+            result.converged,
+            PRECISION[s.dtype] * max(abs(result.value), abs(result.value - shift)),
+        ),
         "iterations": result.iterations,
     }
 
@@ -296,26 +305,31 @@ def _adaptive(objective: TrainingLoss, s: Settings) -> dict[str, Any]:
     )
     return {
         "definition": "largest eigenvalue of T H T, T = diag |theta| (elementwise)",
-        "largest": _pairs(krylov.leading)[0],
+        "largest": _pairs(
+            krylov.leading, PRECISION[s.dtype] * float(np.abs(krylov.ritz_values).max())
+        )[0],
         "products": objective.operator.products - before,
     }
 
 
-def _pairs(pairs: Eigenpairs) -> list[dict[str, Any]]:
+def _pairs(pairs: Eigenpairs, margin: float) -> list[dict[str, Any]]:
     columns = zip(pairs.values, pairs.residuals, pairs.converged, strict=True)
     return [
-        _pair(*map(float, (value, residual)), converged) for value, residual, converged in columns
+        _pair(float(value), float(residual), bool(converged), margin)
+        for value, residual, converged in columns
     ]
 
 
-def _pair(value: float, residual: float, converged: bool) -> dict[str, Any]:
+def _pair(value: float, residual: float, converged: bool, margin: float) -> dict[str, Any]:
+    """An eigenvalue; its interval holds the residual and the precision of the products."""
+    reach = residual + margin
     return {
         "value": value,
         "residual": residual,
-        "low": value - residual,
-        "high": value + residual,
-        "converged": bool(converged),
-        "sign_known": bool(residual < abs(value)),
+        "low": value - reach,
+        "high": value + reach,
+        "converged": converged,
+        "sign_known": reach < abs(value),
     }
 
 

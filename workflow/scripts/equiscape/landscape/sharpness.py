@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from equiscape.landscape.objective import TrainingLoss
 from equiscape.landscape.operators import SymmetricOperator
@@ -73,6 +73,8 @@ def relative_flatness(
 ) -> dict[str, Estimate]:
     """``kappa_l = sum_(s, s') <w_s, w_s'> tr H_ss'`` of every matrix (Petzka et al. 2021).
 
+    Tables of embeddings are left out: a row is looked up, not multiplied by.
+
     ``kappa = E <W Z, H [W Z]>`` with Z of independent signs, input size squared. All matrices are
     probed by one product: their Z are independent, so what one adds to another's has mean zero.
     Unchanged by scaling rows, and by scaling a layer against another, not by scaling its inputs.
@@ -80,13 +82,18 @@ def relative_flatness(
     Returns:
         Name of a matrix to its estimate.
     """
-    names = [n for n, p in zip(objective.names, objective.parameters, strict=True) if p.dim() == 2]
+    modules = {n: objective.model.get_submodule(n.rpartition(".")[0]) for n in objective.names}
+    names = [
+        name
+        for name, parameter in zip(objective.names, objective.parameters, strict=True)
+        if parameter.dim() == 2 and not isinstance(modules[name], nn.Embedding)
+    ]
     samples: dict[str, list[float]] = {name: [] for name in names}
     for _ in range(probes):
         parts = {}
         for name, parameter in zip(objective.names, objective.parameters, strict=True):
             value = parameter.detach()
-            if value.dim() != 2:
+            if name not in samples:
                 parts[name] = torch.zeros_like(value).flatten()
                 continue
             side = replace(objective.operator, size=value.shape[1])
