@@ -48,13 +48,14 @@ def prepared_task(name: str, folder: Path, clouds: int, device: torch.device) ->
 
 def our_epoch(task: Task, changes: dict) -> Callable[[], int]:
     """A function that trains an epoch of our loop and returns its number of samples."""
-    settings = Settings.read({"epochs": 1000, "batch_size": BATCH, **changes})
+    settings = Settings.read(
+        {"epochs": 1000, "evaluate_every": 1000, "batch_size": BATCH, **changes}
+    )
     trainer = Trainer(task, {"class": "adamw"}, 1e-3, 1e-4, 0, settings)
 
     def epoch() -> int:
         before = trainer.samples
-        trainer.run_epoch(lambda: None)
-        trainer.end_epoch()
+        trainer.run_epoch()
         return trainer.samples - before
 
     return epoch

@@ -12,7 +12,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from equiscape.errors import ConfigError
+from equiscape.errors import ConfigError, first_line
 
 
 def unknown(name: str, known: Iterable[str], key: str) -> ConfigError:
@@ -38,7 +38,7 @@ def lookup(registry: Mapping[str, str], name: str, key: str) -> Any:
         loaded = import_module(module)
         return getattr(loaded, attribute) if attribute else loaded
     except (ImportError, AttributeError) as error:
-        reason = str(error).splitlines()[0]
+        reason = first_line(error)
         raise ConfigError(
             f"{key}: {name} cannot be imported ({reason}); name its folder under plugins, "
             "or install it."

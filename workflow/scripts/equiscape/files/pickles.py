@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from equiscape.errors import DataError
+from equiscape.errors import DataError, first_line
 from equiscape.files.constructors import (
     Name,
     Refused,
@@ -284,7 +284,7 @@ def load_pickle(path: Path) -> Any:
             raise Refused(f"it is larger than {LARGEST} bytes")
         return parse(Path(path).read_bytes())
     except (Refused, OSError, MemoryError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        reason = first_line(error)
         raise DataError(
             f"{path} is not a pickle of plain arrays ({reason}); fetch the published file."
         ) from None

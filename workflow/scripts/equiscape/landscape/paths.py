@@ -15,6 +15,7 @@ from torch.func import functional_call, vmap
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from equiscape.data.base import Batch
+from equiscape.errors import first_line
 from equiscape.task import Task
 
 log = logging.getLogger("equiscape.landscape")
@@ -71,7 +72,7 @@ def along(
             except RuntimeError as error:
                 if len(rows) == 1:
                     raise
-                log.info("one point at a time: %s", str(error).splitlines()[0])
+                log.info("one point at a time: %s", first_line(error))
                 batch_points = 1
                 continue
             for index, result in enumerate(found, start):
