@@ -66,6 +66,7 @@ ANALYSES = {
         "equiscape.analyses.robustness", "final", ".csv", runtime=60, inputs=("corrupted",)
     ),
     "truncation": Analysis("equiscape.analyses.truncation", "representative", ".csv", runtime=60),
+    "symmetry": Analysis("equiscape.analyses.symmetry", "representative", ".csv", runtime=120),
     "connectivity": Analysis("equiscape.analyses.connectivity", "pair", ".csv", runtime=240),
     "sharpness": Analysis("equiscape.analyses.sharpness", "final", ".csv", runtime=480),
 }

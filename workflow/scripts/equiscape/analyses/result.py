@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from equiscape.analyses.subject import Subject
 from equiscape.errors import DataError
-from equiscape.io import atomic_path, provenance, sha256, write_csv, write_json
+from equiscape.io import provenance, sha256, write_csv, write_json
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -120,10 +120,10 @@ def _write_table(path: Path, result: Result | None, head: Mapping[str, Any]) -> 
 
 def _write_arrays(path: Path, result: Result | None, head: Mapping[str, Any]) -> None:
     """Arrays with their attributes; ``task`` and ``optimizer`` among these as in a table."""
-    import h5py
+    from equiscape.files import hdf5
 
     single = {name: head[name] for name in ("task", "optimizer") if name in head}
-    with atomic_path(path) as temporary, h5py.File(temporary, "w") as file:
+    with hdf5.writing(path) as file:
         for name, array in (result.data if result else {}).items():
-            file[name] = array
+            hdf5.put(file, name, array)
         file.attrs.update({**(result.attributes if result else {}), **single})
