@@ -108,6 +108,15 @@ def test_what_is_no_checkpoint_of_the_task_is_refused(trained, change, message):
         task.restore(path)
 
 
+def test_a_checkpoint_of_another_optimizer_or_seed_is_refused_where_one_is_asked_for(trained):
+    task, path = trained
+    task.restore(path, "muon", 5)
+    with pytest.raises(CheckpointError, match=r"belongs to optimizer 'muon', not 'adam'"):
+        task.restore(path, "adam", 5)
+    with pytest.raises(CheckpointError, match=r"belongs to seed 5, not 6"):
+        task.restore(path, "muon", 6)
+
+
 def test_the_first_format_is_read_through_its_task(trained):
     task, path = trained
     expected = task.restore(path).state_dict()

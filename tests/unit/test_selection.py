@@ -1,9 +1,12 @@
 """The choice of (lr, wd) and of the representative, on cells made by hand."""
 
+import re
+
 import pytest
 
+from equiscape.errors import DataError
 from equiscape.metric import Metric
-from equiscape.selection import representative, select
+from equiscape.selection import check_cell, representative, select
 
 ACCURACY = {"name": "accuracy", "direction": "max", "unit": "%"}
 MAE = {"name": "MAE", "direction": "min", "unit": "D"}
@@ -116,3 +119,20 @@ def test_better_never_prefers_a_score_that_is_no_number():
         assert not metric.better(1.0, 1.0)
     assert Metric("m", "max").better(2, 1)
     assert Metric("m", "min").better(1, 2)
+
+
+@pytest.mark.parametrize(
+    ("path", "word"),
+    [
+        ("results/grid/egnn_adam/lr1e-3_wd0_seed0/metrics.json", "optimizer 'muon', not 'adam'"),
+        ("results/grid/gnn_muon/lr1e-3_wd0_seed0/metrics.json", "task 'egnn', not 'gnn'"),
+        ("results/grid/egnn_muon/lr3e-3_wd0_seed0/metrics.json", "lr '1e-3', not '3e-3'"),
+        ("results/grid/egnn_muon/lr1e-3_wd1e-2_seed0/metrics.json", "wd '0', not '1e-2'"),
+        ("results/final/egnn_muon/seed2/metrics.json", "seed 0, not '2'"),
+    ],
+)
+def test_a_file_of_another_cell_is_refused_by_name(path, word):
+    with pytest.raises(DataError, match=re.escape(f"{path} is of {word}")):
+        select([cell()], [path])
+    check_cell(cell(), "results/grid/egnn_muon/lr1e-3_wd0_seed0/metrics.json")
+    check_cell(cell(lr=None, wd=None, seed=2), "results/final/egnn_muon/seed2/metrics.json")

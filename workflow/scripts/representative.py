@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 from equiscape import io
 from equiscape.runtime import job
-from equiscape.selection import representative
+from equiscape.selection import check_cell, representative
 
 if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake
@@ -19,7 +19,9 @@ def main(
     The choice is the same file, byte for byte, as long as the same weights stand for the cells; so
     a seed that is added without becoming the representative leaves the analyses as they are.
     """
-    cells = [io.read_json(path) for path in metrics]
+    cells = [io.read_json(path, "metrics") for path in metrics]
+    for cell, path in zip(cells, metrics):
+        check_cell(cell, path)
     result = representative(cells, checkpoints)
     chosen = {key: result[key] for key in ("task", "optimizer", "seed", "checkpoint")}
     checkpoint = result["checkpoint"]  # None where every cell diverged

@@ -17,7 +17,7 @@ def main(paths: list[str], output: str, choice: str, started: float) -> None:
     The choice is the same file, byte for byte, as long as lr and wd are the same; so a grid that
     grew without a better cell leaves the final cells as they are.
     """
-    cells = [io.read_json(path) for path in paths]
+    cells = [io.read_json(path, "metrics") for path in paths]
     selection = select(cells, paths)
     io.write_json(choice, {"lr": selection["lr"], "wd": selection["wd"]})
     seconds = time.monotonic() - started

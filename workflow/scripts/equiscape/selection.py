@@ -1,12 +1,19 @@
 """Which (lr, wd) is trained with every final seed, and which final cell is analysed."""
 
 import logging
+import re
 import statistics
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from equiscape.errors import DataError
 from equiscape.metric import Metric
+
+CELL = re.compile(
+    r"(?:^|/)(?P<task>[^/_]+)_(?P<optimizer>[^/_]+)/(?:lr(?P<lr>[^/_]+)_wd(?P<wd>[^/_]+)_)?"
+    r"seed(?P<seed>\d+)/metrics\.json$"
+)
 
 log = logging.getLogger("equiscape")
 
@@ -27,7 +34,12 @@ def select(cells: Sequence[Cell], paths: Sequence[str | Path]) -> dict[str, Any]
         ``task``, ``optimizer``, ``status``, ``lr`` and ``wd`` as spelled in the configuration,
         ``metric``, ``rule``, the chosen ``score``, and the whole ``grid``. Where every setting has
         a diverged seed, which is a result, the status is ``diverged``, and lr, wd and score None.
+
+    Raises:
+        DataError: a path is that of another cell.
     """
+    for cell, path in zip(cells, paths):
+        check_cell(cell, path)
     first = cells[0]
     metric = Metric(**first["metric"])
     settings: dict[tuple[str, str], list[Cell]] = {}
@@ -107,6 +119,23 @@ def representative(cells: Sequence[Cell], checkpoints: Sequence[str | Path]) -> 
             for cell in cells
         ],
     }
+
+
+def check_cell(cell: Cell, path: str | Path) -> None:
+    """Refuse a cell's metrics that lie where another cell's belong.
+
+    Raises:
+        DataError: task, optimizer, lr, wd or seed are not those that the path says.
+    """
+    match = CELL.search(Path(path).as_posix())
+    if match is None:
+        return
+    for key, expected in match.groupdict().items():
+        if expected is not None and str(cell[key]) != expected:
+            raise DataError(
+                f"{path} is of {key} {cell[key]!r}, not {expected!r}; put the file of its own cell "
+                "there, or rerun the cell with --forcerun."
+            )
 
 
 def _diverged(cell: Cell) -> bool:

@@ -18,7 +18,6 @@ from equiscape.checkpoint import fill, read
 from equiscape.data import KINDS
 from equiscape.data.base import Batch, Dataset, Split
 from equiscape.errors import CheckpointError, ConfigError
-from equiscape.io import read_json
 from equiscape.metric import Metric
 from equiscape.ops.neighbors import NeighborTables, knn
 from equiscape.registry import lookup
@@ -77,19 +76,27 @@ class Task:
             )
         return model.to(self.device)
 
-    def restore(self, checkpoint: str | Path) -> nn.Module:
+    def restore(
+        self, checkpoint: str | Path, optimizer: str | None = None, seed: int | None = None
+    ) -> nn.Module:
         """The network of a ``checkpoint.pt``, in eval mode.
 
+        Args:
+            checkpoint: a checkpoint or a snapshot.
+            optimizer, seed: whose it should be; None for anyone's.
+
         Raises:
-            CheckpointError: the file is damaged, belongs to another task or architecture, or holds
-                a weight that is not finite.
+            CheckpointError: the file is damaged, belongs to another task, architecture, optimizer
+                or seed, or holds a weight that is not finite.
         """
         state = read(checkpoint, map_location=self.device)
-        if state.get("task") != self.name:
-            raise CheckpointError(
-                f"{checkpoint} belongs to task {state.get('task')!r}, not {self.name!r}; "
-                "give the checkpoint of this task."
-            )
+        wanted = {"task": self.name, "optimizer": optimizer, "seed": seed}
+        for key, expected in wanted.items():
+            if expected is not None and state.get(key) != expected:
+                raise CheckpointError(
+                    f"{checkpoint} belongs to {key} {state.get(key)!r}, not {expected!r}; "
+                    f"give the checkpoint of this {key}."
+                )
         return fill(self.build(seed=0), state, checkpoint)
 
     def plan(
@@ -233,22 +240,3 @@ def load_task(
     dataset = kind.load(Path(prepared), device, options)
     dataset.name = dataset_name
     return Task(name, entry, dataset, device)
-
-
-def load_representative(
-    entry: dict[str, Any], prepared: str | Path, representative: str | Path, device: torch.device
-) -> tuple[Task, nn.Module, dict[str, Any]]:
-    """A task, the network that stands for one of its optimizers, and which checkpoint that is.
-
-    Args:
-        entry: the arguments of :func:`load_task` but for the data file and the device.
-        prepared: the data file.
-        representative: the JSON that names the checkpoint.
-        device: of data and network.
-
-    Raises:
-        CheckpointError: the checkpoint is damaged or belongs to another task.
-    """
-    task = load_task(prepared=prepared, device=device, **entry)
-    chosen = read_json(representative)
-    return task, task.restore(chosen["checkpoint"]), chosen

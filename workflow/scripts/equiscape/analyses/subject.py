@@ -54,7 +54,7 @@ class Checkpoint:
         Raises:
             CheckpointError: the file is damaged or belongs to something else.
         """
-        return self.task.restore(self.path)
+        return self.task.restore(self.path, self.optimizer, self.seed)
 
 
 @dataclass(frozen=True)
