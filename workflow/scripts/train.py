@@ -113,7 +113,7 @@ def with_ranks(constraints: list, tables: list[str]) -> list:
 if __name__ == "__main__":
     with job(snakemake) as start:
         choice = snakemake.input.get("choice")
-        chosen = io.read_json(choice) if choice else snakemake.params
+        chosen = io.read_json(choice, "choice") if choice else snakemake.params
         main(
             data=snakemake.input.data,
             task=snakemake.params.task,
