@@ -3,8 +3,10 @@
 # needs: config.yaml, or another study given by --configfile (profiles/demo gives config/demo.yaml)
 # gives: `all`, everything under <results>; `grid`, `selections`, `final`, `analyses` and `tables` are parts of it
 
+import sys
 from pathlib import Path
 
+from snakemake.exceptions import WorkflowError
 from snakemake.utils import min_version
 
 min_version("9.19")
@@ -16,8 +18,18 @@ pathvars:
     benchmarks="<results>/benchmarks",
 
 
+sys.path.insert(0, str(Path(workflow.basedir) / "workflow/scripts"))
+
+from equiscape.configuration import start
+from equiscape.errors import ConfigError
+
 # A study given on the command line takes the place of the paper's; merged, it would train both.
 if "tasks" not in config:
+    if workflow.configfiles:
+        try:
+            start.refuse_part_of_a_study(config)
+        except ConfigError as error:
+            raise WorkflowError(str(error)) from None
 
     configfile: str(Path(workflow.basedir) / "config.yaml")  # wherever --directory points
 
@@ -68,3 +80,8 @@ rule final:
 rule analyses:
     input:
         [target for name in STUDY.analyses for target in analysis_targets(name)],
+
+
+# A job of a cluster, or of another process, runs what this one checked.
+if workflow.is_main_process:
+    check_requested()

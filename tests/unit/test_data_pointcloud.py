@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from equiscape.data import VERSIONS, modelnet_layout, pointcloud
+from equiscape.data import modelnet_layout, pointcloud
 from equiscape.data.pointcloud import load, prepare, unit_sphere
 from equiscape.data.splits import hold_out
 from equiscape.errors import ConfigError, DataError
@@ -85,7 +85,7 @@ def test_prepared_file(folder, tmp_path):
     validation = arrays["labels"][arrays["split/validation"]]
     np.testing.assert_array_equal(np.bincount(validation), [2, 2, 2])
     assert attributes["format"] == "equiscape-pointcloud-1"
-    assert attributes["preparation_version"] == VERSIONS["pointcloud"]
+    assert attributes["preparation_version"] == pointcloud.VERSION
     assert len(attributes["source_sha256"]) == 64
     assert [path.name for path in tmp_path.glob("*.h5*")] == ["shapes.h5"]
 

@@ -19,7 +19,12 @@ FLOORS = {
     "training": 5,
     **dict.fromkeys(["analyses", "report"], 6),
 }
-CONFIGURATION = {"study", "selection", "__init__"}  # beside the floors: they read registries
+CONFIGURATION = {
+    "study",
+    "configuration",
+    "selection",
+    "__init__",
+}  # beside the floors: they read registries
 BELOW_THE_HUB = {"models", "ops"}  # task.py alone imports them from above
 # whose __init__ every process may read
 REGISTRIES = {"models", "optim", "optim.schedules", "data", "training", "analyses"}

@@ -126,8 +126,8 @@ def test_a_new_version_of_a_preparation_prepares_anew(finished, tmp_path, monkey
     copy = Workspace(shutil.copytree(finished.folder, tmp_path / "copy", symlinks=True), TINY)
     code = Workspace(shutil.copytree(ROOT / "workflow", tmp_path / "code/workflow").parent, TINY)
     shutil.copy(ROOT / "Snakefile", code.folder)
-    versions = code / "workflow/scripts/equiscape/data/__init__.py"
-    versions.write_text(versions.read_text() + '\nVERSIONS["procedural"] = 99\n')
+    kind = code / "workflow/scripts/equiscape/data/procedural.py"
+    kind.write_text(kind.read_text() + "\nVERSION = 99\n")
     monkeypatch.setattr("workspace.ROOT", code.folder)
     assert copy.planned("resources/prepared/shapes.h5") == {"prepare": 1}
 

@@ -119,7 +119,9 @@ for name, analysis in STUDY.analyses.items():
             f"{name}_seed" if subject == "seed" else name
         input:
             unpack(partial(subject_inputs, analysis=name, subject=subject)),
-            plugin=strings(STUDY.plugin_files(name)),
+            plugin=lambda wildcards, analysis=name: strings(
+                STUDY.plugin_files(analysis, tasks=tasks_of(wildcards, analysis))
+            ),
         output:
             **result_files(name, subject),
         log:

@@ -1,34 +1,43 @@
 # needs: the configuration
 # gives: STUDY (the checked configuration), the names that wildcards may take, paths of cells
 
+import contextlib
+import io
 import os
-import sys
 from functools import partial
-from pathlib import Path
 
-import yaml
-from snakemake.exceptions import WorkflowError
-from snakemake.utils import validate
-
-SCRIPTS = Path(workflow.basedir) / "workflow/scripts"
-sys.path.insert(0, str(SCRIPTS))
+from snakemake.cli import get_argument_parser
 
 from equiscape.data import CORRUPTED_VERSION
-from equiscape.errors import ConfigError
 from equiscape.files import products
 from equiscape.report import pages as reporting
 from equiscape.report.manifest import Manifest
-from equiscape.study import NUMBER, Study, check_schema
+from equiscape.settings import plain
+from equiscape.study import NUMBER
 
 SCHEMA = Path(workflow.basedir) / "workflow/schemas/config.schema.yaml"
 try:
-    check_schema(config, yaml.safe_load(SCHEMA.read_text()))
-    validate(config, str(SCHEMA))  # fills in the defaults
-    STUDY = Study(config)
-    for argument in sys.argv[1:]:
-        STUDY.check_target(argument)
+    STUDY = start.study(config, SCHEMA, workflow.configfiles)
 except ConfigError as error:
     raise WorkflowError(str(error)) from None
+
+
+def requested_targets():
+    """The targets of the command line, as Snakemake itself reads it."""
+    words = sys.argv[1:]
+    end = words.index("--") if "--" in words else len(words)
+    with contextlib.suppress(SystemExit), contextlib.redirect_stderr(io.StringIO()):
+        return [*get_argument_parser().parse_args(words[:end]).targets, *words[end + 1 :]]
+    return []  # not started from a command line
+
+
+def check_requested():
+    """End with a sentence where a target is requested that no rule makes."""
+    made = {rule.name: [str(file) for file in rule.products()] for rule in workflow.rules}
+    try:
+        start.check_targets(sys.argv[1:], requested_targets, made, STUDY)
+    except ConfigError as error:
+        raise WorkflowError(str(error)) from None
 
 
 def one_of(names):
@@ -123,6 +132,11 @@ def reference_ranks(wildcards):
         f"<results>/rank/{wildcards.task}_{source}.csv"
         for source in STUDY.ranks_of(wildcards.optimizer)
     ]
+
+
+def cell_plugins(wildcards):
+    """Files of plug-ins that a cell's network, data or optimizer come from."""
+    return strings(STUDY.plugin_files(tasks=[wildcards.task], optimizers=[wildcards.optimizer]))
 
 
 def task_resource(name, default):

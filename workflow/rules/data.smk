@@ -27,6 +27,7 @@ rule download:
 rule prepare:
     input:
         raw,
+        plugins=lambda wildcards: strings(STUDY.plugin_files(dataset=wildcards.dataset)),
     output:
         "<resources>/prepared/{dataset}.h5",
         "<resources>/prepared/{dataset}.json",

@@ -15,7 +15,7 @@ rule manifest:
     conda:
         "../../envs/report.yaml"
     params:
-        manifest=MANIFEST.to_dict(),
+        manifest=plain(MANIFEST.to_dict()),
     script:
         "../scripts/write_manifest.py"
 

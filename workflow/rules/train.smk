@@ -8,6 +8,7 @@
 rule train_grid_cell:
     input:
         data=prepared,
+        plugins=cell_plugins,
         ranks=reference_ranks,
     output:
         metrics=f"{GRID_CELL}/metrics.json",
@@ -48,6 +49,7 @@ for number, (epochs, tasks) in enumerate(STUDY.snapshot_lists(), start=1):
             "train_final_cell" if number == 1 else f"train_final_cell_{number}"
         input:
             data=prepared,
+            plugins=cell_plugins,
             choice="<results>/selection/{task}_{optimizer}.choice.json",
             ranks=reference_ranks,
         output:

@@ -1,6 +1,5 @@
 """Run one analysis of the registry at the checkpoints that its rule names."""
 
-import sys
 import time
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
@@ -9,7 +8,7 @@ from equiscape.analyses.result import envelope, write
 from equiscape.analyses.subject import load_subject
 from equiscape.registry import call
 from equiscape.runtime import job, resolve_device
-from equiscape.study import merge
+from equiscape.settings import merge
 
 if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake
@@ -77,7 +76,6 @@ def execution_of(snakemake: Any) -> dict[str, Any]:
 
 if __name__ == "__main__":
     with job(snakemake) as start:
-        sys.path[1:1] = snakemake.config.get("plugins") or []
         main(
             name=snakemake.params.analysis,
             module=snakemake.params.module,

@@ -41,6 +41,6 @@ if __name__ == "__main__":
             name=snakemake.params.name,
             entry=snakemake.params.entry,
             source=snakemake.params.source,
-            inputs=list(snakemake.input),
+            inputs=[path for path in snakemake.input if path not in snakemake.input.plugins],
             output=snakemake.output[0],
         )

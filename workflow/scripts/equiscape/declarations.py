@@ -50,6 +50,8 @@ class Declaration:
         members: names of methods, class attributes and attributes set on ``self``.
         forward: positional parameters that its ``forward`` needs, ``self`` left out; None if it
             has no ``forward``.
+        inputs: how many positional parameters ``forward`` needs and takes.
+        known: whether the sources of all bases could be read.
         files: the sources that were read, the class's own first.
     """
 
@@ -59,6 +61,8 @@ class Declaration:
     attributes: Mapping[str, Any] = field(default_factory=dict)
     members: frozenset[str] = frozenset()
     forward: tuple[str, ...] | None = None
+    inputs: tuple[int, float] | None = None
+    known: bool = True
     files: tuple[Path, ...] = ()
 
     @property
@@ -145,17 +149,17 @@ def _of(module: Module, node: ast.AST, target: str) -> Declaration:
 
 
 def _of_class(module: Module, node: ast.ClassDef) -> Declaration:
-    bases, opened = [], False
+    bases, known = [], True
     for name in map(ast.unparse, node.bases):
         found = find(module, name, far=True)
         if found and isinstance(found[1], ast.ClassDef):
             bases.append(_of_class(*found))
         elif name.rpartition(".")[2] not in EMPTY:
-            opened = True
+            known = False
     base = bases[0] if bases else Declaration("")
-    attributes, members, forward = _body(module, node)
+    attributes, members, forward, inputs = _body(module, node)
     inits = [n for n in node.body if isinstance(n, ast.FunctionDef) and n.name == "__init__"]
-    opened, files = opened or base.open, base.files
+    opened, files = base.open or not known, base.files
     if inits:
         own = _parameters(module, inits[-1], skip=1, base=base)
         settings, opened, files = own.settings, own.open, own.files or files
@@ -170,7 +174,9 @@ def _of_class(module: Module, node: ast.ClassDef) -> Declaration:
         {**base.attributes, **attributes}
         | {"CONSTRAINTS": (*base.constraints, *attributes.get("CONSTRAINTS", ()))},
         frozenset().union(members, *(b.members for b in bases)),
-        forward if forward is not None else base.forward,
+        forward if inputs is not None else base.forward,
+        inputs if inputs is not None else base.inputs,
+        known and all(b.known for b in bases),
         tuple(dict.fromkeys([module.path, *files, *(f for b in bases for f in b.files)])),
     )
 
@@ -257,11 +263,11 @@ def _handed_on(
 
 def _body(
     module: Module, node: ast.ClassDef
-) -> tuple[dict[str, Any], set[str], tuple[str, ...] | None]:
-    """Literal attributes, names of members, and parameters of ``forward`` of a class."""
+) -> tuple[dict[str, Any], set[str], tuple[str, ...] | None, tuple[int, float] | None]:
+    """Literal attributes, names of members, and what ``forward`` of a class needs and takes."""
     attributes: dict[str, Any] = {}
     members: set[str] = set()
-    forward = None
+    forward, inputs = None, None
     for line in node.body:
         if isinstance(line, ast.FunctionDef):
             members.add(line.name)
@@ -269,10 +275,12 @@ def _body(
                 if isinstance(inner, ast.Assign):
                     targets = [ast.unparse(target) for target in inner.targets]
                     members |= {t.removeprefix("self.") for t in targets if t.startswith("self.")}
-            if line.name == "forward" and line.args.vararg is None:
+            if line.name == "forward":
                 positional = [*line.args.posonlyargs, *line.args.args]
                 needed = positional[1 : len(positional) - len(line.args.defaults)]
                 forward = tuple(argument.arg for argument in needed)
+                most = float("inf") if line.args.vararg else len(positional) - 1
+                inputs = (len(forward), most)
         elif isinstance(line, ast.Assign | ast.AnnAssign) and line.value is not None:
             targets = line.targets if isinstance(line, ast.Assign) else [line.target]
             for target in targets:
@@ -280,7 +288,7 @@ def _body(
                     members.add(target.id)
                     if (value := literal(module, line.value)) is not UNKNOWN:
                         attributes[target.id] = value
-    return attributes, members, forward
+    return attributes, members, forward, inputs
 
 
 def _hint(module: Module, node: ast.expr) -> Any:

@@ -20,6 +20,8 @@ log = logging.getLogger("equiscape")
 def job(snakemake: Any) -> Iterator[float]:
     """Run the body of a rule's script: log to the rule's log file, end errors in one sentence.
 
+    Modules may be imported from the study's ``plugins`` folders.
+
     ``snakemake`` is the object that Snakemake hands to a ``script:``; the library itself never
     imports Snakemake. Yields the start time (``time.monotonic``), for provenance.
 
@@ -46,6 +48,9 @@ def job(snakemake: Any) -> Iterator[float]:
     )
     logging.captureWarnings(True)
     set_threads(snakemake.threads)
+    config = getattr(snakemake, "config", {})
+    folders = [str(Path(folder).absolute()) for folder in config.get("plugins") or []]
+    sys.path[1:1] = [folder for folder in folders if folder not in sys.path]
     try:
         for output in getattr(snakemake, "output", ()):
             try_output(Path(str(output)))

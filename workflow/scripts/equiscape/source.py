@@ -225,3 +225,27 @@ def _items(module: Module, node: ast.expr) -> Any:
     if value is UNKNOWN or (starred and not isinstance(value, tuple | list | dict)):
         return UNKNOWN
     return tuple(value) if starred else (value,)
+
+
+def plugin_files(targets: Iterable[str], plugins: Iterable[str | Path]) -> list[Path]:
+    """Files in the ``plugins`` folders that modules of ``targets`` are made of.
+
+    What such a module imports from the same folders counts too.
+    """
+    folders = tuple(str(folder) for folder in plugins)
+    waiting = [target.partition(":")[0] for target in targets]
+    found: dict[Path, None] = {}
+    seen: set[str] = set()
+    while waiting:
+        name = waiting.pop()
+        if name in seen or not name or name.partition(".")[0] == "equiscape":
+            continue
+        seen.add(name)
+        path = find_module(name, folders)
+        if path is None or not any(path.is_relative_to(folder) for folder in folders):
+            continue
+        found[path] = None
+        opened = open_module(name, folders)
+        for base, inside in opened.imports.values() if opened else ():
+            waiting += [base, f"{base}.{inside}" if inside else base]
+    return sorted(found)

@@ -4,236 +4,195 @@ It is imported by every Snakemake process, so it imports neither torch nor numpy
 """
 
 import itertools
-import re
-from collections.abc import Iterator, Mapping
-from copy import deepcopy
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from equiscape.analyses import ANALYSES, Analysis, plugin_analysis, plugin_source
-from equiscape.data import CORRUPTED_FILES, KINDS, VERSIONS, reads
-from equiscape.data import declared as declared_of_kind
+from equiscape.analyses import ANALYSES, Analysis, plugin_analysis
+from equiscape.configuration import entries
+from equiscape.configuration.entries import GENERATED, NUMBER, PYG, spell
+from equiscape.configuration.kinds import Kind, kind_of
+from equiscape.configuration.schema import check_schema, with_defaults
+from equiscape.configuration.training import Training
+from equiscape.data import CORRUPTED_FILES, reads
+from equiscape.declarations import Declaration, nested
 from equiscape.errors import ConfigError
 from equiscape.files.archives import files_below
-from equiscape.models import ARCHITECTURES
-from equiscape.optim import OPTIMIZERS, TORCH_SETTINGS
-from equiscape.optim.schedules import read_schedule
-from equiscape.registry import class_constant, declared_settings, module_source, unknown
-from equiscape.settings import check
-from equiscape.training import CONSTRAINTS, RECORDERS
+from equiscape.hints import conform, plain
+from equiscape.registry import unknown
+from equiscape.settings import check, merge
+from equiscape.source import plugin_files
 
-EXECUTION_SETTINGS = {"resume_seconds": 300, "micro_batch": None}  # and their defaults
-GIVEN = frozenset({"params", "lr", "weight_decay", "num_outputs"})  # arguments, not settings
-NUMBER = re.compile(r"[0-9.eE+-]+")  # what a wildcard for lr or wd matches
-GENERATED = "generated"  # a `source` of corruptions
-PYG = "pyg"  # a `source` that leaves the download to PyTorch Geometric
+__all__ = ["NUMBER", "Study", "check_schema", "merge", "spell", "with_defaults"]
 
-
-def spell(value: str | float) -> str:
-    """A grid value as it stands in a path: a string stays as the configuration spells it."""
-    return value if isinstance(value, str) else repr(value)
-
-
-def check_schema(config: Mapping, schema: Mapping) -> None:
-    """Check ``config`` against a JSON ``schema``.
-
-    Raises:
-        ConfigError: one sentence about the most relevant fault, naming the key.
-    """
-    from jsonschema import Draft202012Validator
-    from jsonschema.exceptions import best_match
-
-    for name in ANALYSES:
-        if name in config:
-            raise ConfigError(
-                f"{name}: the settings of analyses stand in one map; move it to analyses.{name}."
-            )
-    error = best_match(Draft202012Validator(schema).iter_errors(config))
-    if error is None:
-        return
-    key = ".".join(str(part) for part in error.absolute_path) or "the configuration"
-    if error.validator == "required":
-        missing = next(name for name in error.validator_value if name not in error.instance)
-        raise ConfigError(f"{key}: {missing!r} is missing; give it.")
-    if error.validator == "additionalProperties" and isinstance(error.instance, dict):
-        known = error.schema.get("properties", {})
-        extra = [name for name in error.instance if name not in known]
-        raise unknown(str(extra[0]), known, key)
-    remedy = error.schema.get("description", "")
-    remedy = f" ({remedy.rstrip('.')})" if remedy else ""
-    raise ConfigError(f"{key}: {error.message}{remedy}.")
-
-
-def check_settings(settings: Mapping | None, known: frozenset[str] | None, key: str) -> None:
-    """Refuse a setting under ``key`` that is not ``known`` (None: not known before it is built)."""
-    for name in settings or {}:
-        if known is not None and name not in known - GIVEN:
-            raise unknown(name, known - GIVEN, key)
-
-
-def merge(*layers: Mapping[str, Any] | None) -> dict[str, Any]:
-    """Maps laid over each other, maps within them too; a later null or value replaces."""
-    merged: dict[str, Any] = {}
-    for layer in layers:
-        for key, value in (layer or {}).items():
-            both = isinstance(value, Mapping) and isinstance(merged.get(key), Mapping)
-            merged[key] = merge(merged[key], value) if both else deepcopy(value)
-    return merged
+PATHVARS = ("results", "resources", "logs", "benchmarks")
+FOLDERS = ("grid", "final", "selection", "representative", "tables", "notebooks", "figures")
+RULES = ("all", "grid", "selections", "final", "analyses", "manifest", "tables", "download")
+RULES += ("prepare", "corrupt", "select", "choose", "representative", "logs", "benchmarks")
 
 
 class Study:
     """The checked configuration, and everything that the rules derive from it.
+
+    What the rules get is in canonical form: names in order (of the optimizers the baseline first),
+    numbers as their types. So neither the order of keys nor their spelling makes anything stale.
 
     Args:
         config: validated against ``workflow/schemas/config.schema.yaml``, defaults filled in.
         root: the folder that relative local sources are relative to.
 
     Raises:
-        ConfigError: a key refers to something that does not exist; the message names it.
+        ConfigError: a key refers to something that does not exist, or a setting is not what its
+            class declares; the message names it.
     """
 
     def __init__(self, config: Mapping[str, Any], root: str | Path = "."):
         self.config = config
         self.root = Path(root)
-        self.tasks: dict[str, dict] = dict(config["tasks"])
-        self.optimizers: dict[str, dict] = dict(config["optimizers"])
-        self.datasets: dict[str, dict] = dict(config["datasets"])
         self.plugins = [str(self.root / folder) for folder in config.get("plugins") or []]
+        self._check_top()
+        self.datasets: dict[str, dict] = dict(sorted(config["datasets"].items()))
+        self.tasks: dict[str, dict] = dict(sorted(config["tasks"].items()))
+        first = config["report"]["baseline"]
+        names = sorted(config["optimizers"], key=lambda name: (name != first, name))
+        self.optimizers: dict[str, dict] = {name: config["optimizers"][name] for name in names}
         self.analyses: dict[str, Analysis] = {
-            name: self._registered(name, entry or {}) for name, entry in config["analyses"].items()
+            name: self._registered(name, entry or {})
+            for name, entry in sorted(config["analyses"].items())
         }
-        self._check()
-
-    def _registered(self, name: str, entry: Mapping) -> Analysis:
-        """The registry's line of an analysis, or that of the plug-in its ``module`` names."""
-        if "module" in entry:
-            return plugin_analysis(entry["module"], self.plugins, f"analyses.{name}.module")
-        if name not in ANALYSES:
-            raise unknown(name, ANALYSES, "analyses")
-        return ANALYSES[name]
-
-    def _check(self) -> None:
+        self._kinds: dict[str, Kind] = {}
+        self._own: dict[str, dict] = {}
+        self._corruptions: dict[str, dict | None] = {}
+        self._data: dict[str, dict] = {}
+        self._models: dict[str, tuple[Declaration, dict]] = {}
+        self._optimizers: dict[str, dict] = {}
         for name, entry in self.datasets.items():
-            key = f"datasets.{name}"
-            if entry["kind"] not in KINDS:
-                raise unknown(entry["kind"], KINDS, f"{key}.kind")
-            embedded = declared_of_kind(entry["kind"], "EMBEDDED", False)
-            if not embedded and not entry.get("source"):
-                raise ConfigError(
-                    f"{key}.source is missing; give a URL, an archive or a folder "
-                    f"for data of kind {entry['kind']!r}."
-                )
-            for corrupted, where in ((False, key), (True, f"{key}.corruptions")):
-                path = self.local_source(name, corrupted)
-                if path is not None and not path.exists():
-                    raise ConfigError(
-                        f"{where}.source: {path} does not exist; "
-                        "give a URL, an archive or a folder."
-                    )
+            self._check_dataset(name, entry)
+        self.training = Training(config, self.plugins)
         for name, entry in self.tasks.items():
             self._check_task(name, entry)
         for name, entry in self.optimizers.items():
             self._check_optimizer(name, entry)
+        for name in self.analyses:
+            self._check_analysis(name)
+
+    def _check_top(self) -> None:
+        """What belongs to no entry: folders, names, the baseline."""
+        for i, folder in enumerate(self.plugins):
+            if not Path(folder).is_dir():
+                raise ConfigError(f"plugins.{i}: {folder} is no folder; give one with modules.")
+        entries.check_pathvars(self.config.get("pathvars") or {}, PATHVARS)
+        entries.check_resume(self.config.get("resume") or "resources/resume", self.root)
+        entries.check_names(self.config, {*FOLDERS, *RULES})
         baseline = self.config["report"]["baseline"]
-        if baseline is not None and baseline not in self.optimizers:
-            raise unknown(baseline, self.optimizers, "report.baseline")
+        if baseline is not None and baseline not in self.config["optimizers"]:
+            raise unknown(baseline, self.config["optimizers"], "report.baseline")
+
+    def _registered(self, name: str, entry: Mapping) -> Analysis:
+        """The registry's line of an analysis, or that of the plug-in its ``module`` names."""
+        if "module" in entry:
+            module = conform(entry["module"], str, f"analyses.{name}.module")
+            return plugin_analysis(module, self.plugins, f"analyses.{name}.module")
+        if name not in ANALYSES:
+            raise unknown(name, ANALYSES, "analyses")
+        return ANALYSES[name]
+
+    def _check_dataset(self, name: str, entry: Mapping) -> None:
+        key = f"datasets.{name}"
+        kind = self._kinds[name] = kind_of(entry["kind"], f"{key}.kind", self.plugins)
+        entries.check_source(entry, kind, key, self.local_source(name))
+        self._own[name] = entries.own_settings(entry, kind, key, self.plugins)
+        self._corruptions[name] = entries.corruption_entry(
+            entry, kind, f"{key}.corruptions", self.local_source(name, corrupted=True)
+        )
 
     def _check_task(self, name: str, entry: Mapping) -> None:
-        if entry["architecture"] not in ARCHITECTURES:
-            raise unknown(entry["architecture"], ARCHITECTURES, f"tasks.{name}.architecture")
+        key = f"tasks.{name}"
         if entry["dataset"] not in self.datasets:
-            raise unknown(entry["dataset"], self.datasets, f"tasks.{name}.dataset")
-        dataset = self.datasets[entry["dataset"]]
-        if dataset.get("corruptions") and "points" in (entry.get("data") or {}):
+            raise unknown(entry["dataset"], self.datasets, f"{key}.dataset")
+        dataset = entry["dataset"]
+        kind = self._kinds[dataset]
+        self._data[name] = entries.overrides(entry, kind, key, self.plugins)
+        if self._corruptions[dataset] and "points" in self._data[name]:
             raise ConfigError(
-                f"tasks.{name}.data.points: the corrupted clouds have the points of the data set; "
-                f"set datasets.{entry['dataset']}.points."
+                f"{key}.data.points: the corrupted clouds have the points of the data set; "
+                f"set datasets.{dataset}.points."
             )
-        known = declared_settings(ARCHITECTURES[entry["architecture"]])
-        check_settings(entry.get("model"), known, f"tasks.{name}.model")
+        entries.check_target_of(entry, kind, key)
+        network = entries.architecture(entry, kind, key, self.plugins)
+        context = {**kind.settings.defaults(), **self._own[dataset], **self._data[name]}
+        model = {}
         for grid, optimizer in itertools.product((False, True), (None, *self.optimizers)):
-            training = self.task_settings(name, grid=grid, optimizer=optimizer)["training"]
-            where = "selection.training" if grid else "training"
             if optimizer is not None and not self.optimizers[optimizer].get("training"):
                 continue
-            where = where if optimizer is None else f"optimizers.{optimizer}.training"
-            own = {k: v for k, v in training.items() if k != "augmentation"}
-            own |= {} if grid else {"snapshots": self.snapshots(name)}
-            check(own, "equiscape.training.settings:Settings", where)
-            read_schedule(training.get("schedule"), training["epochs"], f"{where}.schedule")
-            for key, known in (("recorders", RECORDERS), ("constraints", CONSTRAINTS)):
-                for entry in training.get(key) or []:
-                    given = entry if isinstance(entry, str) else entry.get("name", "")
-                    if given not in known and ":" not in given:
-                        raise unknown(given, known, f"{where}.{key}")
+            settings = self.training.check(name, kind, grid, optimizer)
+            model = check(
+                entry.get("model"),
+                network,
+                f"{key}.model",
+                arguments=kind.arguments or ("num_outputs",),
+                context={**context, **settings},
+                plugins=self.plugins,
+            )
+        self._models[name] = network, model
 
     def _check_optimizer(self, name: str, entry: Mapping) -> None:
         key = f"optimizers.{name}"
-        self._check_class(key, entry)
-        for own in ("snapshots", *EXECUTION_SETTINGS):
+        self._optimizers[name] = entries.optimizer_entry(entry, key, self.plugins)
+        for own in self.training.shared:
             if own in (entry.get("training") or {}):
                 raise ConfigError(
                     f"{key}.training.{own}: is of all optimizers; set training.{own}."
                 )
+        self._check_ranks(name, f"{key}.training.constraints")
+        for value in ("lr", "wd"):
+            entries.check_grid(f"{key}.grid.{value}", entry["grid"][value], zero=value == "wd")
+
+    def _check_ranks(self, name: str, key: str) -> None:
+        """A constraint that takes another optimizer's ranks."""
         for source in self.ranks_of(name):
-            where = f"{key}.training.constraints"
             if source not in self.optimizers:
-                raise unknown(source, self.optimizers, f"{where}: ranks_of")
+                raise unknown(str(source), self.optimizers, f"{key}: ranks_of")
             if self.ranks_of(source):
                 raise ConfigError(
-                    f"{where}: {source!r} is itself held to ranks; name an optimizer that is free."
+                    f"{key}: {source!r} is itself held to ranks; name an optimizer that is free."
                 )
             if "rank" not in self.analyses:
-                raise ConfigError(f"{where}: ranks_of needs the analysis rank; add analyses.rank.")
-        for value in ("lr", "wd"):
-            self._check_grid(f"{key}.grid.{value}", entry["grid"][value], zero=value == "wd")
+                raise ConfigError(f"{key}: ranks_of needs the analysis rank; add analyses.rank.")
 
-    def _check_class(self, key: str, entry: Any) -> None:
-        """A class of optimizer and its settings, the entries among them included."""
-        if not isinstance(entry, Mapping) or "class" not in entry:
-            raise ConfigError(f"{key}.class is missing; give one of: {', '.join(OPTIMIZERS)}.")
-        if entry["class"] not in OPTIMIZERS:
-            raise unknown(entry["class"], OPTIMIZERS, f"{key}.class")
-        target, settings = OPTIMIZERS[entry["class"]], entry.get("settings") or {}
-        known = declared_settings(target) or TORCH_SETTINGS.get(entry["class"])
-        check_settings(settings, known, f"{key}.settings")
-        module, _, name = target.partition(":")
-        own = module.startswith("equiscape.")
-        for nested in class_constant(module_source(module), name, "NESTED", ()) if own else ():
-            self._check_class(f"{key}.settings.{nested}", settings.get(nested))
+    def _check_analysis(self, name: str) -> None:
+        settings = self._analysis_settings(name)
+        known = {"seeds", "module"}
+        entry = self.config["analyses"][name] or {}
+        if entry.get("seeds", "representative") not in ("representative", "all"):
+            raise ConfigError(
+                f"analyses.{name}.seeds: {entry['seeds']!r} must be one of: representative, all."
+            )
+        layers = [(f"analyses.{name}", {k: v for k, v in entry.items() if k not in known})]
+        for task, given in self.tasks.items():
+            for other in given.get("analyses") or {}:
+                if other not in self.analyses:
+                    raise unknown(other, self.analyses, f"tasks.{task}.analyses")
+            own = (given.get("analyses") or {}).get(name)
+            if own is not None:
+                layers.append((f"tasks.{task}.analyses.{name}", own))
+        for i, (key, layer) in enumerate(layers):
+            check(layer, settings, key, complete=False)
+            merged = merge(layers[0][1], layer) if i else layer
+            check(merged, settings, key)
 
-    @staticmethod
-    def _check_grid(key: str, values: list, zero: bool) -> None:
-        """Refuse what is no number, negative, or there twice."""
-        seen: dict[float, str] = {}
-        for spelled in map(spell, values):
-            try:
-                number = float(spelled)
-            except ValueError:
-                number = None
-            if number is None or (number == number and not NUMBER.fullmatch(spelled)):
-                raise ConfigError(f"{key}: {spelled!r} is not a number such as 1e-3.")
-            if not 0 <= number < float("inf") or (number == 0 and not zero):
-                sign = "zero or positive" if zero else "positive"
-                raise ConfigError(f"{key}: {spelled} must be {sign}.")
-            if number in seen:
-                raise ConfigError(f"{key}: {seen[number]} and {spelled} are the same; keep one.")
-            seen[number] = spelled
+    def _analysis_settings(self, name: str) -> Declaration:
+        found = nested(self.analyses[name].module, "Settings", self.plugins)
+        if found is None:
+            raise ConfigError(
+                f"analyses.{name}: {self.analyses[name].module} has no Settings; "
+                "give it a frozen dataclass of that name."
+            )
+        return found
 
-    def check_target(self, target: str) -> None:
-        """Refuse a requested file of a task or an optimizer that the study does not have.
-
-        Raises:
-            ConfigError: naming it, where Snakemake would say only that no rule makes the file.
-        """
-        folders = "|".join(["grid", "final", "selection", "representative", *self.analyses])
-        match = re.search(rf"(?:^|/)(?:{folders})/([^/_]+)_([^/]+?)(?:/|\.\w+$|$)", target)
-        if match is None:
-            return
-        if match[1] not in self.tasks:
-            raise unknown(match[1], self.tasks, f"the task of {target}")
-        if match[2].removesuffix(".choice") not in self.optimizers:
-            raise unknown(match[2], self.optimizers, f"the optimizer of {target}")
+    def kind(self, dataset: str) -> Kind:
+        """The kind of a data set."""
+        return self._kinds[dataset]
 
     def _source(self, dataset: str, corrupted: bool) -> str:
         """The source of a data set, or of its corrupted clouds."""
@@ -259,22 +218,21 @@ class Study:
         path = self.local_source(dataset, corrupted)
         if path is None or path.is_file():
             return [] if path is None else [path]
-        kind = self.datasets[dataset]["kind"]
-        patterns = CORRUPTED_FILES if corrupted else declared_of_kind(kind, "FILES", ("**/*",))
+        patterns = CORRUPTED_FILES if corrupted else self._kinds[dataset].files
         return [path / file for file in files_below(path) if reads(patterns, file)]
 
     def download_settings(self, dataset: str, corrupted: bool = False) -> dict:
         """What a download depends on."""
         entry = self.datasets[dataset]
         entry = {"kind": entry["kind"], **entry["corruptions"]} if corrupted else entry
-        return {k: entry[k] for k in ("kind", "source", "mirrors", "sha256") if entry.get(k)}
+        names = ("kind", "source", "mirrors", "sha256")
+        return plain({k: entry[k] for k in names if entry.get(k)})
 
     def corruption_settings(self, dataset: str) -> dict:
         """All that the corrupted clouds depend on beside the data they are made from."""
-        entry = self.datasets[dataset]
-        chosen = {k: v for k, v in entry["corruptions"].items() if k != "mirrors"}
+        chosen = {k: v for k, v in (self._corruptions[dataset] or {}).items() if k != "mirrors"}
         if chosen["source"] == GENERATED:
-            return {"points": entry.get("points"), "corruptions": chosen}
+            return {"points": self._own[dataset].get("points"), "corruptions": chosen}
         chosen = {k: v for k, v in chosen.items() if k in ("names", "severities", "sha256")}
         return {"corruptions": {**chosen, "source": "published"}}
 
@@ -300,36 +258,30 @@ class Study:
 
     def dataset_settings(self, dataset: str) -> dict:
         """What loading depends on; where the bytes lie does not change what they are."""
-        skip = {"source", "mirrors", "sha256", "expect", "corruptions", "least_speed"}
-        return {k: v for k, v in self.datasets[dataset].items() if k not in skip}
+        return {"kind": self.datasets[dataset]["kind"], **self._own[dataset]}
 
     def preparation_version(self, dataset: str) -> int:
         """Version of the data set's preparation; raising it prepares its kind anew."""
-        return VERSIONS[self.datasets[dataset]["kind"]]
+        return self._kinds[dataset].version
 
     def preparation_settings(self, dataset: str) -> dict:
         """What preparation depends on, so that a loader's setting does not prepare anew."""
-        kind = self.datasets[dataset]["kind"]
-        skip = {"source", "mirrors", "corruptions", "least_speed"}
-        skip |= {*declared_of_kind(kind, "LOADER", ())}
-        return {k: v for k, v in self.datasets[dataset].items() if k not in skip}
+        kind, entry = self._kinds[dataset], self.datasets[dataset]
+        kept = {k: v for k, v in self._own[dataset].items() if k not in kind.loader}
+        checked = {k: entry[k] for k in ("expect", "sha256") if entry.get(k)}
+        return plain({"kind": entry["kind"], **kept, **checked})
 
     def task_settings(self, task: str, *, grid: bool = False, optimizer: str | None = None) -> dict:
         """What a training cell depends on: the task, the study's training settings under its own.
 
         ``grid`` adds ``selection.training``, which lets grid cells be cheaper than final ones, and
         ``optimizer`` the training settings of its own entry. What only says how a cell is executed,
-        or how it is analysed, is left out.
+        or how it is analysed, is left out, and so are the snapshots, which are outputs.
         """
-        entry = {k: v for k, v in self.tasks[task].items() if k not in ("analyses", "resources")}
-        training = merge(
-            self._training(task),
-            self.config["selection"].get("training") if grid else {},
-            self.optimizers[optimizer].get("training") if optimizer else {},
-        )
-        left_out = {*EXECUTION_SETTINGS, "snapshots"}  # which are outputs, see snapshot_lists
-        entry["training"] = {k: v for k, v in training.items() if k not in left_out}
-        return entry
+        entry = self.tasks[task]
+        kept = {k: entry[k] for k in ("architecture", "dataset", "target") if k in entry}
+        kept |= {"model": self._models[task][1], "data": self._data[task]}
+        return plain({**kept, "training": self.training.settings(task, grid, optimizer)})
 
     def ranks_of(self, optimizer: str) -> list[str]:
         """The optimizers whose ranks the constraints of this one's cells take."""
@@ -339,7 +291,7 @@ class Study:
 
     def snapshots(self, task: str) -> list[int]:
         """The epochs after which the task's final cells keep their weights, ascending."""
-        return sorted(self._training(task).get("snapshots") or [])
+        return sorted(self.training.merged(task).get("snapshots") or [])
 
     def snapshot_lists(self) -> list[tuple[list[int], list[str]]]:
         """Every list of snapshots with the tasks that keep them; those that keep none first."""
@@ -355,16 +307,12 @@ class Study:
         return entry
 
     def execution(self, task: str, setting: str) -> Any:
-        """How a cell is executed, which does not change its result: see EXECUTION_SETTINGS."""
-        return self._training(task).get(setting, EXECUTION_SETTINGS[setting])
-
-    def _training(self, task: str) -> dict:
-        return merge(self.config["training"], self.tasks[task].get("training"))
+        """How a cell is executed, which does not change its result."""
+        return self.training.execution(task, setting)
 
     def optimizer_settings(self, optimizer: str) -> dict:
         """Class and settings of an optimizer, without its grid: a cell knows its own lr and wd."""
-        entry = self.optimizers[optimizer]
-        return {"class": entry["class"], "settings": dict(entry.get("settings") or {})}
+        return self._optimizers[optimizer]
 
     def resources(self, task: str) -> dict:
         """The task's ``resources`` (runtime in minutes, mem_mb)."""
@@ -376,24 +324,41 @@ class Study:
         Without ``task`` (an analysis of the whole study), the study's settings alone.
         """
         own = (self.tasks[task].get("analyses") or {}).get(name) if task else None
+        skip = {"seeds", "module"}
         merged = merge(self.config["analyses"][name], own)
-        skip = {"seeds", "module", *self.analysis_execution(name)}
-        return {key: value for key, value in merged.items() if key not in skip}
+        given = {key: value for key, value in merged.items() if key not in skip}
+        checked = check(given, self._analysis_settings(name), f"analyses.{name}")
+        execution = self.analysis_execution(name)
+        return {key: value for key, value in checked.items() if key not in execution}
 
     def analysis_execution(self, name: str) -> tuple[str, ...]:
         """Settings of an analysis that change its speed or memory alone."""
-        return class_constant(self.analysis_source(name), "Settings", "EXECUTION", ())
+        return self._analysis_settings(name).execution
 
-    def analysis_source(self, name: str) -> Path:
-        """The file of an analysis's module."""
-        module = self.analyses[name].module
-        if module.startswith("equiscape."):
-            return module_source(module)
-        return plugin_source(module, self.plugins, f"analyses.{name}.module")
+    def plugin_files(
+        self,
+        analysis: str | None = None,
+        *,
+        tasks: Iterable[str] = (),
+        optimizers: Iterable[str] = (),
+        dataset: str | None = None,
+    ) -> list[Path]:
+        """Files of plug-ins that a job runs: changing one reruns what uses it.
 
-    def plugin_files(self, name: str) -> list[Path]:
-        """The file of an analysis that a plug-in brings: changing it reruns the analysis."""
-        return [] if name in ANALYSES else [self.analysis_source(name)]
+        Args:
+            analysis: that the job runs.
+            tasks: whose networks and data sets it uses.
+            optimizers: that it uses.
+            dataset: that it prepares.
+        """
+        modules = [self.analyses[analysis].module] if analysis else []
+        datasets = [self.tasks[task]["dataset"] for task in tasks] + ([dataset] if dataset else [])
+        modules += [self._kinds[name].target for name in datasets]
+        for task in tasks:
+            modules += [self._models[task][0].target, *self.training.modules(task)]
+        for optimizer in optimizers:
+            modules += entries.classes_of(self._optimizers[optimizer])
+        return plugin_files(modules, self.plugins) if self.plugins else []
 
     def at_every_seed(self, name: str) -> bool:
         """Whether an analysis of checkpoints runs at every final seed (``seeds: all``)."""

@@ -4,7 +4,7 @@ import logging
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
 import torch
@@ -12,13 +12,20 @@ from torch import nn
 
 from equiscape.analyses.result import Result
 from equiscape.analyses.subject import Subject
-from equiscape.errors import ConfigError
 from equiscape.landscape.density import spectral_density
 from equiscape.landscape.lanczos import Eigenpairs, LanczosResult, lanczos, power_iteration
 from equiscape.landscape.objective import TrainingLoss
 from equiscape.landscape.operators import SymmetricOperator
 from equiscape.landscape.trace import TraceEstimate, hutchinson
 from equiscape.seeds import sequence_seed
+from equiscape.settings import (
+    AtLeast,
+    NonNegative,
+    NonNegativeInt,
+    Positive,
+    PositiveInt,
+    Seed,
+)
 from equiscape.task import Task
 
 PRECISION = {"float32": 1e-5, "float64": 1e-13}
@@ -54,33 +61,23 @@ class Settings:
 
     EXECUTION: ClassVar = ("graph_memory_mb",)
 
-    samples: int | None = 1024
-    batch_size: int = 32
-    seed: int = 0
-    method: str = "lanczos"
-    eigenvalues: int = 10
-    block: int = 1
+    samples: PositiveInt | None = 1024
+    batch_size: PositiveInt = 32
+    seed: Seed = 0
+    method: Literal["lanczos", "power"] = "lanczos"
+    eigenvalues: PositiveInt = 10
+    block: PositiveInt = 1
     copies: bool = False
-    tolerance: float = 1e-3
-    max_iterations: int = 100
-    probes: int = 64
-    trace_tolerance: float | None = None
-    density_probes: int = 4
-    density_steps: int = 20
-    dtype: str = "float32"
-    parameters: list[str] | None = None
+    tolerance: Positive = 1e-3
+    max_iterations: PositiveInt = 100
+    probes: Annotated[int, AtLeast(2)] = 64
+    trace_tolerance: Positive | None = None
+    density_probes: NonNegativeInt = 4
+    density_steps: Annotated[int, AtLeast(2)] = 20
+    dtype: Literal["float32", "float64"] = "float32"
+    parameters: Annotated[list[str], AtLeast(1)] | None = None
     adaptive: bool = True
-    graph_memory_mb: float | None = None
-
-    def __post_init__(self):
-        if self.method not in ("lanczos", "power"):
-            raise ConfigError(
-                f"analyses.hessian.method: {self.method!r} is unknown; use lanczos or power."
-            )
-        least_of = {"eigenvalues": 1, "block": 1, "max_iterations": 1, "probes": 2}
-        for key, least in (least_of | {"density_probes": 0, "density_steps": 2}).items():
-            if getattr(self, key) < least:
-                raise ConfigError(f"analyses.hessian.{key} must be at least {least}.")
+    graph_memory_mb: NonNegative | None = None
 
 
 def measure(subject: Subject, settings: Settings) -> Result:

@@ -4,6 +4,7 @@ from dataclasses import asdict, dataclass
 
 from equiscape.analyses.result import Result
 from equiscape.analyses.subject import Subject
+from equiscape.settings import PositiveInt, Seed
 from equiscape.spectra.ranks import measure_ranks
 
 
@@ -17,9 +18,9 @@ class Settings:
         seed: of the subset.
     """
 
-    samples: int | None = 1024
-    batch_size: int = 32
-    seed: int = 0
+    samples: PositiveInt | None = 1024
+    batch_size: PositiveInt = 32
+    seed: Seed = 0
 
 
 def measure(subject: Subject, settings: Settings) -> Result:

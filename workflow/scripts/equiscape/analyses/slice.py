@@ -1,12 +1,12 @@
 """The training loss on a plane through a checkpoint; see :mod:`equiscape.landscape.slices`."""
 
 from dataclasses import asdict, dataclass
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 from equiscape.analyses.result import Result
 from equiscape.analyses.subject import Subject
-from equiscape.errors import ConfigError
 from equiscape.landscape.slices import measure_slice
+from equiscape.settings import AtLeast, Odd, Positive, PositiveInt, Seed
 
 
 @dataclass(frozen=True)
@@ -27,25 +27,13 @@ class Settings:
 
     EXECUTION: ClassVar = ("batch_points",)
 
-    samples: int | None = 1024
-    batch_size: int = 32
-    resolution: int = 21
-    range: float = 1.0
-    seed: int = 0
-    bands: int = 5
-    batch_points: int | None = None
-
-    def __post_init__(self):
-        if self.resolution < 3 or self.resolution % 2 == 0:
-            raise ConfigError(
-                f"analyses.slice.resolution must be odd and at least 3, not {self.resolution}, "
-                "so that the checkpoint is a grid point."
-            )
-        if not self.range > 0:
-            raise ConfigError(f"analyses.slice.range must be positive, not {self.range}.")
-        for key in ("bands", "batch_points"):
-            if getattr(self, key) is not None and getattr(self, key) < 1:
-                raise ConfigError(f"analyses.slice.{key} must be at least 1.")
+    samples: PositiveInt | None = 1024
+    batch_size: PositiveInt = 32
+    resolution: Annotated[int, AtLeast(3), Odd()] = 21
+    range: Positive = 1.0
+    seed: Seed = 0
+    bands: PositiveInt = 5
+    batch_points: PositiveInt | None = None
 
 
 def measure(subject: Subject, settings: Settings) -> Result:

@@ -3,7 +3,7 @@
 A test of robustness, not of cause: the network was not trained with the spectra that it is given.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Annotated
 
 import pandas as pd
@@ -11,9 +11,8 @@ import torch
 
 from equiscape.analyses.result import Result
 from equiscape.analyses.subject import Subject
-from equiscape.errors import ConfigError
 from equiscape.optim.groups import split_parameters
-from equiscape.settings import AtLeast, AtMost
+from equiscape.settings import AtLeast, Fraction, PositiveInt
 from equiscape.spectra.matching import truncate
 
 COLUMNS = ["kept", "train_loss", "train_score", "test_loss", "test_score"]
@@ -29,14 +28,8 @@ class Settings:
         min_side: a matrix with a shorter side stays whole, as for Muon.
     """
 
-    kept: list[Annotated[float, AtLeast(0), AtMost(1)]] = field(
-        default_factory=lambda: [1.0, 0.5, 0.25, 0.125, 0.0625]
-    )
-    min_side: int = 8
-
-    def __post_init__(self) -> None:
-        if not self.kept or not all(0 <= kept <= 1 for kept in self.kept):
-            raise ConfigError("analyses.truncation.kept: give fractions between 0 and 1.")
+    kept: Annotated[list[Fraction], AtLeast(1)] = (1.0, 0.5, 0.25, 0.125, 0.0625)
+    min_side: PositiveInt = 8
 
 
 def measure(subject: Subject, settings: Settings) -> Result:

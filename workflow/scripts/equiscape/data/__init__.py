@@ -12,14 +12,19 @@ A kind's module also declares, read from its source so that nothing heavy is imp
 ``LOADER``    settings that only loading depends on
 ``FILES``     patterns of the files that it reads, relative to a source folder (``**`` for any
               folders): what else lies there changes nothing
+``Settings``  a frozen dataclass: the settings of its entry beyond ``kind``, ``source``,
+              ``mirrors``, ``sha256``, ``expect`` and ``corruptions``, which every kind has
+``OVERRIDES`` settings that a task may override under ``data``; those of ``LOADER`` by default
+``ARGUMENTS`` names of what ``Dataset.model_arguments()`` dictates to a network
+``INPUTS``    names of a batch's inputs, which are those of a network's ``forward``
+``TARGETS``   what a task chooses its ``target`` from; empty where there is nothing to choose
+``EXPECT``    what ``expect`` may count
+``CORRUPTIBLE``, ``AUGMENTATION``  whether ``corruptions`` apply, and the class of the settings of
+              ``training.augmentation``
 """
 
-import ast
 from collections.abc import Iterable
-from functools import lru_cache
-from importlib.util import find_spec
-from pathlib import Path, PurePath
-from typing import Any
+from pathlib import PurePath
 
 KINDS = {
     "pointcloud": "equiscape.data.pointcloud",
@@ -34,41 +39,6 @@ CORRUPTED_VERSION = 2
 CORRUPTED_FILES = ("**/data_*_[1-5].npy", "**/label.npy")
 
 
-def declared(kind: str, name: str, default: Any) -> Any:
-    """What the module of a ``kind`` says of ``VERSION``, ``EMBEDDED``, ``LOADER`` or ``FILES``."""
-    return _constants(KINDS.get(kind, kind)).get(name, default)
-
-
 def reads(patterns: Iterable[str], file: PurePath) -> bool:
     """Whether a ``file``, relative to its source, is one that a kind with ``FILES`` reads."""
     return any(file.match(pattern.removeprefix("**/")) for pattern in patterns)
-
-
-@lru_cache
-def _constants(target: str) -> dict[str, Any]:
-    """Literal values of the module's (or class's) own names, read without importing it."""
-    module, _, attribute = target.partition(":")
-    package, _, inside = module.partition(".")
-    if package == "equiscape":
-        path = Path(__file__).parents[1].joinpath(*inside.split(".")).with_suffix(".py")
-    else:
-        spec = find_spec(module)
-        if spec is None or not spec.origin:
-            return {}
-        path = Path(spec.origin)
-    body = ast.parse(path.read_text(encoding="utf-8")).body
-    if attribute:
-        body = next(
-            (n.body for n in body if isinstance(n, ast.ClassDef) and n.name == attribute), []
-        )
-    found = {}
-    for node in body:
-        if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name):
-            try:
-                found[node.targets[0].id] = ast.literal_eval(node.value)
-            except ValueError:
-                continue
-    return found
-
-
-VERSIONS = {kind: declared(kind, "VERSION", 1) for kind in KINDS}
