@@ -6,13 +6,12 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 import torch
-from test_landscape_invariance import Clouds, moved, network
+from test_landscape_invariance import case, moved
 from test_landscape_objective import dense, exact
 from tiny_task import TinyNetwork, tiny_network, tiny_task
 
 from equiscape.analyses import sharpness
 from equiscape.landscape.objective import TrainingLoss
-from equiscape.task import Task
 
 SETTINGS = sharpness.Settings(
     samples=None,
@@ -137,10 +136,9 @@ INVARIANT = ("adaptive_largest", "adaptive_trace", "log_hessian_largest", "fishe
 
 def test_the_same_function_has_the_same_folded_sharpness_and_another_raw_one():
     """PointNet under every declared symmetry at once, in the rows that claim not to see it."""
-    task = Task("clouds", {"architecture": "pointnet"}, Clouds(), torch.device("cpu"))
-    model = network("pointnet")
+    task, model = case("pointnet")
     other = moved(task, model, lambda family: True)
-    settings = sharpness.Settings(samples=None, batch_size=6, dtype="float64", probes=4)
+    settings = sharpness.Settings(samples=None, batch_size=12, dtype="float64", probes=4)
     frames = [
         sharpness.pd.DataFrame(sharpness.measure_sharpness(task, m, settings))
         for m in (model, other)
@@ -153,3 +151,18 @@ def test_the_same_function_has_the_same_folded_sharpness_and_another_raw_one():
         assert abs(np.log(after / before)) > 0.01, name
     before, after = (value(frame, "adaptive_largest", folded=False).value for frame in frames)
     assert abs(np.log(after / before)) > 0.01
+
+
+@pytest.mark.parametrize("name", ["egnn", "gotennet", "gine-relu-norm"])
+def test_it_runs_on_every_kind_of_network(name):
+    task, model = case(name)
+    small = sharpness.Settings(
+        samples=None, batch_size=12, dtype="float64", probes=2, flatness_probes=2, starts=1,
+        directions=1, max_iterations=5,
+    )  # fmt: skip
+    rows = sharpness.measure_sharpness(task, model, small)
+    assert {row["folded"] for row in rows} == {True, False}
+    assert all(np.isfinite(row["value"]) for row in rows)
+    layers = {row["layer"] for row in rows if row["measure"] == "relative_flatness"}
+    assert layers
+    assert not any("table" in layer or layer == "start.atom" for layer in layers)

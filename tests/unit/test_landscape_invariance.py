@@ -1,53 +1,75 @@
 """Sharpness of folded networks under every symmetry that the networks declare."""
 
-import pytest
-import torch
-from test_landscape_architectures import SMALL, Clouds
+from copy import deepcopy
 
-from equiscape import models
+import pytest
+import test_symmetries
+import torch
+
+from equiscape.data.base import Batch, Dataset
 from equiscape.landscape.folding import folded, norm_producers
 from equiscape.landscape.gauss_newton import GaussNewton
 from equiscape.landscape.objective import TrainingLoss
 from equiscape.landscape.sharpness import fisher_rao, log_hessian
+from equiscape.objectives import Classification, Regression
 from equiscape.symmetries import Continuous
 from equiscape.task import Task
 
 NOT_DIAGONAL = ("constant columns", "basis change")  # what folding leaves
+CASES = ("pointnet", "dgcnn", "egnn", "gotennet", "gotennet-dipole", "gine", "gine-relu-norm")
+COUNT = 12
+cases = pytest.mark.parametrize("name", CASES)
 
 
-def network(name):
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        model = models.build(name, {"num_outputs": 3}, SMALL[name]).double().eval()
-        for module in model.modules():
-            if isinstance(module, torch.nn.BatchNorm1d):
-                module.running_mean.normal_(0, 0.3)
-                module.running_var.uniform_(0.5, 2)
-                torch.nn.init.uniform_(module.weight, 0.5, 1.5)
-                torch.nn.init.normal_(module.bias)
-        for parameter in model.parameters():
-            if parameter.dim() == 1:
-                parameter.data.add_(0.1 * torch.randn_like(parameter))
-    return model
+class Fixed(Dataset):
+    """One batch of given inputs with random labels or targets, in float64."""
+
+    name = "fixed"
+
+    def __init__(self, inputs, objective):
+        generator = torch.Generator().manual_seed(0)
+        self.inputs, self.objective = inputs, objective
+        self.target = torch.randint(3, (COUNT,), generator=generator)
+        if isinstance(objective, Regression):
+            self.target = torch.randn(COUNT, generator=generator).double()
+
+    def size(self, split):
+        return COUNT
+
+    def by_size(self, split, indices):
+        return indices
+
+    def gather(self, split, indices):
+        return Batch(self.inputs, self.target, COUNT)
+
+
+def case(name):
+    model, inputs = test_symmetries.network(name, COUNT)
+    objective = Regression("mse") if name.startswith("gotennet") else Classification()
+    architecture = test_symmetries.CASES[name][0]
+    task = Task(name, {"architecture": architecture}, Fixed(inputs, objective), torch.device("cpu"))
+    return task, model
 
 
 def moved(task, model, families):
     """The same function after a random element of each continuous symmetry of the families."""
     generator = torch.Generator().manual_seed(5)
     state = {k: v.clone() for k, v in model.state_dict().items()}
+    softmax = isinstance(task.dataset.objective, Classification)
     for symmetry in model.symmetries():
         chosen = isinstance(symmetry, Continuous) and symmetry.holds(training=False)
+        chosen = chosen and symmetry.exact and (softmax or symmetry.invariant == "output")
         if chosen and families(symmetry.family):
             with torch.no_grad():
-                state = symmetry.act(state, symmetry.draw(generator, 0.5))
-    other = models.build(task.architecture, {"num_outputs": 3}, SMALL[task.architecture])
-    other.double().eval().load_state_dict(state)
+                state = symmetry.act(state, symmetry.draw(generator, 0.3))
+    other = deepcopy(model)
+    other.load_state_dict(state)
     return other
 
 
 def loss_of(task, model, frozen=()):
     return TrainingLoss(
-        task, model, samples=None, batch_size=6, seed=0, dtype="float64", frozen=frozen
+        task, model, samples=None, batch_size=COUNT, seed=0, dtype="float64", frozen=frozen
     )
 
 
@@ -67,48 +89,53 @@ def measured(task, model, fold):
     )
 
 
-@pytest.fixture(params=SMALL)
-def case(request):
-    return Task("clouds", {"architecture": request.param}, Clouds(), torch.device("cpu")), network(
-        request.param
-    )
-
-
 def difference(first, second):
     return [((a - b).norm() / a.norm()).item() for a, b in zip(first, second, strict=True)]
 
 
-def test_folded_measures_do_not_see_any_declared_symmetry(case):
-    task, model = case
+@cases
+def test_folded_measures_do_not_see_any_declared_symmetry(name):
+    task, model = case(name)
     other = moved(task, model, lambda family: family not in NOT_DIAGONAL)
+    assert any(not torch.equal(a, b) for a, b in zip(model.parameters(), other.parameters()))
     found = difference(measured(task, model, True), measured(task, other, True))
     assert max(found) < 1e-10, found
 
 
-def test_without_folding_they_do(case):
-    task, model = case
-    seen = "stream shift" if task.architecture == "egnn" else "norm gauge"
+@pytest.mark.parametrize(
+    ("name", "seen"),
+    [
+        ("pointnet", "norm gauge"),
+        ("dgcnn", "norm bias"),
+        ("egnn", "stream shift"),
+        ("gotennet", "norm shift"),
+        ("gine", "table sums"),
+    ],
+)
+def test_without_folding_they_do(name, seen):
+    task, model = case(name)
     other = moved(task, model, lambda family: family == seen)
     adaptive, log, _ = difference(measured(task, model, False), measured(task, other, False))
     assert adaptive > 1e-3
     assert log > 1e-3
 
 
-def test_what_folding_leaves_is_seen_by_the_adaptive_kinds_and_not_by_fisher_rao():
-    task = Task("clouds", {"architecture": "egnn"}, Clouds(), torch.device("cpu"))
-    model = network("egnn")
-    other = moved(task, model, lambda family: family == "constant columns")
+@pytest.mark.parametrize(
+    ("name", "left"), [("egnn", NOT_DIAGONAL[0]), ("gotennet", NOT_DIAGONAL[1])]
+)
+def test_what_folding_leaves_is_seen_by_the_adaptive_kinds_and_not_by_fisher_rao(name, left):
+    task, model = case(name)
+    other = moved(task, model, lambda family: family == left)
     adaptive, _, fisher = difference(measured(task, model, True), measured(task, other, True))
     assert adaptive > 1e-3
     assert fisher < 1e-10
 
 
-def test_every_norm_finds_its_matrix(case):
-    task, model = case
-    norms = [n for n, m in model.named_modules() if isinstance(m, torch.nn.BatchNorm1d)]
+@cases
+def test_every_norm_behind_a_matrix_finds_it(name):
+    task, model = case(name)
     found = norm_producers(task, model, next(loss_of(task, model).batches()))
-    assert list(found) == norms
-    for symmetry in model.symmetries():
-        if symmetry.family == "norm gauge":
-            weight, gamma, _ = symmetry.parameters
-            assert found[gamma.removesuffix(".weight")] == weight.removesuffix(".weight")
+    gauges = [s.parameters for s in model.symmetries() if s.family == "norm gauge"]
+    assert found == {
+        gamma.removesuffix(".weight"): weight.removesuffix(".weight") for weight, gamma, _ in gauges
+    }

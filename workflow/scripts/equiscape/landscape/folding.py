@@ -20,16 +20,28 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from equiscape.data.base import Batch
 from equiscape.errors import EquiscapeError
 from equiscape.objectives import Classification
+from equiscape.symmetries import Continuous
 from equiscape.task import Task
+
+SHIFTS = {
+    "input shift": False,
+    "stream shift": False,
+    "table sums": False,
+    "norm shift": True,
+    "softmax shift": True,
+}
+"""Families of declared symmetries that add a constant: to all their parameters, or (False) to the
+first, while the others take it back."""
+ROUNDS = 200
 
 
 @torch.no_grad()
 def folded(task: Task, model: nn.Module, batch: Batch) -> tuple[nn.Module, list[str]]:
     """A copy of ``model`` in eval mode with folded norms, and the parameters that this froze.
 
-    Shifts of a residual stream that the network declares (``symmetries()``, family
-    ``stream shift``) are absorbed by the biases that read it. Under cross entropy the mean over the
-    classes is taken from ``head.output`` too, for a constant added to all logits changes nothing.
+    Shifts that the network declares (:data:`SHIFTS` of ``symmetries()``; that of the softmax under
+    cross entropy only) are absorbed by the parameters that take them back. What no folding takes
+    out are changes of basis that are not diagonal: families ``basis change``, ``constant columns``.
 
     Args:
         task: that the network belongs to.
@@ -55,13 +67,7 @@ def folded(task: Task, model: nn.Module, batch: Batch) -> tuple[nn.Module, list[
         norm.weight.copy_(sigma)
         norm.running_mean.zero_()
         frozen.append(f"{norm_name}.weight")
-    frozen += _absorb_shifts(model)
-    if isinstance(task.dataset.objective, Classification):
-        output = modules.get("head.output")
-        if isinstance(output, nn.Linear):
-            output.weight.sub_(output.weight.mean(0, keepdim=True))
-            if output.bias is not None:
-                output.bias.sub_(output.bias.mean())
+    frozen += _absorb_shifts(model, isinstance(task.dataset.objective, Classification))
     after = _logits(task, model, batch)
     scale = max(before.abs().max().item(), 1e-30)
     if not (after - before).abs().max().item() <= 1e-3 * scale:
@@ -72,21 +78,56 @@ def folded(task: Task, model: nn.Module, batch: Batch) -> tuple[nn.Module, list[
     return model, frozen
 
 
-def _absorb_shifts(model: nn.Module) -> list[str]:
-    """Move every bias that only shifts a residual stream into the biases that read the stream."""
-    declared = getattr(model, "symmetries", None)
-    frozen = []
-    for symmetry in declared() if declared else ():
-        if symmetry.family != "stream shift":
-            continue
-        state, bias = model.state_dict(), symmetry.parameters[0]
-        if state[bias].shape != symmetry.shape or not symmetry.holds(training=False):
-            continue
-        changed = symmetry.element(state, -state[bias])
-        for name, tensor in changed.items():
-            state[name].copy_(tensor)
-        frozen.append(bias)
-    return frozen
+def _absorb_shifts(model: nn.Module, softmax: bool) -> list[str]:
+    """Take out what is added to one parameter and taken back by others, see :data:`SHIFTS`.
+
+    Of each declared shift the element is taken that makes the shifted parameters smallest: a bias
+    becomes zero and is frozen, rows of a matrix or a table get the mean zero. Shifts may act on
+    each other's parameters, so they take turns until nothing moves.
+    """
+    declared = model.symmetries() if hasattr(model, "symmetries") else ()
+    chosen = [
+        symmetry
+        for symmetry in declared
+        if isinstance(symmetry, Continuous)
+        and symmetry.family in SHIFTS
+        and (softmax or symmetry.family != "softmax shift")
+    ]
+    state = model.state_dict()
+    epsilon = torch.finfo(next(model.parameters()).dtype).eps
+    for _ in range(ROUNDS):
+        moved = 0.0
+        for symmetry in chosen:
+            coefficients = _smallest(symmetry, state)
+            moved = max(moved, coefficients.abs().max().item())
+            for name, tensor in symmetry.element(state, coefficients).items():
+                state[name].copy_(tensor)
+        if moved <= 10 * epsilon:
+            break
+    firsts = [s.parameters[0] for s in chosen if state[s.parameters[0]].shape == s.shape]
+    for name in firsts:
+        state[name].zero_()  # all but rounding
+    return firsts
+
+
+@torch.enable_grad()
+def _smallest(symmetry: Continuous, state: dict[str, Tensor]) -> Tensor:
+    """The coefficients c that make the shifted parameters ``p + L c`` smallest.
+
+    Each channel has a coefficient of its own, so ``L^T L`` is diagonal and two gradients of
+    ``|p + L c|^2 / 2`` give it and ``L^T p``.
+    """
+    names = symmetry.parameters if SHIFTS[symmetry.family] else symmetry.parameters[:1]
+
+    def slope(start: Tensor) -> Tensor:
+        c = start.clone().requires_grad_()
+        moved = symmetry.element(state, c)
+        return torch.autograd.grad(sum(moved[name].square().sum() / 2 for name in names), c)[0]
+
+    zeros = torch.zeros(symmetry.shape, dtype=state[names[0]].dtype, device=state[names[0]].device)
+    first = slope(zeros)
+    diagonal = slope(torch.ones_like(zeros)) - first
+    return torch.where(diagonal > 0.5, -first / diagonal.clamp_min(0.5), 0.0)
 
 
 @torch.no_grad()
