@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import nn
 
+from equiscape.optim import matrices
 from equiscape.optim.muon import Muon
 from equiscape.optim.newton_schulz import COEFFICIENTS, orthogonalize
 
@@ -142,6 +143,17 @@ def test_equals_torch_muon_to_the_rounding_of_bfloat16(adjust_lr_fn, nesterov, d
     for a, b in zip(found, reference):
         # 2^-8 a product, some fifteen products deep, averaged over the entries
         assert (a - b).norm() < 0.03 * b.norm()
+
+
+@pytest.mark.parametrize("at_once", [1, 2, 3, 5])
+def test_matrices_in_tiles_are_the_same_to_rounding(at_once, monkeypatch):
+    shapes = [(16, 24)] * 3 + [(24, 16)] * 4
+    whole, tiled = parameters(shapes), parameters(shapes)
+    expected = run(Muon(whole, lr=0.02, ns_dtype="float32"), whole)
+    monkeypatch.setattr(matrices, "TILE", at_once * 16 * 24)
+    found = run(Muon(tiled, lr=0.02, ns_dtype="float32"), tiled)
+    for a, b in zip(found, expected):
+        torch.testing.assert_close(a, b, rtol=0, atol=1e-6)
 
 
 def test_weight_decay_is_decoupled():

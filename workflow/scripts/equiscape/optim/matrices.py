@@ -20,6 +20,7 @@ from equiscape.optim.newton_schulz import (
 from equiscape.optim.spectrum import powered
 
 ADJUST_LR_FN = ("match_rms_adamw", "original")
+TILE = 2**17  # float32 entries of the matrices that a CPU treats at once
 POLAR = ("newton-schulz", "polar-express", "convergent", "exact")
 
 
@@ -179,7 +180,7 @@ def polar_steps(
         group: with ``lr`` and the settings of :func:`polar_defaults`.
         after: what becomes of the polar factor of the matrix with this number.
     """
-    for wide, tall in by_shape(params):
+    for wide, tall in tiled(params, group):
         members = [direction(i) for i in wide] + [direction(i).mT for i in tall]
         stack = torch.stack(members) if len(members) > 1 else members[0].unsqueeze(0)
         del members
@@ -192,6 +193,19 @@ def polar_steps(
                 steps = [after(i, step.to(params[i].dtype)) for i, step in zip(chosen, part)]
                 part = torch.stack(steps)
             add([params[i] for i in chosen], part, factor)
+
+
+def tiled(params: list[Tensor], group: dict[str, Any]) -> Iterator[tuple[list[int], list[int]]]:
+    """As :func:`by_shape`, on a CPU in float32 no more at once than its cache holds."""
+    for wide, tall in by_shape(params):
+        p = params[(wide + tall)[0]]
+        at_once = len(wide) + len(tall)
+        if p.device.type == "cpu" and ns_dtype(group["ns_dtype"], p.device) == torch.float32:
+            at_once = max(1, TILE // p.numel())
+        for start in range(0, len(wide) + len(tall), at_once):
+            stop = start + at_once
+            before = len(wide)
+            yield wide[start:stop], tall[max(0, start - before) : max(0, stop - before)]
 
 
 def add(params: list[Tensor], steps: Tensor, factor: float) -> None:
