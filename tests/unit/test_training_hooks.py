@@ -9,12 +9,14 @@ from torch import nn
 from training_case import MUON, Plain, case, register
 
 from equiscape.errors import ConfigError
+from equiscape.optim import OPTIMIZERS
 from equiscape.task import Predictions
 from equiscape.training import RECORDERS
 from equiscape.training.cell import train_cell
 from equiscape.training.loop import Trainer
 from equiscape.training.recorders import GradientNorm
 from equiscape.training.settings import Settings
+from equiscape.training.snapshots import Snapshots, serialized
 
 SGD = {"name": "sgd", "class": "sgd", "settings": {}}
 
@@ -151,6 +153,42 @@ def test_snapshots_hold_the_network_and_the_optimizer_of_their_epoch():
     assert all(torch.isfinite(buffer).all() for buffer in momentum)
     assert {s["status"] for s in found.values()} == {"finished"}
     assert train(case(epochs=1)).snapshots == {}
+
+
+NEEDED = {"switch": {"first": {"class": "adamw"}, "second": {"class": "muon"}, "at": 0.3}}
+
+
+@pytest.mark.parametrize("name", sorted(OPTIMIZERS))
+def test_every_optimizer_goes_on_from_a_point_and_fits_into_a_snapshot(name):
+    """A contract of every registered optimizer."""
+    optimizer = {"name": name, "class": name, "settings": NEEDED.get(name, {})}
+    task = case(epochs=2)
+    whole, first, second = (
+        Trainer(task, optimizer, "1e-3", "1e-2", 5, Settings.read(task.training),
+                snapshots=Snapshots([2], None))
+        for _ in range(3)
+    )  # fmt: skip
+
+    def stop():
+        if first.steps == 7:
+            raise KeyboardInterrupt
+
+    torch.manual_seed(0)  # dropout draws from the global stream
+    whole.run(lambda: None, lambda row: None)
+    torch.manual_seed(0)
+    with pytest.raises(KeyboardInterrupt):
+        first.run(stop, lambda row: None)
+    point = torch.load(io.BytesIO(serialized(first.state())), weights_only=True)
+    torch.manual_seed(1)
+    second.restore(point)
+    second.run(lambda: None, lambda row: None)
+    expected = whole.model.state_dict()
+    for key, value in second.model.state_dict().items():
+        assert torch.equal(value, expected[key]), key
+    one, two = (torch.load(io.BytesIO(t.snapshots.read(2)), weights_only=True)
+                for t in (whole, second))  # fmt: skip
+    assert all(torch.equal(one["model"][key], two["model"][key]) for key in one["model"])
+    first.optimizer.load_state_dict(two["optimizer_state"])
 
 
 def test_a_grid_cell_keeps_no_snapshot():
