@@ -238,7 +238,7 @@ def _activations(task: Task, model: nn.Module, batches: Sequence[Batch]) -> dict
 
 def _correlation(ours: Tensor, theirs: Tensor, tie: Tie, size: int) -> Tensor:
     """``[size, size]`` correlations of channels; a dead channel correlates with none."""
-    columns = [x[:, tie.indices(size)] for x in (ours, theirs)]
+    columns = [x.narrow(1, tie.start, size * tie.width) for x in (ours, theirs)]
     centered = [x - x.mean(0) for x in columns]
     unit = [x / x.norm(dim=0).clamp_min(1e-30) for x in centered]
     blocks = [x.T.reshape(size, -1) for x in unit]
