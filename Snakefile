@@ -58,6 +58,7 @@ rule all:
     input:
         rules.tables.output,
         NOTEBOOKS,
+        "<results>/index.html",
         snapshots(),
 
 

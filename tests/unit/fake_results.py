@@ -1,7 +1,7 @@
 """A small study's products without the study: what tables, figures and notebooks read.
 
 The numbers are drawn from a seed and look like results; only their form is that of the pipeline.
-Run as a script to get a folder to look at: ``python tests/unit/fake_results.py FOLDER``.
+Run as a script to get a folder to look at: ``python tests/unit/fake_results.py FOLDER [paper]``.
 """
 
 import itertools
@@ -29,6 +29,16 @@ MOLECULES = {
 } | {
     "gine-peptides-func": {"architecture": "gine", "dataset": "peptides-func",
                            "kind": "peptides-func", "target": None, "corruptions": None}
+}  # fmt: skip
+TARGETS = ("mu", "alpha", "homo", "lumo", "gap", "r2", "zpve", "u0", "u298", "h298", "g298", "cv")
+PAPER = CLOUDS | {
+    f"gotennet-{target}": {"architecture": "gotennet", "dataset": "qm9", "kind": "qm9",
+                           "target": target, "corruptions": None}
+    for target in TARGETS
+} | {
+    f"gine-{name}": {"architecture": "gine", "dataset": name, "kind": name, "target": None,
+                     "corruptions": None}
+    for name in ("zinc", "peptides-func")
 }  # fmt: skip
 UNITS = {"mu": "D", "alpha": "a0^3", "r2": "a0^2"}
 LAYERS = {
@@ -58,11 +68,12 @@ def write_study(
     diverged: tuple[tuple[str, str, int], ...] = (),
     epochs: int = 12,
     without: tuple[str, ...] = (),
+    every_seed: bool = False,
 ) -> Manifest:
     """Write every product of a study into ``root`` and its manifest into ``root/report.json``.
 
     ``diverged`` lists the (task, optimizer, seed) whose final cell diverged, ``without`` the
-    analyses that the study does not list.
+    analyses that the study does not list; ``every_seed`` measures checkpoints at every final seed.
     """
     manifest = Manifest(
         results=root,
@@ -77,7 +88,10 @@ def write_study(
         names = manifest.robust_tasks if name == "robustness" else list(manifest.tasks)
         if names and name not in without:
             over = OVER.get(name, "representative")
-            manifest.analyses[name] = {"over": over, "suffix": suffix, "tasks": names}
+            chosen = "all" if every_seed and over == "representative" else None
+            manifest.analyses[name] = {
+                "over": over, "suffix": suffix, "tasks": names, "seeds": chosen,
+            }  # fmt: skip
     for index, (task, optimizer) in enumerate(manifest.pairs):
         rng = np.random.default_rng(index)
         gain = list(optimizers).index(optimizer)
@@ -87,12 +101,16 @@ def write_study(
         _selection(manifest, task, optimizer, gain, rng)
     for index, (task, optimizer) in enumerate(manifest.pairs):
         for name, write in WRITERS.items():
-            for product in manifest.analysis(name):
-                if (product.task, product.optimizer) == (task, optimizer):
-                    rng = np.random.default_rng(1000 + index)
-                    write(product, manifest, list(optimizers).index(optimizer), rng)
-    for product in manifest.analysis("connectivity"):
-        _connectivity(product, manifest)
+            measured = manifest.analysis(name)
+            if every_seed and name != "robustness":
+                measured = [*measured, *manifest.representatives(name)]
+            for found in measured:
+                if (found.task, found.optimizer) == (task, optimizer):
+                    seed = manifest.seeds[0] if found.seed is None else found.seed
+                    rng = np.random.default_rng(1000 + index + 7919 * seed)
+                    write(found, manifest, list(optimizers).index(optimizer), rng)
+    for found in manifest.analysis("connectivity"):
+        _connectivity(found, manifest)
     manifest.write(root / "report.json")
     return manifest
 
@@ -136,7 +154,7 @@ def _final(manifest, task, optimizer, seed, gain, diverged, rng, epochs) -> None
             "validation_score": score,
             "test_loss": loss + 0.05,
             "test_score": score * 0.98,
-            "seconds": 1.5,
+            "seconds": 1.5 * (1 + 0.2 * gain),
         }
     ).head(rows)
     write_csv(manifest.final(task, optimizer, seed, "history.csv"), history)
@@ -159,6 +177,8 @@ def _final(manifest, task, optimizer, seed, gain, diverged, rng, epochs) -> None
             "at": None if diverged else
             {"best_validation": at(best), "last": at(epochs - 1), "best_test": at(best)},
             "epochs": rows, "steps": 10 * rows, "parameters": 12345, "samples_per_second": 100.0,
+            "seconds": 1.5 * rows * (1 + 0.2 * gain) + 0.01 * seed, "peak_memory_mb": 250.0,
+            "provenance": {"device": "cpu", "revision": "0" * 40, "versions": {}},
         },
     )  # fmt: skip
 
@@ -175,17 +195,23 @@ def _selection(manifest, task, optimizer, gain, rng) -> None:
         }
         for lr in ("1e-4", "1e-3", "1e-2") for wd in ("0", "1e-2")
     ]  # fmt: skip
-    choice = {"task": task, "optimizer": optimizer, "lr": "1e-3", "wd": "1e-2", "grid": cells}
+    choice = {
+        "task": task, "optimizer": optimizer, "lr": "1e-3", "wd": "1e-2", "grid": cells,
+        "status": "finished", "metric": metric_of(manifest.tasks[task]),
+        "edges": {"lr": None, "wd": {"end": "high", "add": ["1e-1"]}},
+    }  # fmt: skip
     write_json(manifest.selection(task, optimizer), choice)
 
 
 def _hessian(product, manifest, gain, rng) -> None:
     task, optimizer = product.task, product.optimizer
+    seed = 1 if product.seed is None else product.seed
     values = (25 * 4.0**gain * rng.uniform(0.7, 1.4)) * 0.7 ** np.arange(10)
     pairs = [{"value": v, "residual": 1e-3 * v, "converged": True} for v in values]
+    pairs[-1] |= {"residual": 1.5 * values[-1], "converged": False, "sign_known": False}
     smallest = -0.08 * values[0] if gain == 0 or task != "dgcnn" else 0.02
     data = {
-        "task": task, "optimizer": optimizer, "seed": 1, "method": "lanczos",
+        "task": task, "optimizer": optimizer, "seed": seed, "method": "lanczos",
         "data": {"split": "train", "samples": 512}, "batch_norm": "eval", "parameters": 12345,
         "loss_value": 0.5, "eigenvalues": pairs, "largest": pairs[0],
         "smallest": {"value": smallest, "residual": 0.01, "converged": True},
@@ -204,10 +230,12 @@ def _slice(product, manifest, gain, rng) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     with h5py.File(path, "w") as file:
         file["axis_x"], file["axis_y"], file["loss"] = axis, axis, loss
+        file["band_loss"] = 0.1 + np.linspace(2, 4 - gain, 6)[:, None] * axis**2
         file.attrs.update(
             task=product.task, optimizer=product.optimizer, cosine=0.003, split="train",
             samples=512,
-            center_loss=loss[10, 10], checkpoint_loss=loss[10, 10], seed=1,
+            center_loss=loss[10, 10], chance_loss=2.48, range=1.0,
+            checkpoint_loss=loss[10, 10], seed=1,
         )  # fmt: skip
 
 
@@ -248,6 +276,8 @@ def _rank(product, manifest, gain, rng) -> None:
             base = 4 + 2.5 * i if kind == "weight" else 3 + i
             scale = 1 + gain * (0.8 - 0.09 * i)
             size = (64, 64) if kind == "weight" else (512, 64)
+            if i == 0 and kind == "weight" and task == "egnn":
+                rows.append((task, optimizer, "coordinate", kind, 1, 64, 1.0, 1.0))
             rows.append((task, optimizer, layer, kind, *size, base * scale, 2.5 * base * scale))
     columns = ["task", "optimizer", "layer", "kind", "rows", "columns"]
     frame = pd.DataFrame(rows, columns=[*columns, "stable_rank", "effective_rank"])
@@ -318,4 +348,5 @@ WRITERS = {
 }
 
 if __name__ == "__main__":
-    write_study(Path(sys.argv[1]))
+    chosen = {"demo": CLOUDS, "paper": PAPER}[sys.argv[2] if len(sys.argv) > 2 else "demo"]
+    write_study(Path(sys.argv[1]), chosen, seeds=4)

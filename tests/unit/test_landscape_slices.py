@@ -72,6 +72,12 @@ def test_points_in_one_pass_give_the_same_plane(plane):
     np.testing.assert_allclose(together.score, plane.score)
 
 
+def test_chance_is_stated_beside_the_plane(plane):
+    labels = torch.cat([tiny_task().batch("train", i).target for i in torch.arange(13).split(5)])
+    chance = tiny_task().dataset.objective.chance_loss(labels)
+    assert plane.attributes["chance_loss"] == pytest.approx(chance)
+
+
 def test_axes_are_symmetric_and_exact(plane):
     np.testing.assert_allclose(plane.axis_x, [-0.8, -0.4, 0, 0.4, 0.8])
     assert np.array_equal(plane.axis_x, -plane.axis_x[::-1])

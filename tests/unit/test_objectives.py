@@ -119,3 +119,27 @@ def test_the_papers_label_smoothing_is_dgcnns():
     law[torch.arange(9), labels] = 0.8
     expected = -(law * logits.log_softmax(-1)).sum(-1).mean()
     torch.testing.assert_close(Classification().loss(logits, labels, smoothing), expected)
+
+
+def test_chance_is_the_best_constant_prediction():
+    """Against the losses of many constants."""
+    labels = torch.tensor([0, 0, 0, 1, 2, 2])
+    objective = Classification()
+    chance = objective.chance_loss(labels)
+    shares = torch.tensor([3.0, 1.0, 2.0]) / 6
+    assert chance == pytest.approx(objective.loss(shares.log().expand(6, 3), labels).item())
+    assert objective.chance_loss(torch.arange(12)) == pytest.approx(math.log(12))
+    generator = torch.Generator().manual_seed(0)
+    others = torch.randn(200, 3, generator=generator)
+    assert all(objective.loss(o.expand(6, 3), labels).item() >= chance for o in others)
+
+    target = torch.tensor([1.0, 4.0, 7.0, 20.0, 3.0])
+    for name in ("mse", "l1"):
+        regression = Regression(name, mean=8.0, std=5.0)
+        grid = torch.linspace(-3, 3, 601)
+        best = min(regression.loss(c.expand(5), target).item() for c in grid)
+        assert regression.chance_loss(target) == pytest.approx(best, abs=1e-4)
+
+    several = torch.tensor([[1, 0], [1, 0], [0, 0], [0, 0]])
+    expected = (math.log(2) + 0) / 2
+    assert MultiLabel().chance_loss(several) == pytest.approx(expected)

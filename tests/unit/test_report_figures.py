@@ -22,6 +22,9 @@ from equiscape.report.pages import (
     pages,
     rank,
     robustness,
+    selection,
+    spectrum,
+    statistics,
 )
 from equiscape.report.pages import slice as slices
 
@@ -68,9 +71,27 @@ def laid_out(figure) -> None:
 def test_accuracy(study):
     finals, table = load.finals(study), accuracy.table(study)
     laid_out(accuracy.scores(study, finals, table))
-    laid_out(accuracy.selection(study, load.selections(study)))
     if study.molecular_tasks:
         laid_out(molecules.gains(study, molecules.table(study)))
+    laid_out(statistics.gains(study, finals))
+    reached = budget.spent(study, load.histories(study), finals)
+    laid_out(budget.curves(study, reached, finals))
+
+
+def test_a_choice_at_an_edge_is_ringed_in_red(study):
+    table = selection.table(study)
+    figure = selection.grids(study, load.selections(study), table)
+    laid_out(figure)
+    rings = [
+        line.get_markeredgecolor()
+        for axis in figure.axes
+        for line in axis.lines
+        if line.get_markerfacecolor() == "none"
+    ]
+    assert rings == [selection.EDGE] * len(table)  # every weight decay lies at the edge
+    inside = table.assign(wd_edge="")
+    figure = selection.grids(study, load.selections(study), inside)
+    assert not any(line.get_markeredgecolor() == selection.EDGE for line in figure.axes[0].lines)
 
 
 def test_learning(study):
@@ -100,15 +121,26 @@ def test_learning_of_a_cell_that_diverged_in_its_first_epoch(tmp_path):
 
 def test_hessian(study):
     table = hessian.table(study)
-    figure = hessian.bars(study, table)
+    figure = hessian.dots(study, table)
     laid_out(figure)
-    for axis in figure.axes:
-        assert axis.get_yscale() == "log"
-    hatched = [bar for bar in figure.axes[2].patches if bar.get_hatch()]
-    assert len(hatched) == (table["smallest"] < 0).sum()
-    heights = sorted(bar.get_y() + bar.get_height() for bar in figure.axes[0].patches)
-    np.testing.assert_allclose(heights, np.sort(table["largest"]))
-    laid_out(hessian.spectrum(study, hessian.load(study)))
+    assert [axis.get_xscale() for axis in figure.axes] == ["log", "log", "symlog"]
+    places = [line.get_xdata()[0] for line in figure.axes[0].lines if len(line.get_xdata()) == 1]
+    assert set(table["largest"]) <= set(places)
+
+
+def test_eigenvalues_that_have_not_converged_are_hollow(study):
+    measured = hessian.load(study)
+    figure = spectrum.spectrum(study, measured)
+    laid_out(figure)
+    faces = [
+        (len(line.get_xdata()), line.get_markerfacecolor())
+        for line in figure.axes[0].lines
+        if line.get_linestyle() == "None" and line.get_marker() not in ("_", "|", "None")
+    ]
+    assert (1, "white") in faces  # the tenth
+    assert all(face != "white" for count, face in faces if count == 9)
+    labels = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert "not converged" in labels
 
 
 def test_slices_share_levels_and_range(study):
@@ -117,33 +149,50 @@ def test_slices_share_levels_and_range(study):
     figure = slices.contours(study, task, planes)
     laid_out(figure)
     drawn = [axis for axis in figure.axes if axis.get_aspect() == 1.0]
-    assert len(drawn) == len(study.optimizers)
-    levels = [np.asarray(axis.collections[0].levels) for axis in drawn]
-    for axis, these in zip(drawn, levels):
-        np.testing.assert_array_equal(these, levels[0])
-        assert axis.get_xlim() == drawn[0].get_xlim()
+    count = len(study.optimizers)
+    assert len(drawn) == 2 * count  # the loss, and its height above the checkpoint
+    for view in (drawn[:count], drawn[count:]):
+        levels = [np.asarray(axis.collections[0].levels) for axis in view]
+        for axis, these in zip(view, levels):
+            np.testing.assert_array_equal(these, levels[0])
+            assert axis.get_xlim() == drawn[0].get_xlim()
+    assert "cosine 0.003" in figure.get_suptitle()
     laid_out(slices.cuts(study, planes))
 
 
-def test_slice_levels():
+def plane(loss, **attributes) -> slices.Slice:
+    """A slice with these losses."""
     axis = np.linspace(-1, 1, 3)
-    plane = slices.Slice(axis, axis, np.geomspace(1e-3, 1e3, 9).reshape(3, 3), {})
-    levels = slices.levels([plane])
-    ratios = levels[1:] / levels[:-1]
-    np.testing.assert_allclose(ratios, ratios[0])  # geometric over more than a decade
-    flat = slices.Slice(axis, axis, np.full((3, 3), 0.5), {})
-    assert (np.diff(slices.levels([flat])) > 0).all()
-    broken = plane.loss.copy()
+    return slices.Slice(axis, axis, loss, loss[:2], attributes)
+
+
+def test_levels_run_from_the_minimum_to_chance_evenly_in_the_logarithm():
+    loss = np.geomspace(1e-3, 1e6, 9).reshape(3, 3)
+    levels = slices.levels([plane(loss, chance_loss=2.5), plane(loss * 2, chance_loss=2.5)])
+    assert (levels[0], levels[-1]) == pytest.approx((1e-3, 2.5))
+    np.testing.assert_allclose(levels[1:] / levels[:-1], levels[1] / levels[0])
+    heights = slices.heights([plane(loss, chance_loss=2.5)])
+    assert heights[-1] == pytest.approx(2.5 - loss[1, 1]) if loss[1, 1] < 2.5 else heights[-1] > 0
+
+
+def test_levels_without_chance_or_finite_losses():
+    flat = np.full((3, 3), 0.5)
+    assert (np.diff(slices.levels([plane(flat)])) > 0).all()
+    assert (np.diff(slices.heights([plane(flat)])) > 0).all()
+    broken = np.geomspace(1e-3, 1e3, 9).reshape(3, 3)
     broken[0, 0] = np.inf
-    assert np.isfinite(slices.levels([slices.Slice(axis, axis, broken, {})])).all()
+    assert np.isfinite(slices.levels([plane(broken)])).all()
+    below = np.full((3, 3), 3.0)  # a checkpoint worse than chance
+    assert (np.diff(slices.levels([plane(below, chance_loss=2.5)])) > 0).all()
 
 
 def test_slices_survive_infinite_losses(tmp_path):
     study = write_study(tmp_path, {"egnn": CLOUDS["egnn"]}, seeds=1)
     planes = slices.load(study)
-    plane = planes["egnn", "muon"]
-    plane.loss[0, :5] = np.inf
-    plane.loss[3, 3] = np.nan
+    broken = planes["egnn", "muon"]
+    broken.loss[0, :5] = np.inf
+    broken.loss[3, 3] = np.nan
+    broken.band[2, -3:] = np.inf
     laid_out(slices.contours(study, "egnn", planes))
     laid_out(slices.cuts(study, planes))
 
@@ -181,19 +230,40 @@ def test_same_figure_same_bytes(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("low", "high", "labels"),
-    [
-        (0.08, 0.5, "0.1 0.15 0.2 0.3 0.4 0.5"),
-        (0.55, 95, "1 2 5 10 20 50"),
-        (0.02, 500, "0.1 1 10 100"),
-    ],
+    ("low", "high"), [(0.08, 0.5), (0.55, 95), (0.02, 500), (1.0, 1.4), (1e-12, 1e4)]
 )
-def test_plain_log_labels(low, high, labels):
-    _, axis = plt.subplots()
-    axis.plot([1, 2], [low * 1.2, high / 1.2])
-    axis.set_ylim(low, high)
-    style.plain_log(axis)
-    assert [f"{tick:g}" for tick in axis.get_yticks()] == labels.split()
+def test_log_axes_label_what_is_within_their_limits(low, high):
+    figure, axis = plt.subplots(figsize=(2, 2))
+    axis.plot([1, 2], [low, high])
+    style.log_axis(axis)
+    figure.canvas.draw()
+    seen = [t for t in axis.get_yticks() if axis.get_ylim()[0] <= t <= axis.get_ylim()[1]]
+    assert 2 <= len(seen) <= 8
+    axis.set_ylim(low * 10, high * 10)  # the ticks follow
+    figure.canvas.draw()
+    assert any(low * 10 <= t <= high * 10 for t in axis.get_yticks())
+
+
+def test_figures_are_as_wide_as_a_column_or_a_page(study):
+    task = next(iter(study.tasks))
+    for figure in (
+        accuracy.scores(study, load.finals(study), accuracy.table(study)),
+        hessian.dots(study, hessian.table(study)),
+        rank.ratios(study, rank.table(study)),
+        rank.layers(study, task, rank.table(study)),
+        slices.cuts(study, slices.load(study)),
+    ):
+        assert figure.get_figwidth() <= style.WIDTH + 1e-9
+    assert (style.WIDTH, style.COLUMN) == (6.75, 3.25)
+
+
+def test_matrices_that_can_only_have_rank_one_are_not_drawn(study):
+    table = rank.table(study)
+    assert "coordinate" in set(table["layer"])
+    figure = rank.layers(study, "egnn", table)
+    labels = [t.get_text() for axis in figure.axes for t in axis.get_yticklabels()]
+    assert "layers.0.edge.0" in labels
+    assert "coordinate" not in labels
 
 
 def test_every_figure_has_a_caption_and_a_place_in_the_report(study):

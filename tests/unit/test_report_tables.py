@@ -1,54 +1,33 @@
 """Tables against figures worked out by hand, and the rules of what may stand beside what."""
 
-import contextlib
 import json
 import math
-import os
-import shutil
-import subprocess
-import sys
-from dataclasses import replace
 
 import numpy as np
 import pandas as pd
 import pytest
 from fake_results import CLOUDS, MOLECULES, REFERENCE, product, write_study
+from report_case import MODELNET, report_study, row
 
-from equiscape.errors import ConfigError, DataError
-from equiscape.report import load, numbers, pages, tables, titles
-from equiscape.report.__main__ import main
+from equiscape.report import numbers, pages, tables, titles
+from equiscape.report.latex import booktabs, escape
 from equiscape.report.manifest import Manifest
-from equiscape.report.page import declared
-from equiscape.report.pages import accuracy, hessian, molecules, rank, robustness
-from equiscape.report.pages import slice as slices
+from equiscape.report.pages import (
+    accuracy,
+    hessian,
+    molecules,
+    rank,
+    robustness,
+)
 from equiscape.report.text import body
 
-LIBRARY = REFERENCE.parent / "scripts"
-MODELNET = {
-    "egnn": {
-        "architecture": "egnn", "dataset": "modelnet40", "kind": "pointcloud", "target": None,
-        "corruptions": "published",
-    },
-    "pointnet": CLOUDS["pointnet"],
-}  # fmt: skip
+TEXT = ("lr", "wd", "unit", "lr_edge", "lr_add", "wd_edge", "wd_add", "status")
 
 
 @pytest.fixture(scope="module")
 def study(tmp_path_factory) -> Manifest:
-    """Two clouds (one of them ModelNet40), molecules, three optimizers, two diverged seeds."""
-    return write_study(
-        tmp_path_factory.mktemp("study"),
-        {**MODELNET, **MOLECULES},
-        optimizers=("adam", "muon", "muon-ns3"),
-        diverged=(("pointnet", "adam", 0), ("gotennet-mu", "muon", 1)),
-    )
-
-
-def row(frame: pd.DataFrame, **values) -> pd.Series:
-    """The one row with these values."""
-    rows = frame[np.logical_and.reduce([frame[key] == value for key, value in values.items()])]
-    assert len(rows) == 1
-    return rows.iloc[0]
+    """See :func:`report_case.report_study`."""
+    return report_study(tmp_path_factory.mktemp("study"))
 
 
 def test_reference_holds_the_published_gains_and_ratios():
@@ -146,45 +125,6 @@ def test_hessian_ratios(study):
     assert "not converged" not in text.lower()
 
 
-def test_no_ratio_to_a_trace_that_may_be_zero(study, monkeypatch):
-    found = hessian.load(study)
-    adam = found["egnn", "adam"]
-    error = adam["trace"]["standard_error"]
-    changed = {
-        **found,
-        ("egnn", "adam"): {**adam, "trace": {**adam["trace"], "value": 1.9 * error}},
-    }
-    monkeypatch.setattr(hessian, "load", lambda manifest: changed)
-    frame = hessian.table(study)
-    muon = row(frame, task="egnn", optimizer="muon")
-    assert np.isnan(muon["trace_ratio"])
-    assert np.isfinite(muon["largest_ratio"])
-    other = row(frame, task="pointnet", optimizer="muon")
-    assert np.isfinite(other["trace_ratio"])
-
-
-def test_unconverged_eigenvalues_are_named(tmp_path):
-    study = write_study(tmp_path, {"egnn": CLOUDS["egnn"]}, seeds=1)
-    path = product(study, "hessian", "egnn", "muon")
-    data = json.loads(path.read_text())
-    data["largest"]["converged"] = False
-    path.write_text(json.dumps(data))
-    text = hessian.text(study, hessian.table(study))
-    assert "Not converged to the tolerance: egnn with muon" in text
-
-
-def test_rank_summary_counts_layers(tmp_path):
-    study = write_study(tmp_path, {"egnn": CLOUDS["egnn"]}, seeds=1)
-    summary = rank.summary(study)
-    # Fake ranks: muon / adam = 1 + 0.8 - 0.09 i over 12 layers, above one for i < 8.9.
-    expected = [1.8 - 0.09 * i for i in range(12)]
-    cell = row(summary, kind="weight", measure="stable_rank")
-    assert (cell["layers"], cell["higher"]) == (12, 9)
-    assert cell["share_higher"] == 0.75
-    assert cell["median_ratio"] == pytest.approx(np.median(expected))
-    assert cell["last_ratio"] == pytest.approx(expected[-1])
-
-
 def test_robustness_is_a_mean_of_means(study):
     frame = robustness.table(study)
     cells = pd.read_csv(product(study, "robustness", "pointnet", "muon"))
@@ -228,136 +168,18 @@ def test_one_optimizer_has_no_gains(tmp_path):
 def test_write_tables_writes_what_the_rules_declare(study, tmp_path):
     written = tables.write_tables(study, tmp_path)
     names = pages.tables(study)
-    assert {path.name for path in written} == {f"{n}.{s}" for n in names for s in ("csv", "md")}
+    assert {path.name for path in written} == {
+        f"{n}.{s}" for n in names for s in ("csv", "md", "tex")
+    }
     for name, page in pages.pages(study).items():
         module = pages.module(name)
         assert set(getattr(module, "TABLES", {})) == set(page.tables)
         for stem in page.tables:
             frame = module.TABLES[stem][0](study)
-            again = pd.read_csv(tmp_path / f"{stem}.csv", dtype={"lr": str, "wd": str})
-            if "unit" in again:
-                again["unit"] = again["unit"].fillna("")  # AP has none
+            again = pd.read_csv(tmp_path / f"{stem}.csv", dtype=dict.fromkeys(TEXT, str))
+            text = again.select_dtypes(["object", "string"]).columns  # AP has no unit, say
+            again[text], frame[text] = again[text].fillna(""), frame[text].fillna("")
             pd.testing.assert_frame_equal(again, frame, check_dtype=False)
-
-
-def test_every_declared_input_exists(study):
-    inputs = [path for page in pages.pages(study).values() for path in page.inputs(study)]
-    assert inputs
-    assert all(path.exists() for path in inputs)
-    assert set(pages.table_inputs(study)) <= set(inputs)
-
-
-def test_an_analysis_that_the_study_does_not_list_has_no_page(tmp_path):
-    tasks = {"egnn": CLOUDS["egnn"]}
-    left_out = ("hessian", "robustness", "connectivity", "sharpness", "truncation")
-    study = write_study(tmp_path, tasks, seeds=1, without=left_out)
-    assert set(pages.pages(study)) == {"accuracy", "learning", "slice", "rank"}
-    assert not {"hessian", "robustness"} & {*pages.tables(study)}
-    tables.write_tables(study, tmp_path / "tables")
-    assert not (tmp_path / "tables" / "hessian.csv").exists()
-
-
-def test_paths_of_an_analysis_follow_what_it_is_made_over(study):
-    def paths(**entry):
-        entry = {"suffix": ".csv", "tasks": ["egnn"], **entry}
-        made = Manifest.from_dict({**study.to_dict(), "analyses": {"toy": entry}})
-        return [str(path.relative_to(study.results)) for path in made.products("toy")]
-
-    assert paths(over="representative") == [f"toy/egnn_{o}.csv" for o in study.optimizers]
-    every = [f"toy/egnn_{o}/seed{seed}.csv" for o in study.optimizers for seed in range(3)]
-    assert paths(over="representative", seeds="all") == every
-    assert paths(over="snapshots") == every
-    assert paths(over="final") == [f"toy/egnn_{o}.csv" for o in study.optimizers]
-    pairs = ["adam_adam", "adam_muon", "adam_muon-ns3", "muon_muon", "muon_muon-ns3"]
-    assert paths(over="pair") == [f"toy/egnn_{p}.csv" for p in [*pairs, "muon-ns3_muon-ns3"]]
-    assert paths(over="study") == ["toy/study.csv"]
-
-
-def test_a_page_is_declared_in_literals(tmp_path, monkeypatch):
-    monkeypatch.syspath_prepend(tmp_path)
-    (tmp_path / "toypage.py").write_text(
-        "import nothing_that_exists\n"
-        "PAGE = Page(title='Toy', category='Toys', reads=('toy',), figures={'a_{task}': 'A.'})\n"
-    )
-    page = declared("toypage")  # read, not imported
-    assert (page.title, page.reads) == ("Toy", ("toy",))
-    (tmp_path / "toyless.py").write_text("PAGE = None\n")
-    with pytest.raises(ConfigError, match=r"toyless has no PAGE = Page"):
-        declared("toyless")
-    (tmp_path / "toywrong.py").write_text("PAGE = Page(title=1 + x)\n")
-    with pytest.raises(ConfigError, match=r"PAGE of toywrong is not Page\(...\) of literals"):
-        declared("toywrong")
-    with pytest.raises(ConfigError, match=r"page nowhere\.toy cannot be imported"):
-        declared("nowhere.toy")
-
-
-def test_manifest_round_trip(study, tmp_path):
-    study.write(tmp_path / "report.json")
-    moved = Manifest.read(tmp_path / "report.json")  # results lie beside the manifest
-    assert moved == replace(study, results=tmp_path)
-    assert list(Manifest.read(tmp_path / "report.json").optimizers) == ["adam", "muon", "muon-ns3"]
-    with pytest.raises(ConfigError, match="'lion' is not an optimizer of this study"):
-        Manifest.from_dict({**study.to_dict(), "baseline": "lion"})
-    (tmp_path / "report.json").write_text("{}")
-    with pytest.raises(DataError, match="is not a report manifest"):
-        Manifest.read(tmp_path / "report.json")
-
-
-def test_bad_products_are_named(tmp_path):
-    study = write_study(tmp_path, {"egnn": CLOUDS["egnn"]}, seeds=1)
-    path = product(study, "hessian", "egnn", "adam")
-    path.write_text(product(study, "hessian", "egnn", "muon").read_text())
-    with pytest.raises(DataError, match=r"egnn_adam\.json holds egnn_muon"):
-        hessian.load(study)
-    path.write_text('{"task": "egnn", "optimizer": "adam"}')
-    with pytest.raises(DataError, match=r"egnn_adam\.json lacks or misspells an entry"):
-        hessian.load(study)
-    product(study, "rank", "egnn", "muon").write_text("task,optimizer\negnn,muon\n")
-    with pytest.raises(DataError, match=r"egnn_muon\.csv has no column 'layer'"):
-        rank.load(study)
-    product(study, "robustness", "egnn", "muon").write_text("")
-    with pytest.raises(DataError, match=r"egnn_muon\.csv is not a CSV table"):
-        robustness.load(study)
-    product(study, "slice", "egnn", "muon").write_bytes(b"not HDF5")
-    with pytest.raises(DataError, match=r"egnn_muon\.h5 is not HDF5"):
-        slices.load(study)
-    study.final("egnn", "muon", 0).unlink()
-    with pytest.raises(DataError, match=r"metrics\.json does not exist"):
-        load.finals(study)
-
-
-def test_the_command_finds_results_and_reference_from_another_folder(study, capsys, tmp_path):
-    moved = tmp_path / "moved"
-    shutil.copytree(study.results, moved)
-    data = json.loads((moved / "report.json").read_text())
-    data |= {"results": "results/demo", "reference": "workflow/reference"}
-    (moved / "report.json").write_text(json.dumps(data))
-    with contextlib.chdir(tmp_path):
-        assert main([str(moved)]) == 0
-    assert "82.08 ± 0.36" in capsys.readouterr().out
-
-
-@pytest.mark.parametrize("encoding", ["latin-1", "ascii", "gbk"])
-def test_the_command_prints_on_any_terminal(study, encoding):
-    run = subprocess.run(
-        [sys.executable, "-m", "equiscape.report", str(study.results)],
-        env={**os.environ, "PYTHONIOENCODING": encoding, "PYTHONPATH": str(LIBRARY)},
-        capture_output=True,
-    )
-    assert run.returncode == 0, run.stderr
-    text = run.stdout.decode(encoding)
-    assert "EGNN" in text
-    assert "gain over Adam" in text
-
-
-def test_console_and_command(study, capsys):
-    assert main([str(study.results)]) == 0
-    out = capsys.readouterr().out
-    assert "82.08 ± 0.36" in out
-    assert str(study.results / "figures") in out
-    assert main([str(study.results / "nowhere")]) == 1
-    assert "does not exist" in capsys.readouterr().err
-    assert main([]) == 2
 
 
 def test_body_has_no_title(study):
@@ -411,3 +233,30 @@ def test_optimizer_titles():
     assert titles.optimizer_title("adam") == "Adam (AdamW)"
     assert titles.optimizer_title("muon-ns3") == "Muon ns3"
     assert titles.optimizer_title("something") == "something"
+
+
+def test_latex_tables_hold_the_readable_ones():
+    made = booktabs("# Title\n\n| a_b | c   |\n|:----|:----|\n| 1 ± 2 | 50 % |\n\nNote & more.\n")
+    assert made.split("\n") == [
+        r"% needs \usepackage{booktabs}",
+        "% # Title",
+        r"\begin{tabular}{ll}",
+        r"\toprule",
+        r"a\_b & c \\",
+        r"\midrule",
+        r"1 $\pm$ 2 & 50 \% \\",
+        r"\bottomrule",
+        r"\end{tabular}",
+        "% Note & more.",
+        "",
+    ]
+    assert escape("−3 × 10^2 {x}") == r"$-$3 $\times$ 10\textasciicircum{}2 \{x\}"
+
+
+def test_every_letter_of_the_tables_has_a_latex_form(study):
+    for name, page in pages.pages(study).items():
+        for stem in page.tables:
+            table, text = pages.module(name).TABLES[stem]
+            body = booktabs(text(study, table(study)))
+            rows = [line for line in body.split("\n") if not line.startswith("%")]
+            assert not [letter for letter in "\n".join(rows) if ord(letter) > 0x17F], stem

@@ -6,7 +6,7 @@ import pytest
 
 from equiscape.errors import DataError
 from equiscape.metric import Metric
-from equiscape.selection import check_cell, representative, select
+from equiscape.selection import check_cell, grid_edges, representative, select
 
 ACCURACY = {"name": "accuracy", "direction": "max", "unit": "%"}
 MAE = {"name": "MAE", "direction": "min", "unit": "D"}
@@ -83,6 +83,23 @@ def test_all_diverged_is_a_result_and_names_the_key_to_change(caplog):
     assert select([cell()], ["a"])["status"] == "finished"
 
 
+@pytest.mark.parametrize(("rates", "chosen", "edge"), [
+    (["1e-3", "1e-2", "1e-1"], "1e-2", None),
+    (["1e-3", "1e-2", "1e-1"], "1e-1", {"end": "high", "add": ["1e0"]}),
+    (["1e-1", "1e-3", "1e-2"], "1e-3", {"end": "low", "add": ["1e-4"]}),
+    (["1e-2", "2e-2"], "2e-2", {"end": "high", "add": ["4e-2"]}),
+    (["3e-4", "1e-3"], "3e-4", {"end": "low", "add": ["9e-5"]}),
+    (["0", "1e-2"], "0", None),  # no decay below zero
+    (["0", "1e-2"], "1e-2", {"end": "high", "add": ["1e-1"]}),
+    (["1e-2"], "1e-2", {"end": "only", "add": []}),
+])  # fmt: skip
+def test_a_choice_at_the_edge_of_its_grid_is_flagged(rates, chosen, edge):
+    settings = [(rate, "0") for rate in rates]
+    assert grid_edges(settings, (chosen, "0"))["lr"] == edge
+    swapped = [(wd, lr) for lr, wd in settings]
+    assert grid_edges(swapped, ("0", chosen))["wd"] == edge
+
+
 def test_the_whole_grid_is_kept_for_the_audit():
     cells = [cell("1e-3"), cell("3e-3", ok=False)]
     grid = select(cells, ["a", "b"])["grid"]
@@ -102,11 +119,23 @@ def test_representative_is_nearest_the_mean():
 def test_representative_passes_over_diverged_cells_and_takes_the_earlier_of_a_tie():
     runs = [cell(seed=1, ok=False), cell(seed=2, test=80.0), cell(seed=3, test=90.0)]
     result = representative(runs, ["c1", "c2", "c3"])
-    assert result["seed"] == 2
+    assert (result["seed"], result["tied"]) == (2, [3])
     assert result["scores"][0] == {"seed": 1, "score": None, "status": "diverged"}
+
+
+def test_no_representative_where_every_cell_diverged():
     result = representative([cell(ok=False)], ["c"])
-    assert result["status"] == "diverged"
-    assert (result["seed"], result["checkpoint"], result["mean"], result["std"]) == (None,) * 4
+    assert [result[key] for key in ("seed", "checkpoint", "mean", "std")] == [None] * 4
+    assert result["scores"] == [{"seed": 0, "score": None, "status": "diverged"}]
+
+
+def test_two_seeds_tie_whatever_rounding_says():
+    for scores in ([0.1, 0.2], [0.1 + 0.2, 0.6], [71.33333333333333, 72.0], [1e-9, 3e-9]):
+        runs = [cell(seed=s, test=t) for s, t in enumerate(scores)]
+        result = representative(runs, ["a", "b"])
+        assert (result["seed"], result["tied"]) == (0, [1])
+    runs = [cell(seed=s, test=t) for s, t in enumerate([80.0, 81.0, 85.0])]
+    assert representative(runs, ["a", "b", "c"])["tied"] == []
 
 
 def test_better_never_prefers_a_score_that_is_no_number():

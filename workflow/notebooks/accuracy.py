@@ -41,9 +41,9 @@ style.use()
 # diamonds, where there are any, are the published figures; they appear only for the data set that
 # was published.
 #
-# *How to read it.* A gain is worth talking about when it is large against the bars. With two to
-# four seeds a standard deviation is itself uncertain by a factor of about two, so overlapping bars
-# mean "not told apart", not "equal".
+# *How to read it.* A gain is worth talking about when its interval, in the table below, is on one
+# side of zero. Overlapping bars mean "not told apart", not "equal": with so few seeds the bars
+# themselves are uncertain, by how much says the notebook on statistics.
 
 # %%
 finals = load.finals(study)
@@ -61,15 +61,3 @@ paths = style.save(figure, figures, "accuracy")
 
 # %%
 Markdown(body(accuracy.text(study, scores)))
-
-# %% [markdown]
-# ## How the settings were chosen
-#
-# Validation score of every cell of the grid, in the metric of each task; the ring marks the choice.
-# A choice at the edge of the grid says that the grid was too narrow, and a comparison is only fair
-# where neither optimizer sits at an edge. A cross marks learning rates at which a cell diverged.
-
-# %%
-grid = load.selections(study)
-figure = accuracy.selection(study, grid)
-paths = style.save(figure, figures, "selection")

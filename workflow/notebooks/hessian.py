@@ -35,35 +35,26 @@ style.use()
 # %% [markdown]
 # ## Largest eigenvalue, trace, smallest eigenvalue
 #
-# The axes are logarithmic. Hatched bars stand for negative values, drawn by their size: a negative
-# eigenvalue means that the checkpoint is not a minimum. The error bar of an eigenvalue is the
-# residual |Hv − λv|, within which an eigenvalue is sure to lie; that of the trace is the standard
-# error over random probes. Open diamonds, where there are any, are the published figures.
-#
-# *How to read it.* The published finding is that Muon's solutions are both better and sharper.
+# A row a task, a marker an optimizer. The axes of the first two are logarithmic; that of the
+# smallest eigenvalue is linear about zero, so that its sign shows: a negative one means that the
+# checkpoint is not a minimum. The bar of an eigenvalue is the residual |Hv − λv|, within which one
+# is sure to lie; that of the trace its 95 % interval over random probes; where several seeds were
+# measured, both are standard deviations over seeds. Hollow markers have not converged. Open black
+# diamonds, where there are any, are the published figures.
 #
 # *Caveats.* Sharpness in the plain sense is not invariant: rescaling the weights between two layers
 # of a ReLU network changes it and leaves the function alone (Dinh et al. 2017). The largest
 # eigenvalue of |θ|H|θ| does not see that, but it sees the scale between a matrix and its BatchNorm;
 # the analysis `sharpness` takes that out too. Sharpness also falls with the loss itself, so compare
-# it together with the loss in the table. And it is measured at one
-# checkpoint: an error bar here says nothing about other seeds.
+# it together with the loss in the table.
 
 # %%
 measured = hessian.table(study)
-figure = hessian.bars(study, measured)
+figure = hessian.dots(study, measured)
 paths = style.save(figure, figures, "hessian")
 
 # %%
-Markdown(body(hessian.text(study, measured)))
-
-# %% [markdown]
-# ## Leading eigenvalues
-#
-# The largest eigenvalues in descending order, with their residuals. In classification about as many
-# of them stand apart from the bulk as there are classes; a slow decay means that the largest one is
-# not an outlier on its own.
+Markdown("\n".join(f"- {line}" for line in hessian.highlights(study)))
 
 # %%
-figure = hessian.spectrum(study, hessian.load(study))
-paths = style.save(figure, figures, "spectrum")
+Markdown(body(hessian.text(study, measured)))

@@ -23,7 +23,7 @@ figures = "results/figures"  # where the figures go
 # %%
 from IPython.display import Markdown
 
-from equiscape.report import budget, load, style
+from equiscape.report import budget, cost, load, style
 from equiscape.report.manifest import Manifest
 from equiscape.report.pages import learning
 from equiscape.report.text import body
@@ -73,3 +73,9 @@ paths = style.save(figure, figures, "learning_cost")
 
 # %%
 Markdown(body(budget.text(study, budget.table(study))))
+
+# %% [markdown]
+# ## Time and memory of a cell
+
+# %%
+Markdown(body(cost.text(study, cost.table(study))))

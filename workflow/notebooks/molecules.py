@@ -35,11 +35,8 @@ style.use()
 # %% [markdown]
 # ## Relative gain
 #
-# Gain over the baseline in percent of the baseline's score, positive where better. The bar adds the
-# two standard deviations over seeds in quadrature; it is not a confidence interval.
-#
-# *How to read it.* The publication found Muon better on 11 of the 12 targets of QM9, and no gain on
-# ZINC and Peptides-func.
+# Gain over the baseline in percent of the baseline's score, positive where better, with its 95 %
+# interval (Welch's t over seeds).
 
 # %%
 scores = molecules.table(study)

@@ -41,12 +41,12 @@ style.use()
 # %% [markdown]
 # ## All tasks at a glance
 #
-# Rank under each optimizer over the rank under the baseline, from the first layer to the last; the
-# line at 1 is the baseline. Filled markers: stable rank. Hollow markers: effective rank.
+# Rank under each optimizer over the rank under the baseline: a dot a layer, the bar their geometric
+# mean, the gray band at 1 the ties. Filled markers: stable rank. Hollow markers: effective rank.
 #
-# *How to read it.* Muon replaces the singular values of each update by ones, so higher ranks of
-# *weights* are close to its definition; that *representations* follow is the finding. Neither tells
-# cause from effect on accuracy.
+# *How to read it.* An optimizer that evens out the singular values of each update gives *weights*
+# of higher rank almost by its definition; that *representations* follow would be a finding. Neither
+# tells cause from effect on the score.
 
 # %%
 layers = rank.table(study)

@@ -33,27 +33,30 @@ style.use()
 # %% [markdown]
 # ## Planes
 #
-# All optimizers of a task share range, contour levels and colour bar; the levels are geometric
-# where the losses span more than a decade, and end at the 98th percentile. The cross is the
-# checkpoint, with its loss in the title.
+# All optimizers of a task share range, levels and colors. The upper row is the loss, with levels
+# even in its logarithm from the smallest loss to the loss of *chance*, that of the best constant
+# prediction; what lies above, where the network has forgotten everything, is gray. The lower row is
+# the height above the checkpoint's own loss, so that basins of different depth compare. The cross
+# is the checkpoint; the title gives the samples, the range and the cosine of the two directions.
 #
-# *How to read it.* Wide, evenly spaced rings mean a loss that grows slowly and smoothly. Compare
-# shapes and the distance to a given level, not the colour at the center.
+# *How to read it.* Compare the distance at which a basin reaches gray, and its shape, not the color
+# at the center.
 #
 # *Caveats.* Two directions out of many thousands show little of the sharp ones: random directions
 # are nearly orthogonal to the leading eigenvectors of the Hessian. So a plane may look smoother
-# although the largest eigenvalue is larger, which is what the publication found for Muon.
+# although the largest eigenvalue is larger.
 
 # %%
 planes = slices.load(study)
-for task in study.tasks:
+for task in sorted({task for task, _ in planes}, key=list(study.tasks).index):
     figure = slices.contours(study, task, planes)
     paths = style.save(figure, figures, f"slice_{task}")
 
 # %% [markdown]
 # ## Cuts
 #
-# The same files, along each direction alone.
+# One plane is one anecdote. Along several independent random directions: the median of the loss and
+# the band from the lowest to the highest, up to a little above chance (dotted).
 
 # %%
 figure = slices.cuts(study, planes)

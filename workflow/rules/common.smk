@@ -61,6 +61,7 @@ wildcard_constraints:
 WORKFLOW = Path(os.path.relpath(workflow.basedir)) / "workflow"
 REFERENCE = WORKFLOW / "reference"
 REPORT_MODULES = sorted((WORKFLOW / "scripts/equiscape/report").rglob("*.py"))
+REPORT_ASSETS = sorted((WORKFLOW / "scripts/equiscape/report/assets").glob("*"))
 MANIFEST = Manifest.from_study(STUDY, "<results>", REFERENCE)
 PAGES = reporting.pages(MANIFEST)
 NOTEBOOKS = expand("<results>/notebooks/{name}.html", name=PAGES)

@@ -1,7 +1,8 @@
 # needs: the metrics of the final cells, the analyses, the published figures (workflow/reference)
 # gives: <results>/report.json, what the tables and notebooks compare
-#        <results>/tables/*.csv and *.md
+#        <results>/tables/*.csv, *.md and *.tex
 #        <results>/notebooks/*.ipynb and *.html, <results>/figures/*.pdf and *.png
+#        <results>/index.html, all of it on one page
 
 
 rule manifest:
@@ -37,6 +38,7 @@ rule tables:
             for name in reporting.tables(MANIFEST)
         ],
         markdown=expand("<results>/tables/{name}.md", name=reporting.tables(MANIFEST)),
+        latex=expand("<results>/tables/{name}.tex", name=reporting.tables(MANIFEST)),
     log:
         "<logs>/tables.log",
     benchmark:
@@ -52,6 +54,43 @@ rule tables:
         "../scripts/write_tables.py"
 
 
+rule index:
+    input:
+        strings(reporting.table_inputs(MANIFEST)),
+        [
+            strings(MANIFEST.products(name))
+            for name in ("representative", "selection", "slice")
+            if MANIFEST.products(name)
+        ],
+        rules.tables.output,
+        expand(
+            "<results>/figures/{figure}.png",
+            figure=[f for page in PAGES.values() for f in page.outputs(MANIFEST)],
+        ),
+        NOTEBOOKS,
+        manifest="<results>/report.json",
+        modules=strings([*REPORT_MODULES, *REPORT_ASSETS]),
+    output:
+        report(
+            "<results>/index.html",
+            caption="../report/index.rst",
+            category="The study on one page",
+        ),
+    log:
+        "<logs>/index.log",
+    benchmark:
+        "<benchmarks>/index.tsv"
+    conda:
+        "../../envs/report.yaml"
+    resources:
+        mem_mb=2000,
+        runtime=10,
+    params:
+        protocol=1,
+    script:
+        "../scripts/write_index.py"
+
+
 # One rule a page, since what a notebook reads and draws depends on which it is.
 for name, page in PAGES.items():
 
@@ -59,7 +98,7 @@ for name, page in PAGES.items():
         name:
             f"notebook_{name}"
         input:
-            strings(page.inputs(MANIFEST)),
+            strings(reporting.inputs(MANIFEST, name)),
             notebook=f"{WORKFLOW}/notebooks/{name}.py",
             template=f"{WORKFLOW}/notebooks/template/index.html.j2",
             manifest="<results>/report.json",

@@ -28,6 +28,14 @@ class Objective:
         """Mean loss over the samples of a batch, a scalar."""
         raise NotImplementedError
 
+    def chance_loss(self, target: Tensor) -> float:
+        """The mean loss of the best constant prediction for ``target``, all samples of a split.
+
+        What a network reaches that does not look at its input: the entropy of the labels, the
+        spread of a regression's targets.
+        """
+        raise NotImplementedError
+
     def score(self, output: Tensor, target: Tensor) -> float:
         """The metric over a whole split: ``output`` and ``target`` of all its samples."""
         raise NotImplementedError
@@ -61,6 +69,11 @@ class Classification(Objective):
         DGCNN spreads eps over the C - 1 *other* classes; that is ``s = eps * C / (C - 1)`` here.
         """
         return F.cross_entropy(output, target, label_smoothing=label_smoothing)
+
+    def chance_loss(self, target: Tensor) -> float:
+        """The entropy of the labels' frequencies, at most log C."""
+        shares = torch.bincount(target.flatten()).double() / target.numel()
+        return -torch.xlogy(shares, shares).sum().item()
 
     def score(self, output: Tensor, target: Tensor) -> float:
         """Percentage of samples whose largest logit is the label's; NaN if a logit is NaN."""
@@ -121,6 +134,12 @@ class Regression(Objective):
         """Mean squared or absolute error of the standardised target; smoothing has no meaning."""
         return self._loss(output.flatten(), (target.flatten() - self.mean) / self.std)
 
+    def chance_loss(self, target: Tensor) -> float:
+        """The loss of the mean (mse) or of the median (l1), on the standardized scale."""
+        values = ((target.flatten() - self.mean) / self.std).double()
+        constant = values.mean() if self._loss is F.mse_loss else values.quantile(0.5)
+        return self._loss(constant.expand_as(values), values).item()
+
     def score(self, output: Tensor, target: Tensor) -> float:
         """Mean absolute error, in the target's unit."""
         error = output.flatten().double() * self.std + self.mean - target.flatten().double()
@@ -152,6 +171,11 @@ class MultiLabel(Objective):
         if label_smoothing:
             target = target * (1 - label_smoothing) + label_smoothing / 2
         return F.binary_cross_entropy_with_logits(output, target)
+
+    def chance_loss(self, target: Tensor) -> float:
+        """The mean over the labels of the entropy of being set."""
+        share = target.double().nanmean(0)
+        return -(torch.xlogy(share, share) + torch.xlogy(1 - share, 1 - share)).mean().item()
 
     def score(self, output: Tensor, target: Tensor) -> float:
         """Average precision, unweighted mean over the labels that have both kinds of samples.

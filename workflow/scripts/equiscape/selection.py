@@ -3,7 +3,7 @@
 import logging
 import re
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,8 @@ CELL = re.compile(
 log = logging.getLogger("equiscape")
 
 Cell = Mapping[str, Any]
+TIE = 1e-6
+"""Relative to the scores: what tells two distances to their mean apart."""
 
 
 def select(cells: Sequence[Cell], paths: Sequence[str | Path]) -> dict[str, Any]:
@@ -32,8 +34,9 @@ def select(cells: Sequence[Cell], paths: Sequence[str | Path]) -> dict[str, Any]
 
     Returns:
         ``task``, ``optimizer``, ``status``, ``lr`` and ``wd`` as spelled in the configuration,
-        ``metric``, ``rule``, the chosen ``score``, and the whole ``grid``. Where every setting has
-        a diverged seed, which is a result, the status is ``diverged``, and lr, wd and score None.
+        ``metric``, ``rule``, the chosen ``score``, ``edges`` (see :func:`grid_edges`) and the
+        whole ``grid``. Where every setting has a diverged seed, which is a result, the status is
+        ``diverged``, and lr, wd, score and edges None.
 
     Raises:
         DataError: a path is that of another cell.
@@ -73,19 +76,56 @@ def select(cells: Sequence[Cell], paths: Sequence[str | Path]) -> dict[str, Any]
         "metric": first["metric"],
         "rule": "best mean validation score over the grid seeds, at the best validation epoch",
         "score": best[0] if best else None,
+        "edges": grid_edges(settings, chosen) if chosen else {"lr": None, "wd": None},
         "grid": [_summary(cell, path) for cell, path in zip(cells, paths)],
     }
+
+
+def grid_edges(
+    settings: Iterable[tuple[str, str]], chosen: tuple[str, str]
+) -> dict[str, dict[str, Any] | None]:
+    """For lr and wd, whether the choice lies at an end of its grid, so that the optimum may not.
+
+    Args:
+        settings: every (lr, wd) of the grid, spelled as in the configuration.
+        chosen: the one that was taken.
+
+    Returns:
+        ``lr`` and ``wd``: None where the choice lies inside; else ``end`` (``low``, ``high``, or
+        ``only`` for a grid of one value, which was not searched) and ``add``, the next value
+        outward by the grid's own last factor. A weight decay of zero is no edge: nothing is below.
+    """
+    found: dict[str, dict[str, Any] | None] = {}
+    for name, values, spelled in zip(("lr", "wd"), zip(*settings), chosen):
+        grid, value = sorted({float(v) for v in values}), float(spelled)
+        found[name] = None
+        if len(grid) == 1:
+            found[name] = {"end": "only", "add": []}
+        elif value == grid[-1]:
+            found[name] = {"end": "high", "add": _outward(value, grid[-2])}
+        elif value == grid[0] and value > 0:
+            found[name] = {"end": "low", "add": _outward(value, grid[1])}
+    return found
+
+
+def _outward(edge: float, inner: float) -> list[str]:
+    """The next value beyond ``edge`` by the factor that separates it from ``inner``."""
+    factor = edge / inner if inner > 0 else 10.0
+    mantissa, exponent = f"{edge * factor:.1e}".split("e")
+    return [f"{mantissa.removesuffix('.0')}e{int(exponent)}"]
 
 
 def representative(cells: Sequence[Cell], checkpoints: Sequence[str | Path]) -> dict[str, Any]:
     """The final cell whose test score at the best validation epoch is nearest the seeds' mean.
 
-    Diverged cells are passed over; ties go to the earlier seed.
+    Diverged cells are passed over. Seeds whose distances to the mean differ by less than a
+    millionth of the scores' size tie, and the earliest is taken: two seeds always tie.
 
     Returns:
         ``task``, ``optimizer``, ``status``, ``seed``, ``checkpoint``, ``metric``, the ``mean`` and
-        sample standard deviation ``std`` (None for one seed), and every seed's score. Where every
-        final cell diverged the status is ``diverged``, and seed, checkpoint and mean are None.
+        sample standard deviation ``std`` (None for one seed), the seeds ``tied`` with the
+        chosen one, and every seed's score. Where every final cell diverged the status is
+        ``diverged``, and seed, checkpoint and mean are None.
     """
     first = cells[0]
     runs = [
@@ -94,11 +134,12 @@ def representative(cells: Sequence[Cell], checkpoints: Sequence[str | Path]) -> 
         if not _diverged(cell)
     ]
     scores = [score for _, score, _ in runs]
-    mean = statistics.fmean(scores) if runs else None
-    seed, checkpoint = None, None
-    if runs:
-        seed, _, checkpoint = min(runs, key=lambda run: abs(run[1] - mean))
-    else:
+    mean = statistics.fmean(scores) if scores else None
+    distances = [abs(score - mean) for score in scores]
+    tolerance = TIE * max(map(abs, scores), default=0.0)
+    near = [run for run, d in zip(runs, distances) if d <= min(distances) + tolerance]
+    seed, _, checkpoint = near[0] if near else (None, None, None)
+    if not runs:
         log.warning("every final cell of %s with %s diverged.", first["task"], first["optimizer"])
     return {
         "task": first["task"],
@@ -110,6 +151,7 @@ def representative(cells: Sequence[Cell], checkpoints: Sequence[str | Path]) -> 
         "at": "best_validation",
         "mean": mean,
         "std": statistics.stdev(scores) if len(scores) > 1 else None,
+        "tied": [other for other, _, _ in near[1:]],
         "scores": [
             {
                 "seed": cell["seed"],

@@ -43,8 +43,9 @@ class SliceResult:
         band_loss, band_score: ``[d, r]`` loss and score along d random directions of the same
             kind, at the distances ``axis_x``; the first two are the plane's own cuts. None in
             files of earlier versions.
-        attributes: ``checkpoint_loss``, ``center_loss`` (equal to the last bit), ``cosine`` of the
-            directions, ``seed_x``, ``seed_y``, ``normalisation``, data and metric.
+        attributes: ``chance_loss`` (of the best constant prediction), ``checkpoint_loss``,
+            ``center_loss`` (equal to the last bit), ``cosine`` of the directions, ``seed_x``,
+            ``seed_y``, ``normalisation``, data and metric.
     """
 
     axis_x: np.ndarray
@@ -136,6 +137,9 @@ def measure_slice(
         "normalisation": NORMALISATION,
         "batch_norm": "eval",
         "cosine": cosine(along_x, along_y),
+        "chance_loss": task.dataset.objective.chance_loss(
+            torch.cat([batch.target for batch in batches])
+        ),
         "checkpoint_loss": checkpoint["loss"],
         "checkpoint_score": checkpoint["score"],
         "center_loss": loss[half, half],

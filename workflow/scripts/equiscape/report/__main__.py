@@ -5,7 +5,7 @@ from pathlib import Path
 
 from equiscape.errors import EquiscapeError
 from equiscape.report.manifest import Manifest
-from equiscape.report.pages import accuracy
+from equiscape.report.pages import accuracy, selection
 
 
 def main(arguments: list[str]) -> int:
@@ -18,10 +18,18 @@ def main(arguments: list[str]) -> int:
         sys.stdout.reconfigure(errors="replace")
         sys.stderr.reconfigure(errors="replace")
     try:
-        print(accuracy.console(Manifest.read(root / "report.json")))
+        manifest = Manifest.read(root / "report.json")
+        print(accuracy.console(manifest))
+        edges = selection.edges(selection.table(manifest))
+        if edges:
+            print("\nChosen at an edge of the grid, so the optimum may lie beyond:")
+            print("\n".join(f"  {line}" for line in edges))
     except EquiscapeError as error:
         print(error, file=sys.stderr)
         return 1
+    index = root / "index.html"
+    if index.exists():
+        print(f"\nthe study's page: {index.resolve()}")
     print(f"\nfigures    {root / 'figures'}/*.png and *.pdf")
     print(f"notebooks  {root / 'notebooks'}/*.html")
     print(f"tables     {root / 'tables'}/*.md and *.csv")

@@ -133,7 +133,7 @@ def curves(manifest: Manifest, reached: pd.DataFrame, finals: pd.DataFrame) -> F
     costs = [cost for cost in COSTS if (reached["cost"] == cost).any()] or ["seconds"]
     metrics = finals.drop_duplicates("task").set_index("task")
     places = [(task, cost) for task in manifest.tasks for cost in costs]
-    figure, axes = style.panels(len(places), columns=2 if len(costs) == 2 else 3)
+    figure, axes = style.panels(len(places))
     for axis, (task, cost) in zip(axes, places):
         title, unit, _ = COSTS[cost]
         for optimizer in manifest.optimizers:
@@ -146,10 +146,10 @@ def curves(manifest: Manifest, reached: pd.DataFrame, finals: pd.DataFrame) -> F
                 middle["spent"], middle["score"], color=color[optimizer],
                 marker=marker[optimizer], markersize=3.2, markevery=max(1, len(middle) // 8),
             )  # fmt: skip
-        axis.set_title(names[task], loc="left")
+        metric = metric_title(*metrics.loc[task, ["metric", "unit"]])
+        axis.set_title(f"{names[task]}\ntest {metric}", loc="left", fontsize=7.5)
         axis.set_xlabel(f"{title} ({unit})")
-        axis.set_ylabel(f"test {metric_title(*metrics.loc[task, ['metric', 'unit']])}")
+        axis.set_xlim(left=0)
         axis.grid(axis="y")
-        axis.margins(x=0.02)
     style.legend(figure, style.optimizer_handles(manifest))
     return figure

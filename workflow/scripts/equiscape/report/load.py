@@ -43,8 +43,8 @@ def finals(manifest: Manifest, tasks: Iterable[str] | None = None) -> pd.DataFra
                             "task": task,
                             "optimizer": optimizer,
                             "seed": seed,
-                            "lr": str(metrics["lr"]),
-                            "wd": str(metrics["wd"]),
+                            "lr": spelled(metrics["lr"]),
+                            "wd": spelled(metrics["wd"]),
                             "status": metrics["status"],
                             "metric": metrics["metric"]["name"],
                             "unit": metrics["metric"]["unit"],
@@ -146,6 +146,11 @@ def read_csv(path: Path, columns: Iterable[str]) -> pd.DataFrame:
 def number(value: Any) -> float:
     """JSON's null is a number that was not finite."""
     return float("nan") if value is None else float(value)
+
+
+def spelled(value: Any) -> str:
+    """A learning rate or weight decay as it is spelled; empty where none was chosen."""
+    return "" if value is None else str(value)
 
 
 def plain(value: Any) -> Any:

@@ -141,6 +141,11 @@ class Manifest:
         return ((task, optimizer) for task in self.tasks for optimizer in self.optimizers)
 
     @property
+    def rivals(self) -> list[str]:
+        """The optimizers other than the baseline."""
+        return [name for name in self.optimizers if name != self.baseline]
+
+    @property
     def robust_tasks(self) -> list[str]:
         """Tasks whose data set has corrupted test clouds."""
         return [name for name, task in self.tasks.items() if task.get("corruptions")]
@@ -192,6 +197,16 @@ class Manifest:
                     found.append(Product(root / f"{cell}{suffix}", task, optimizer))
         return found
 
+    def representatives(self, name: str) -> list["Product"]:
+        """The files of an analysis at the representatives alone, whatever other seeds it has."""
+        return [
+            Product(self.results / name / f"{product.path.parent.name}{product.path.suffix}",
+                    product.task, product.optimizer)
+            if product.seed is not None else product
+            for product in self.analysis(name)
+            if product.seed in (None, self.seeds[0])
+        ]  # fmt: skip
+
     def products(self, name: str) -> list[Path]:
         """Every file of one kind: ``metrics``, ``history``, ``selection`` or an analysis."""
         if name in CELL_FILES:
@@ -200,7 +215,12 @@ class Manifest:
             ]
         if name == "selection":
             return [self.selection(task, optimizer) for task, optimizer in self.pairs]
-        return [product.path for product in self.analysis(name)]
+        if name == "representative":
+            return [self.representative(task, optimizer) for task, optimizer in self.pairs]
+        found = self.analysis(name)
+        if self.analyses.get(name, {}).get("seeds") == "all":
+            found = [*found, *self.representatives(name)]
+        return [product.path for product in found]
 
 
 @dataclass(frozen=True)
@@ -215,14 +235,17 @@ class Product:
 
 
 def _analyses(study: Any) -> dict[str, dict[str, Any]]:
-    """The analyses of a study, as the manifest holds them."""
-    found = {
-        name: {
-            "over": analysis.over,
-            "suffix": analysis.suffix,
-            "tasks": study.analyzed_tasks(name),
-            "seeds": "all" if study.at_every_seed(name) else "representative",
-        }
-        for name, analysis in study.analyses.items()
-    }
-    return {name: entry for name, entry in found.items() if entry["tasks"]}
+    """The analyses of a study, as the manifest holds them; those without any task are left out."""
+    found = {}
+    for name, analysis in study.analyses.items():
+        tasks = study.analyzed_tasks(name)
+        if analysis.over == "snapshots":
+            tasks = [task for task in tasks if study.snapshots(task)]
+        if tasks:
+            found[name] = {
+                "over": analysis.over,
+                "suffix": analysis.suffix,
+                "tasks": tasks,
+                "seeds": "all" if study.at_every_seed(name) else None,
+            }
+    return found

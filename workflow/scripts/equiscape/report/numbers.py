@@ -67,3 +67,20 @@ def ratio(value: float) -> str:
 def _signed(text: str) -> str:
     """A typographic minus before a negative number; the exponent keeps its hyphen."""
     return MINUS + text[1:] if text.startswith("-") else text
+
+
+def interval(value: float, low: float, high: float, unit: str = "") -> str:
+    """``+5.17 [+4.05, +6.29]`` for a difference, ``4.75× [3.9, 5.8]`` for a ``"ratio"``."""
+    if value is None or not math.isfinite(value):
+        return DASH
+    known = math.isfinite(low) and math.isfinite(high)
+    if unit == "ratio":
+        text = ratio(value)
+        return f"{text} [{significant(low, 3)}, {significant(high, 3)}]" if known else text
+    if not known:
+        return signed(value, unit)
+    places = 2 if unit == "%" else max(decimals((high - low) / 2), 0)
+    if places > 8 or max(abs(low), abs(high)) >= 1e6:
+        return f"{signed(value, unit)} [{signed(low, unit)}, {signed(high, unit)}]"
+    ends = [f"{'+' if x >= 0 else MINUS}{abs(x):.{places}f}" for x in (value, low, high)]
+    return f"{ends[0]} [{ends[1]}, {ends[2]}]"

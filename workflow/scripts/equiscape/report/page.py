@@ -32,6 +32,7 @@ class Page:
             figure a task.
         tasks: ``"all"``, ``"molecular"`` (molecules and graphs) or ``"robust"`` (with corrupted
             test clouds); a page without any such task is not made.
+        collects: whether it also reads what the other pages with tables read, where they are made.
     """
 
     title: str
@@ -40,6 +41,7 @@ class Page:
     tables: Mapping[str, str] = field(default_factory=dict)
     figures: Mapping[str, str] = field(default_factory=dict)
     tasks: str = "all"
+    collects: bool = False
 
     def is_made(self, manifest: Manifest) -> bool:
         """Whether the study has what the page reads."""

@@ -16,18 +16,21 @@ import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullFormatter
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
 from equiscape.io import atomic_path
 from equiscape.report.manifest import Manifest
+from equiscape.report.numbers import MINUS
 from equiscape.report.titles import optimizer_title
 
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#4D4D4D")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 DASHES = ("-", (0, (5, 1.5)), (0, (1.5, 1.2)), (0, (5, 1.5, 1, 1.5)))
-GREY = "#6E6E6E"
-WIDTH = 7.0
+GRAY = "#6E6E6E"
+WIDTH = 6.75
 """Width of a figure across both columns of a page, inches."""
+COLUMN = 3.25
+"""Width of a figure in one column of a page, inches."""
 DPI = 300
 
 
@@ -107,19 +110,19 @@ def optimizer_handles(
 
 def legend(figure: Figure, handles: list, title: str | None = None) -> None:
     """One legend above all panels, in as few rows as fit; ``title`` stands over it."""
-    columns = next(
+    side = next(
         (
             n
             for n in range(len(handles), 1, -1)
-            if _legend_width(handles, n) < figure.get_figwidth()
+            if _legend_width(handles, n) < figure.get_figwidth() - 0.3
         ),
         1,
     )
-    columns = -(-len(handles) // -(-len(handles) // columns))  # as many rows, evenly filled
+    side = -(-len(handles) // -(-len(handles) // side))  # as many rows, evenly filled
     figure.legend(
         handles=handles,
         loc="outside upper center",
-        ncols=columns,
+        ncols=side,
         title=title,
         handlelength=2.2,
         columnspacing=1.6,
@@ -137,51 +140,125 @@ def _legend_width(handles: list, columns: int) -> float:
     return em * (sum(0.57 * letters + 2.2 + 0.8 + 1.6 for letters in longest) - 0.6)
 
 
-def panels(
-    count: int, columns: int = 3, height: float = 2.1, width: float | None = None, **kwargs
-) -> tuple[Figure, list[Axes]]:
-    """``count`` axes, ``columns`` a row, each ``height`` inches high; spare axes are removed.
+def side_by_side(count: int) -> int:
+    """How many of ``count`` panels stand side by side across a page."""
+    return min(count, 4 if count <= 12 else 5)
 
-    One panel alone is not stretched over the page.
+
+def panels(
+    count: int, height: float = 1.65, first: float = 0.0, columns: int | None = None, **kwargs
+) -> tuple[Figure, list[Axes]]:
+    """``count`` axes in rows of :func:`side_by_side`, each ``height`` inches high.
+
+    One panel is as wide as a column of a page, more are as wide as the page.
+
+    Args:
+        first: inches that long tick labels of the first panel of a row take.
+        columns: panels a row, where :func:`side_by_side` does not decide.
     """
-    columns = min(columns, count)
-    rows = -(-count // columns)
-    width = width or (WIDTH if columns > 2 else {1: 3.6, 2: 5.6}[columns])
+    side = min(count, columns or side_by_side(count))
+    rows = -(-count // side)
+    width = {1: COLUMN, 2: 4.4}.get(side, WIDTH)
     figure, axes = plt.subplots(
-        rows, columns, figsize=(width, 0.35 + height * rows), squeeze=False, **kwargs
-    )
+        rows, side, figsize=(min(WIDTH, width + first), 0.5 + height * rows), squeeze=False,
+        **kwargs,
+    )  # fmt: skip
     flat = list(axes.flat)
     for axis in flat[count:]:
         axis.remove()
     return figure, flat[:count]
 
 
-def leftmost(axes: list[Axes], columns: int = 3) -> Iterator[Axes]:
+def single(height: float, wide: bool = False) -> tuple[Figure, Axes]:
+    """One axes, a column wide or across both columns."""
+    return plt.subplots(figsize=(WIDTH if wide else COLUMN, height))
+
+
+def leftmost(axes: list[Axes], columns: int | None = None) -> Iterator[Axes]:
     """The first axes of every row of :func:`panels`."""
-    return iter(axes[:: min(columns, len(axes))])
+    return iter(axes[:: min(columns or side_by_side(len(axes)), len(axes))])
 
 
-def plain_log(axis: Axes, which: str = "y") -> None:
-    """A log axis with labels such as 0.5, 1, 2 where there is room, at the limits it has now.
+def log_axis(axis: Axes, which: str = "y") -> None:
+    """A log axis with matplotlib's own locators, as many labels as its present span asks for.
 
-    Call it last, when the data are drawn. Beyond six decades the labels are powers of ten.
+    Call it last, when the data are drawn. Labels are plain numbers within six decades.
     """
-    set_scale, limits = getattr(axis, f"set_{which}scale"), getattr(axis, f"get_{which}lim")
-    set_scale("log")
-    low, high = limits()
+    getattr(axis, f"set_{which}scale")("log")
+    low, high = getattr(axis, f"get_{which}lim")()
     decades = np.log10(high / low)
-    if not 0 < decades <= 6:
-        return
-    mantissas = (1,) if decades > 3 else (1, 2, 5) if decades > 0.8 else (1, 1.5, 2, 3, 4, 5, 7)
-    powers = 10.0 ** np.arange(np.floor(np.log10(low)), np.ceil(np.log10(high)) + 1)
-    ticks = np.outer(powers, mantissas).ravel()
-    if ((ticks >= low) & (ticks <= high)).sum() < 3:
-        ticks = MaxNLocator(4).tick_values(low, high)
     scale = getattr(axis, f"{which}axis")
-    scale.set_major_locator(FixedLocator(ticks[(ticks >= low) & (ticks <= high)]))
-    scale.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}".replace("-", "−")))
+    if decades > 6:
+        scale.set_major_locator(LogLocator(numticks=6))
+        scale.set_minor_formatter(NullFormatter())
+        return
+    if decades < 0.5:
+        scale.set_major_locator(MaxNLocator(4))
+    else:
+        scale.set_major_locator(LogLocator(subs=(1, 2, 5) if decades < 1.6 else (1,)))
+    scale.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}".replace("-", MINUS)))
     scale.set_minor_formatter(NullFormatter())
-    getattr(axis, f"set_{which}lim")(low, high)
+
+
+def symlog_ticks(axis: Axes) -> None:
+    """Few labels on a horizontal symmetric log axis: zero and powers of ten, two a side."""
+    low, high = axis.get_xlim()
+    threshold = axis.xaxis.get_transform().linthresh
+    kept = [0.0]
+    for sign, end in ((1, high), (-1, -low)):
+        top = np.floor(np.log10(end)) if end > 0 else -np.inf
+        bottom = np.ceil(np.log10(threshold))
+        if top >= bottom:
+            kept += [sign * 10.0**top, *([sign * 10.0**bottom] if top - bottom > 1 else [])]
+    axis.set_xticks(sorted(kept))
+    axis.minorticks_off()
+    axis.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:g}".replace("-", MINUS)))
+
+
+def handle(
+    label: str, marker: str | None = None, face: str | None = None, color: str = GRAY,
+    dash: object = "none",
+) -> Line2D:  # fmt: skip
+    """A legend entry that belongs to no optimizer."""
+    return Line2D(
+        [], [], color=color, marker=marker, markerfacecolor=face or color, markersize=4.2,
+        linestyle=dash, label=label,
+    )  # fmt: skip
+
+
+def dodge(manifest: Manifest, optimizer: str, room: float = 0.56) -> float:
+    """The offset of an optimizer from the row of its task."""
+    names = list(manifest.optimizers)
+    return (names.index(optimizer) - (len(names) - 1) / 2) * room / max(len(names), 1)
+
+
+def rows_of_tasks(tasks: int, columns: int, optimizers: int = 2) -> tuple[Figure, list[Axes]]:
+    """``columns`` axes side by side with a row a task, as high as the tasks need."""
+    row = max(0.22, 0.11 * optimizers)
+    figure, axes = plt.subplots(
+        1, columns, figsize=(WIDTH, 0.85 + row * max(tasks, 3)), sharey=True, squeeze=False
+    )
+    return figure, list(axes[0])
+
+
+def task_axis(axis: Axes, names: dict[str, str]) -> None:
+    """The tasks on the vertical axis, the first on top, with a line between two."""
+    axis.set_yticks(range(len(names)), list(names.values()))
+    axis.set_ylim(len(names) - 0.5, -0.5)
+    for shared in axis.get_shared_y_axes().get_siblings(axis):
+        shared.tick_params(axis="y", length=0)
+        for y in range(1, len(names)):
+            shared.axhline(y - 0.5, color="#EFEFEF", linewidth=0.6, zorder=0)
+
+
+def label_outer(axes: list[Axes], x: str, y: str) -> None:
+    """Labels at the lowest axes of each column and the first of each row of :func:`panels`."""
+    side = side_by_side(len(axes))
+    for place, axis in enumerate(axes):
+        if place + side >= len(axes):
+            axis.set_xlabel(x)
+        if place % side == 0:
+            axis.set_ylabel(y)
 
 
 def save(figure: Figure, folder: str | Path, name: str) -> list[Path]:

@@ -12,6 +12,7 @@ import pandas as pd
 
 from equiscape.io import atomic_path, write_csv
 from equiscape.report import load, pages
+from equiscape.report.latex import booktabs
 from equiscape.report.manifest import Manifest
 
 PUBLISHED_CLASSES = {"adam": ("adamw", "adam"), "muon": ("muon",)}
@@ -19,7 +20,7 @@ PUBLISHED_CLASSES = {"adam": ("adamw", "adam"), "muon": ("muon",)}
 
 
 def write_tables(manifest: Manifest, folder: str | Path) -> list[Path]:
-    """Write every table of the study as ``.csv`` (all digits) and ``.md`` (to read).
+    """Write every table of the study as ``.csv`` (all digits), ``.md`` (to read), ``.tex``.
 
     Returns the paths written.
     """
@@ -33,7 +34,10 @@ def write_tables(manifest: Manifest, folder: str | Path) -> list[Path]:
             readable = path.with_suffix(".md")
             with atomic_path(readable) as temporary:
                 temporary.write_text(text(manifest, frame), encoding="utf-8")
-            written += [path, readable]
+            latex = path.with_suffix(".tex")
+            with atomic_path(latex) as temporary:
+                temporary.write_text(booktabs(text(manifest, frame)), encoding="utf-8")
+            written += [path, readable, latex]
     return written
 
 

@@ -72,6 +72,21 @@ def pair_title(row: pd.Series) -> str:
     return f"{row['task']} with {row['optimizer']}"
 
 
+def of_tasks(manifest: Manifest, tasks: Iterable[str], facts: Iterable[str]) -> str:
+    """``96 samples of train (EGNN, DGCNN); 128 samples of train (GINE)``: each fact once.
+
+    The names are left out where one fact holds for all.
+    """
+    groups: dict[str, list[str]] = {}
+    for task, fact in zip(tasks, facts):
+        title = titles.task_title(task, manifest.tasks[task])
+        if title not in groups.setdefault(fact, []):
+            groups[fact].append(title)
+    if len(groups) < 2:
+        return "; ".join(groups)
+    return "; ".join(f"{fact} ({', '.join(names)})" for fact, names in groups.items())
+
+
 def gain(manifest: Manifest, row: pd.Series, unit: str, column: str = "gain") -> str:
     """A gain over the baseline; a dash for the baseline itself."""
     return DASH if row["optimizer"] == manifest.baseline else signed(row[column], unit)

@@ -14,8 +14,11 @@ from equiscape.report.page import Page, declared
 
 PAGES = {
     "accuracy": "equiscape.report.pages.accuracy",
+    "statistics": "equiscape.report.pages.statistics",
+    "selection": "equiscape.report.pages.selection",
     "learning": "equiscape.report.pages.learning",
     "hessian": "equiscape.report.pages.hessian",
+    "spectrum": "equiscape.report.pages.spectrum",
     "slice": "equiscape.report.pages.slice",
     "connectivity": "equiscape.report.pages.connectivity",
     "rank": "equiscape.report.pages.rank",
@@ -40,6 +43,12 @@ def tables(manifest: Manifest) -> dict[str, str]:
     return {
         stem: caption for page in pages(manifest).values() for stem, caption in page.tables.items()
     }
+
+
+def inputs(manifest: Manifest, name: str) -> list[Path]:
+    """Every product that the page ``name`` reads, each once."""
+    page = pages(manifest)[name]
+    return table_inputs(manifest) if page.collects else page.inputs(manifest)
 
 
 def table_inputs(manifest: Manifest) -> list[Path]:

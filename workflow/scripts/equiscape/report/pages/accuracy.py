@@ -1,24 +1,25 @@
-"""Test scores of the final seeds, and the grid that chose their settings."""
+"""Test scores of the final seeds."""
 
-import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.ticker import MaxNLocator
 
-from equiscape.report import load, style, titles
+from equiscape.report import load, statistics, style, titles
+from equiscape.report.comparisons import Comparison, of_scores
 from equiscape.report.manifest import Manifest
-from equiscape.report.numbers import DASH, plus_minus
+from equiscape.report.numbers import DASH, interval, plus_minus, signed
 from equiscape.report.page import Page
 from equiscape.report.tables import baseline, better_by, over_seeds, published, with_task
 from equiscape.report.text import diverged, elsewhere, gain, join, markdown, task_title
-from equiscape.report.titles import dataset_title, metric_title, task_titles
+from equiscape.report.titles import metric_title, optimizer_title, task_titles
 
 PAGE = Page(
     title="Does the optimizer change the test score?",
     category="Accuracy",
-    reads=("metrics", "selection"),
+    reads=("metrics",),
     tables={
         "accuracy": (
             "Test scores of the final seeds under three protocols, with gains over the baseline."
@@ -31,10 +32,6 @@ PAGE = Page(
             "cross an optimizer of which a seed diverged, an open diamond a published "
             "figure."
         ),
-        "selection": (
-            "Validation score of every grid cell over the learning rate, a line for each "
-            "weight decay; the ring is the chosen setting."
-        ),
     },
 )
 
@@ -46,14 +43,17 @@ def table(manifest: Manifest) -> pd.DataFrame:
     """Test scores: one row a task, optimizer and protocol.
 
     Columns: task, architecture, dataset, optimizer, lr, wd, metric, unit, direction, protocol,
-    seeds, diverged, mean, std, gain, relative_gain (in percent of the baseline), published_mean,
-    published_std, published_gain. Mean and std are over the seeds that did not diverge.
+    seeds, diverged, mean, std, gain, gain_low, gain_high (95 %, Welch), relative_gain (in percent
+    of the baseline), published_mean, published_std, published_gain. Mean and std are over the
+    seeds that did not diverge.
     """
     keys = ["task", "optimizer", "lr", "wd", "metric", "unit", "direction", "protocol"]
-    frame = over_seeds(load.finals(manifest), keys, "score")
+    finals = load.finals(manifest)
+    frame = over_seeds(finals, keys, "score")
     frame = with_task(manifest, frame)
     base = baseline(manifest, frame, ["task", "protocol"], "mean")
     frame["gain"] = better_by(frame["mean"], base, frame["direction"])
+    frame["gain_low"], frame["gain_high"] = _intervals(manifest, finals, frame)
     frame["relative_gain"] = 100 * frame["gain"] / base.abs()
     beside = published(manifest, "accuracy", frame, {"mean": "mean", "std": "std"})
     beside = beside.where(frame["protocol"].isin(BEST))
@@ -61,6 +61,74 @@ def table(manifest: Manifest) -> pd.DataFrame:
     base = baseline(manifest, frame, ["task", "protocol"], "published_mean")
     frame["published_gain"] = better_by(frame["published_mean"], base, frame["direction"])
     return frame
+
+
+def _intervals(
+    manifest: Manifest, finals: pd.DataFrame, frame: pd.DataFrame
+) -> tuple[list[float], list[float]]:
+    """The ends of the interval of each row's gain; NaN for the baseline itself."""
+    scores = finals.groupby(["task", "optimizer", "protocol"], sort=False)["score"]
+    samples = {key: values.dropna() for key, values in scores}
+    low, high = [], []
+    for _, row in frame.iterrows():
+        sign = 1 if row["direction"] == "max" else -1
+        key = row["task"], manifest.baseline, row["protocol"]
+        other = row["task"], row["optimizer"], row["protocol"]
+        found = statistics.welch(sign * samples[key], sign * samples[other])
+        own = row["optimizer"] == manifest.baseline
+        low.append(np.nan if own else found.low)
+        high.append(np.nan if own else found.high)
+    return low, high
+
+
+def comparisons(manifest: Manifest) -> list[Comparison]:
+    """Every optimizer against the baseline, by its seeds' test scores at the honest protocol."""
+    finals = load.finals(manifest)
+    finals = finals[finals["protocol"] == "best_validation"]
+    found = []
+    for task in manifest.tasks:
+        cells = finals[finals["task"] == task]
+        sign = 1.0 if cells["direction"].iloc[0] == "max" else -1.0
+        scores = {o: c.set_index("seed")["score"] for o, c in cells.groupby("optimizer")}
+        for optimizer in manifest.rivals:
+            found += of_scores(
+                f"test {cells['metric'].iloc[0]}", task, optimizer, cells["unit"].iloc[0],
+                scores[manifest.baseline], scores[optimizer], sign,
+            )  # fmt: skip
+    return found
+
+
+def highlights(manifest: Manifest) -> list[str]:
+    """Who is ahead in test score, by how much, and where the interval settles it."""
+    frame = table(manifest)
+    frame = frame[frame["protocol"] == "best_validation"]
+    names, base = task_titles(manifest), optimizer_title(manifest.baseline)
+    parts = []
+    for optimizer in manifest.rivals:
+        rows = frame[(frame["optimizer"] == optimizer) & frame["gain"].notna()]
+        name = optimizer_title(optimizer)
+        for word, chosen in (("ahead of", rows["gain"] > 0), ("behind", rows["gain"] < 0)):
+            found = rows[chosen]
+            if not len(found):
+                continue
+            settled = ((found["gain_low"] > 0) | (found["gain_high"] < 0)).sum()
+            each = "; ".join(
+                f"{names[row['task']]} "
+                + interval(row["gain"], row["gain_low"], row["gain_high"], row["unit"])
+                + f" {titles.metric_title(row['metric'], row['unit'])}"
+                for _, row in found.iterrows()
+            )
+            parts.append(
+                f"**{name} is {word} {base} in test score on {len(found)} of {len(rows)} tasks**, "
+                f"with an interval that excludes zero on {settled}: {each} (positive is better)."
+            )
+    return parts
+
+
+def warnings(manifest: Manifest) -> list[str]:
+    """The seeds that diverged."""
+    frame = table(manifest)
+    return diverged(frame[frame["protocol"] == "best_validation"])
 
 
 def text(manifest: Manifest, frame: pd.DataFrame) -> str:
@@ -75,23 +143,54 @@ def text(manifest: Manifest, frame: pd.DataFrame) -> str:
         "metric": "metric",
         "seeds": "seeds",
         **titles.PROTOCOLS,
-        "gain": "gain",
     }
     if published:
-        columns |= {"published": "published", "published_gain": "published gain"}
-    base = titles.optimizer_title(manifest.baseline)
+        columns |= {"published": "published"}
     parts = [
         "# Test scores",
-        f"Mean ± sample standard deviation over final seeds; gain over {base} at the best "
-        "validation epoch, positive where better (percentage points for accuracy).",
+        "Mean ± sample standard deviation over final seeds.",
         "*Best validation epoch* is the honest protocol. *Best test epoch* chooses on the test "
         "set, so it flatters; it is here because the publication does not say which one its "
         '"best checkpoint" means.',
         markdown(wide, columns),
         *diverged(frame[frame["protocol"] == "best_validation"]),
+        *_gains(manifest, frame),
         *elsewhere(manifest, "accuracy", frame),
     ]
     return join(parts)
+
+
+def _gains(manifest: Manifest, frame: pd.DataFrame) -> list[str]:
+    """The gains under each protocol, with their intervals."""
+    rows = []
+    rivals = frame[frame["optimizer"] != manifest.baseline]
+    for _, group in rivals.groupby(["task", "optimizer"], sort=False):
+        cells = group.set_index("protocol")
+        best = cells.loc["best_validation"]
+        metric = titles.metric_title(best["metric"], best["unit"])
+        row = {
+            "task": task_title(manifest, best),
+            "optimizer": titles.optimizer_title(best["optimizer"]),
+            "metric": metric + ("" if best["direction"] == "max" else ", lower is better"),
+            "n": best["seeds"] - best["diverged"],
+        }
+        for protocol, title in titles.PROTOCOLS.items():
+            c = cells.loc[protocol]
+            row[title] = interval(c["gain"], c["gain_low"], c["gain_high"], c["unit"])
+        row["published gain"] = signed(best["published_gain"], best["unit"])
+        rows.append(row)
+    if not rows:
+        return []
+    table = pd.DataFrame(rows)
+    if table["published gain"].eq(DASH).all():
+        table = table.drop(columns="published gain")
+    base = titles.optimizer_title(manifest.baseline)
+    return [
+        f"## Gain over {base}",
+        "Positive where better, whatever the direction of the metric (percentage points for "
+        "accuracy), with the 95 % interval of Welch's t.",
+        markdown(table, {c: c for c in table}),
+    ]
 
 
 def console(manifest: Manifest) -> str:
@@ -137,7 +236,7 @@ def _protocols(manifest: Manifest, frame: pd.DataFrame) -> pd.DataFrame:
             "task": task_title(manifest, best),
             "dataset": titles.dataset_title(best["dataset"]),
             "optimizer": titles.optimizer_title(best["optimizer"]),
-            "setting": f"{best['lr']}, {best['wd']}",
+            "setting": f"{best['lr']}, {best['wd']}" if best["lr"] else DASH,
             "metric": titles.metric_title(best["metric"], unit),
             "seeds": f"{best['seeds']}{diverged}",
             "gain": gain(manifest, best, unit),
@@ -156,18 +255,13 @@ def _protocols(manifest: Manifest, frame: pd.DataFrame) -> pd.DataFrame:
 TABLES = {"accuracy": (table, text)}
 
 
-SLOTS = 5.5
-"""Room in one row: a task takes 1, the axis that tasks share LABEL more."""
-LABEL = 0.6
-
-
 def scores(
     manifest: Manifest,
     finals: pd.DataFrame,
     table: pd.DataFrame,
     protocol: str = "best_validation",
 ) -> Figure:
-    """Every seed as a point, mean and standard deviation beside, one axis a data set and unit.
+    """Every seed as a point, mean and standard deviation beside; a panel a task, in its own unit.
 
     Args:
         finals: from :func:`equiscape.report.load.finals`.
@@ -175,29 +269,19 @@ def scores(
     """
     finals = finals[finals["protocol"] == protocol]
     table = table[table["protocol"] == protocol]
-    groups = _groups(manifest, table)
-    rows = _pack([len(tasks) for _, tasks in groups])
-    widest = max(sum(len(groups[i][1]) for i in row) for row in rows)
-    width = float(np.clip(0.9 + 1.25 * widest, 3.4, style.WIDTH))
-    figure = plt.figure(figsize=(width, 0.45 + 2.35 * len(rows)))
-    outer = figure.add_gridspec(len(rows), 1)
-    for place, row in enumerate(rows):
-        sizes = [len(groups[i][1]) for i in row]
-        missing = widest - sum(sizes)  # an empty stretch keeps the columns of all rows equal
-        inner = outer[place].subgridspec(
-            1, len(row) + bool(missing), width_ratios=sizes + [missing] * bool(missing)
-        )
-        for column, index in enumerate(row):
-            (dataset, metric, unit, direction), tasks = groups[index]
-            axis = figure.add_subplot(inner[column])
-            _scores(manifest, axis, finals, table, tasks)
-            arrow = "" if direction == "max" else " ↓"  # lower is better
-            axis.set_ylabel(f"test {metric_title(metric, unit)}{arrow}")
-            axis.set_title(dataset_title(dataset), loc="left")
+    figure, axes = style.panels(len(manifest.tasks), height=1.5)
+    names = task_titles(manifest)
+    for axis, task in zip(axes, manifest.tasks):
+        row = table[table["task"] == task].iloc[0]
+        _scores(manifest, axis, finals[finals["task"] == task], table[table["task"] == task])
+        arrow = " ↓" if row["direction"] == "min" else ""  # lower is better
+        metric = metric_title(row["metric"], row["unit"])
+        axis.set_title(f"{names[task]}\n{metric}{arrow}", loc="left", fontsize=7.5)
+    style.label_outer(axes, "", "test score")
     handles = [
         *style.optimizer_handles(manifest, line=False),
-        Line2D([], [], color=style.GREY, marker="_", markersize=9, linestyle="none",
-               markeredgewidth=1.6, label="mean ± std"),
+        Line2D([], [], color=style.GRAY, marker="_", markersize=9, linestyle="none",
+               markeredgewidth=1.6, label=f"mean ± std (n = {len(manifest.seeds)})"),
     ]  # fmt: skip
     if table["published_mean"].notna().any():
         handles.append(_published_handle())
@@ -209,134 +293,45 @@ def scores(
     return figure
 
 
-def _scores(
-    manifest: Manifest, axis: Axes, finals: pd.DataFrame, table: pd.DataFrame, tasks: list[str]
-) -> None:
+def _scores(manifest: Manifest, axis: Axes, finals: pd.DataFrame, table: pd.DataFrame) -> None:
+    """One task: a place an optimizer, its seeds left of the mean and its spread."""
     color, marker = style.colors(manifest), style.markers(manifest)
-    names = list(manifest.optimizers)
-    step = 0.8 / len(names)
-    bad = []
-    for at, task in enumerate(tasks):
-        for i, optimizer in enumerate(names):
-            x = at + (i - (len(names) - 1) / 2) * step
-            cells = finals[(finals["task"] == task) & (finals["optimizer"] == optimizer)]
-            seeds = cells["score"].dropna().to_numpy()
-            row = table[(table["task"] == task) & (table["optimizer"] == optimizer)].iloc[0]
-            spread = np.linspace(-0.13, 0.13, len(seeds)) * step if len(seeds) > 1 else [0.0]
-            axis.plot(
-                x - 0.16 * step + np.asarray(spread[: len(seeds)]),
-                seeds, marker[optimizer], color=color[optimizer], alpha=0.55, markersize=3.6,
-                markeredgewidth=0,
-            )  # fmt: skip
+    for x, optimizer in enumerate(manifest.optimizers):
+        seeds = finals.loc[finals["optimizer"] == optimizer, "score"].dropna().to_numpy()
+        row = table[table["optimizer"] == optimizer].iloc[0]
+        spread = np.linspace(-0.1, 0.1, len(seeds)) if len(seeds) > 1 else np.zeros(len(seeds))
+        axis.plot(
+            x - 0.2 + spread, seeds, marker[optimizer], color=color[optimizer], alpha=0.55,
+            markersize=3.6, markeredgewidth=0,
+        )  # fmt: skip
+        axis.errorbar(
+            x + 0.08, row["mean"], yerr=np.nan_to_num(row["std"]), fmt="_",
+            color=color[optimizer], markersize=8, markeredgewidth=1.8, capsize=2.2,
+            elinewidth=1.1,
+        )  # fmt: skip
+        if np.isfinite(row["published_mean"]):
             axis.errorbar(
-                x + 0.17 * step, row["mean"], yerr=np.nan_to_num(row["std"]), fmt="_",
-                color=color[optimizer], markersize=8, markeredgewidth=1.8, capsize=2.2,
-                elinewidth=1.1,
+                x + 0.3, row["published_mean"], yerr=row["published_std"], fmt="D",
+                color=color[optimizer], markerfacecolor="white", markersize=3.8, capsize=1.6,
+                elinewidth=0.7, markeredgewidth=0.9,
             )  # fmt: skip
-            if np.isfinite(row["published_mean"]):
-                axis.errorbar(
-                    x + 0.38 * step, row["published_mean"], yerr=row["published_std"], fmt="D",
-                    color=color[optimizer], markerfacecolor="white", markersize=3.8, capsize=1.6,
-                    elinewidth=0.7, markeredgewidth=0.9,
-                )  # fmt: skip
-            bad += [x] * int(row["diverged"] > 0)
-    if bad:  # at the bottom of the axis, since they have no score
-        axis.plot(bad, [0.02] * len(bad), "x", color="black", markersize=4.5,
-                  transform=axis.get_xaxis_transform(), clip_on=False)  # fmt: skip
-    titles = task_titles(manifest)
-    axis.set_xticks(range(len(tasks)), [_wrap(titles[task]) for task in tasks])
+        if row["diverged"]:  # at the bottom of the axis, since they have no score
+            axis.plot([x], [0.02], "x", color="black", markersize=4.5, clip_on=False,
+                      transform=axis.get_xaxis_transform())  # fmt: skip
+    names = [optimizer_title(name).split(" (")[0] for name in manifest.optimizers]
+    axis.set_xticks(range(len(names)), names)
+    if len(names) > 3:
+        axis.tick_params(axis="x", labelrotation=45, labelsize=6.5)
     axis.tick_params(axis="x", length=0)
-    axis.set_xlim(-0.55, len(tasks) - 0.45)
-    axis.margins(y=0.1)
+    axis.set_xlim(-0.6, len(names) - 0.4)
+    axis.yaxis.set_major_locator(MaxNLocator(nbins=5))
+    axis.margins(y=0.12)
     axis.grid(axis="y")
     axis.set_axisbelow(True)
 
 
-def selection(manifest: Manifest, grid: pd.DataFrame) -> Figure:
-    """Validation score over the learning rate, a line for each weight decay; the choice ringed.
-
-    Args:
-        grid: from :func:`equiscape.report.load.selections`.
-    """
-    color, marker = style.colors(manifest), style.markers(manifest)
-    decays = sorted(grid["wd"].unique(), key=float)
-    dashes = dict(zip(decays, [style.DASHES[i % len(style.DASHES)] for i in range(len(decays))]))
-    figure, axes = style.panels(len(manifest.tasks))
-    titles = task_titles(manifest)
-    for axis, task in zip(axes, manifest.tasks):
-        for optimizer in manifest.optimizers:
-            cells = grid[(grid["task"] == task) & (grid["optimizer"] == optimizer)]
-            for decay, line in cells.groupby("wd", sort=False):
-                mean = line.assign(rate=line["lr"].astype(float)).groupby("rate")
-                mean = mean["validation_score"].mean()
-                axis.plot(
-                    mean.index, mean, linestyle=dashes[decay], color=color[optimizer],
-                    marker=marker[optimizer], markersize=3.2, linewidth=1.1, alpha=0.9,
-                )  # fmt: skip
-            chosen = cells[cells["chosen"]]
-            axis.plot(
-                float(chosen["lr"].iloc[0]), chosen["validation_score"].mean(), "o", markersize=9,
-                markerfacecolor="none", markeredgecolor=color[optimizer], markeredgewidth=1.3,
-            )  # fmt: skip
-            bad = cells.loc[cells["status"] == "diverged", "lr"].astype(float).unique()
-            offset = 0.03 + 0.06 * list(manifest.optimizers).index(optimizer)
-            if len(bad):  # an empty artist that is not clipped breaks the layout
-                axis.plot(bad, [offset] * len(bad), "x", color=color[optimizer], markersize=4.5,
-                          transform=axis.get_xaxis_transform(), clip_on=False)  # fmt: skip
-        axis.margins(x=0.1, y=0.16)
-        axis.set_xscale("log")
-        rates = sorted(grid.loc[grid["task"] == task, "lr"].unique(), key=float)
-        axis.set_xticks([float(rate) for rate in rates], rates)
-        axis.minorticks_off()
-        axis.set_title(titles[task], loc="left")
-        axis.set_xlabel("learning rate")
-        axis.grid(axis="y")
-    for axis in style.leftmost(axes):
-        axis.set_ylabel("validation score")
-    handles = style.optimizer_handles(manifest)
-    handles += [
-        Line2D([], [], color=style.GREY, linestyle=dashes[decay], label=f"weight decay {decay}")
-        for decay in decays
-    ]
-    handles.append(
-        Line2D([], [], color=style.GREY, marker="o", markersize=9, markerfacecolor="none",
-               linestyle="none", label="chosen")
-    )  # fmt: skip
-    if (grid["status"] == "diverged").any():
-        handles.append(
-            Line2D([], [], color=style.GREY, marker="x", linestyle="none", label="diverged")
-        )
-    style.legend(figure, handles)
-    return figure
-
-
-def _groups(manifest: Manifest, table: pd.DataFrame) -> list[tuple[tuple, list[str]]]:
-    """Tasks that share data set, metric, unit and direction, in the order of the study."""
-    keys = ["dataset", "metric", "unit", "direction"]
-    first = table.drop_duplicates("task").fillna({"unit": ""})
-    return [(key, list(rows["task"])) for key, rows in first.groupby(keys, sort=False)]
-
-
-def _pack(sizes: list[int]) -> list[list[int]]:
-    """Indices of ``sizes`` in rows that have room for them; a large one has a row to itself."""
-    rows: list[list[int]] = []
-    room = 0.0
-    for index, size in enumerate(sizes):
-        if size + LABEL > room or not rows:
-            rows.append([])
-            room = SLOTS
-        rows[-1].append(index)
-        room -= size + LABEL
-    return rows
-
-
-def _wrap(title: str) -> str:
-    """A long title on two lines, broken at its first space."""
-    return title.replace(" ", "\n", 1) if len(title) > 11 else title
-
-
 def _published_handle() -> Line2D:
     return Line2D(
-        [], [], color=style.GREY, marker="D", markerfacecolor="white", markersize=3.8,
+        [], [], color=style.GRAY, marker="D", markerfacecolor="white", markersize=3.8,
         linestyle="none", label="published, mean ± std",
     )  # fmt: skip

@@ -124,6 +124,14 @@ def findings(manifest: Manifest, shown: pd.DataFrame) -> list[str]:
     return lines
 
 
+def highlights(manifest: Manifest) -> list[str]:
+    """The findings of the table as it is shown."""
+    frame = table(manifest)
+    shown = frame[(frame["split"] == "test") & frame.apply(_is_shown, axis=1)]
+    shown = shown[shown["reset"] == shown.groupby("task")["reset"].transform("any")]
+    return findings(manifest, shown)
+
+
 TABLES = {"connectivity": (table, text)}
 
 

@@ -1,30 +1,22 @@
-"""Curvature of the training loss at the representatives."""
+"""Curvature of the training loss at the checkpoints that were measured."""
 
 from typing import Any
 
-import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
-from matplotlib.patches import Patch
 
 from equiscape.io import read_json
-from equiscape.report import style, titles
+from equiscape.report import statistics, style, titles
+from equiscape.report.comparisons import Comparison, measured_once, of_ratios
 from equiscape.report.load import check, number, reading
 from equiscape.report.manifest import Manifest
-from equiscape.report.numbers import DASH, plus_minus, ratio, significant
+from equiscape.report.numbers import DASH, interval, plus_minus, ratio, significant
 from equiscape.report.page import Page
-from equiscape.report.tables import baseline, published, with_task
-from equiscape.report.text import (
-    elsewhere,
-    join,
-    markdown,
-    pair_title,
-    ratio_to_baseline,
-    task_title,
-)
+from equiscape.report.statistics import Estimate
+from equiscape.report.tables import published, with_task
+from equiscape.report.text import elsewhere, join, markdown, of_tasks, pair_title, task_title
 from equiscape.report.titles import task_titles
 
 PAGE = Page(
@@ -32,140 +24,306 @@ PAGE = Page(
     category="Landscape",
     reads=("hessian",),
     tables={
-        "hessian": "Largest and smallest eigenvalue and trace of the Hessian of the training loss.",
+        "hessian": (
+            "Largest and smallest eigenvalue and trace of the Hessian of the training loss, with "
+            "their errors and their ratios to the baseline."
+        ),
     },
     figures={
-        "hessian": "Largest eigenvalue, trace and smallest eigenvalue of the Hessian of the "
-        "training loss at the representative checkpoint; BatchNorm in eval mode, no "
-        "dropout, no label smoothing. Hatched bars are negative values. Error bars: "
-        "residual of the eigenvalue, standard error of the trace.",
-        "spectrum": "Leading eigenvalues of the Hessian at the representative checkpoint in "
-        "descending order, with their residuals; hollow markers are negative values.",
+        "hessian": (
+            "Largest eigenvalue, trace and smallest eigenvalue of the Hessian of the training "
+            "loss; BatchNorm in eval mode, no dropout, no label smoothing. Error bars: residual "
+            "of an eigenvalue, 95 % interval of the trace, or the spread over seeds where "
+            "several were measured. Hollow markers have not converged."
+        ),
     },
 )
+QUANTITIES = {
+    "largest": "largest eigenvalue $\\lambda_1$",
+    "trace": "trace",
+    "smallest": "smallest eigenvalue",
+}
+NUMBERS = ("loss", "largest", "smallest", "power_iteration", "trace", "adaptive_largest")
+ERRORS = ("largest_residual", "smallest_residual", "trace_se")
+FLAGS = ("largest_converged", "smallest_converged", "smallest_sign_known")
 
 
-def load(manifest: Manifest) -> dict[tuple[str, str], dict[str, Any]]:
-    """The Hessian measurement of every (task, optimizer), as its rule wrote it.
+def load(manifest: Manifest) -> dict[tuple[str, str], list[dict[str, Any]]]:
+    """The Hessian measurements of every (task, optimizer), one a measured seed.
 
-    JSON's nulls are NaN, absent optional measurements too; ``converged`` says whether largest and
-    smallest eigenvalue are.
+    The list is empty where every seed diverged. JSON's nulls are NaN, absent measurements too;
+    every eigenvalue has value, residual, low, high, converged and sign_known.
     """
-    measured = {}
+    measured: dict[tuple[str, str], list[dict[str, Any]]] = {}
     for product in manifest.analysis("hessian"):
-        task, optimizer, path = product.task, product.optimizer, product.path
-        data = read_json(path)
-        with reading(path):
-            check(path, data, task, optimizer)
-            extremes = data["largest"], data["smallest"]
-            data["converged"] = all(extreme.get("converged", True) for extreme in extremes)
-            for key in ("largest", "smallest"):
-                data[key] = {k: number(data[key][k]) for k in ("value", "residual")}
-            data["loss_value"] = number(data.get("loss_value"))
-            power = data.get("power_iteration") or {}
-            data["power_iteration"] = {"value": number(power.get("value"))}
-            adaptive = (data.get("adaptive") or {}).get("largest") or {}
-            data["adaptive"] = {"largest": {"value": number(adaptive.get("value"))}}
-            for key in ("value", "standard_error"):
-                data["trace"][key] = number(data["trace"][key])
-            data["eigenvalues"] = [
-                {k: number(eigenvalue[k]) for k in ("value", "residual")}
-                for eigenvalue in data["eigenvalues"]
-            ]
-        measured[task, optimizer] = data
+        data = read_json(product.path)
+        found = measured.setdefault((product.task, product.optimizer), [])
+        with reading(product.path):
+            check(product.path, data, product.task, product.optimizer)
+            if data.get("status") != "diverged":
+                found.append(_measurement(data))
     return measured
 
 
-def table(manifest: Manifest) -> pd.DataFrame:
-    """Curvature of the training loss at the representatives: one row a task and optimizer.
+def _measurement(data: dict[str, Any]) -> dict[str, Any]:
+    trace = {key: number(data["trace"].get(key)) for key in ("value", "standard_error")}
+    half = 1.96 * trace["standard_error"]
+    for key, default in (("low", trace["value"] - half), ("high", trace["value"] + half)):
+        given = data["trace"].get(key)
+        trace[key] = default if given is None else float(given)
+    return {
+        "seed": data["seed"],
+        "split": data["data"]["split"],
+        "samples": data["data"]["samples"],
+        "parameters": data["parameters"],
+        "method": data["method"],
+        "loss": number(data.get("loss_value")),
+        "largest": _eigenvalue(data["largest"]),
+        "smallest": _eigenvalue(data["smallest"]),
+        "power_iteration": number((data.get("power_iteration") or {}).get("value")),
+        "adaptive_largest": number(
+            ((data.get("adaptive") or {}).get("largest") or {}).get("value")
+        ),
+        "trace": trace,
+        "eigenvalues": [_eigenvalue(pair) for pair in data["eigenvalues"]],
+    }
 
-    ``*_ratio`` is to the baseline, NaN to a trace within two standard errors of zero;
-    ``*_residual`` bounds the distance of an eigenvalue to the reported one, ``trace_se`` is the
-    standard error of the trace, ``converged`` whether largest and smallest eigenvalue reached the
-    tolerance, ``adaptive_largest`` the largest eigenvalue of |theta| H |theta|, which rescaling
-    the neurons of a ReLU network leaves alone, but not the scale between a matrix and its BatchNorm
-    in eval mode (NaN where not measured).
+
+def _eigenvalue(pair: dict[str, Any]) -> dict[str, Any]:
+    value, residual = number(pair["value"]), number(pair["residual"])
+    return {
+        "value": value,
+        "residual": residual,
+        "low": value - residual,
+        "high": value + residual,
+        "converged": bool(pair.get("converged", True)) and residual <= abs(value),
+        "sign_known": bool(pair.get("sign_known", residual < abs(value))),
+    }
+
+
+def table(manifest: Manifest) -> pd.DataFrame:
+    """Curvature of the training loss: one row a task and optimizer.
+
+    ``seeds`` counts the checkpoints that were measured; numbers are means over them and ``*_std``
+    their sample standard deviation (NaN for one). ``*_residual`` bounds the distance of an
+    eigenvalue to the reported one (the largest over seeds), ``trace_se`` is the standard error of
+    the trace over probes. ``*_ratio`` is to the baseline (of geometric means), with its 95 %
+    interval ``*_ratio_low`` and ``*_ratio_high``: over seeds where several were measured, else of
+    the measurement alone; NaN where a trace may be zero. ``adaptive_largest`` is the largest
+    eigenvalue of |theta| H |theta|, which rescalings between layers leave alone.
     """
-    rows = []
-    for (task, optimizer), data in load(manifest).items():
-        rows.append(
-            {
-                "task": task,
-                "optimizer": optimizer,
-                "seed": data["seed"],
-                "split": data["data"]["split"],
-                "samples": data["data"]["samples"],
-                "parameters": data["parameters"],
-                "method": data["method"],
-                "loss": data["loss_value"],
-                "largest": data["largest"]["value"],
-                "largest_residual": data["largest"]["residual"],
-                "smallest": data["smallest"]["value"],
-                "smallest_residual": data["smallest"]["residual"],
-                "power_iteration": data["power_iteration"]["value"],
-                "trace": data["trace"]["value"],
-                "trace_se": data["trace"]["standard_error"],
-                "adaptive_largest": data["adaptive"]["largest"]["value"],
-                "converged": data["converged"],
-            }
-        )
-    frame = with_task(manifest, pd.DataFrame(rows))
+    measured = load(manifest)
+    frame = with_task(manifest, pd.DataFrame([_row(*item) for item in measured.items()]))
     beside = published(manifest, "hessian", frame, {"largest": "largest", "trace": "trace"})
     frame = pd.concat([frame, beside], axis=1)
-    for column in ("largest", "trace", "published_largest", "published_trace"):
-        base = baseline(manifest, frame, ["task"], column)
-        if column == "trace":
-            base = base.where(base.abs() > 2 * baseline(manifest, frame, ["task"], "trace_se"))
-        frame[f"{column}_ratio"] = frame[column] / base
+    for quantity in ("largest", "trace"):
+        found = [
+            _ratio(measured, manifest.baseline, row["task"], row["optimizer"], quantity)
+            for _, row in frame.iterrows()
+        ]
+        frame[f"{quantity}_ratio"] = [estimate.value for estimate in found]
+        frame[f"{quantity}_ratio_low"] = [estimate.low for estimate in found]
+        frame[f"{quantity}_ratio_high"] = [estimate.high for estimate in found]
+        column = f"published_{quantity}"
+        base = frame[frame["optimizer"] == manifest.baseline].set_index("task")[column]
+        frame[f"{column}_ratio"] = frame[column] / frame["task"].map(base)
     return frame
+
+
+def _row(pair: tuple[str, str], found: list[dict[str, Any]]) -> dict[str, Any]:
+    values = pd.DataFrame([_flat(data) for data in found], columns=[*NUMBERS, *ERRORS, *FLAGS])
+    first = found[0] if found else {}
+    row: dict[str, Any] = {"task": pair[0], "optimizer": pair[1], "seeds": len(found)}
+    row |= {key: first.get(key) for key in ("split", "samples", "parameters", "method")}
+    for name in NUMBERS:
+        row[name] = values[name].mean()
+        row[f"{name}_std"] = values[name].std(ddof=1)
+    row |= {name: values[name].max() for name in ERRORS}
+    row |= {name: bool(len(found)) and bool(values[name].all()) for name in FLAGS}
+    row["converged"] = row["largest_converged"] and row["smallest_converged"]
+    return row
+
+
+def _flat(data: dict[str, Any]) -> dict[str, Any]:
+    """A measurement in one level."""
+    return {
+        "loss": data["loss"],
+        "power_iteration": data["power_iteration"],
+        "adaptive_largest": data["adaptive_largest"],
+        "largest": data["largest"]["value"],
+        "largest_residual": data["largest"]["residual"],
+        "largest_converged": data["largest"]["converged"],
+        "smallest": data["smallest"]["value"],
+        "smallest_residual": data["smallest"]["residual"],
+        "smallest_converged": data["smallest"]["converged"],
+        "smallest_sign_known": data["smallest"]["sign_known"],
+        "trace": data["trace"]["value"],
+        "trace_se": data["trace"]["standard_error"],
+    }
+
+
+def _ratio(measured: dict, baseline: str, task: str, optimizer: str, quantity: str) -> Estimate:
+    """Over seeds where several were measured; else with the errors of the measurement alone."""
+    base, other = ([_flat(data) for data in measured[task, name]] for name in (baseline, optimizer))
+    if not base or not other or optimizer == baseline:
+        value = 1.0 if base and optimizer == baseline else np.nan
+        return Estimate(value, np.nan, np.nan)
+    if min(len(base), len(other)) > 1:
+        return statistics.ratio([x[quantity] for x in base], [x[quantity] for x in other])
+    a, b = base[0], other[0]
+    if quantity == "trace":
+        return statistics.ratio_of_measured(a["trace"], a["trace_se"], b["trace"], b["trace_se"])
+    return statistics.ratio_of_bounded(
+        a["largest"], a["largest_residual"], b["largest"], b["largest_residual"]
+    )
+
+
+def comparisons(manifest: Manifest) -> list[Comparison]:
+    """Curvature against the baseline's, over seeds where several were measured."""
+    measured = load(manifest)
+    found = []
+    for quantity, claim in (("largest", "largest eigenvalue"), ("trace", "trace")):
+        for task in manifest.analyses["hessian"]["tasks"]:
+            for optimizer in manifest.rivals:
+                base, other = (
+                    [_flat(data)[quantity] for data in measured[task, name]]
+                    for name in (manifest.baseline, optimizer)
+                )
+                if min(len(base), len(other)) > 1:
+                    found.append(of_ratios(claim, task, optimizer, base, other))
+                    continue
+                estimate = _ratio(measured, manifest.baseline, task, optimizer, quantity)
+                error = "the solver" if quantity == "largest" else "the probes"
+                found.append(measured_once(claim, task, optimizer, estimate, error))
+    return found
+
+
+def highlights(manifest: Manifest) -> list[str]:
+    """Sentences on whose curvature is larger, computed from the table."""
+    frame = table(manifest)
+    names, base = task_titles(manifest), titles.optimizer_title(manifest.baseline)
+    parts = []
+    for optimizer in manifest.rivals:
+        rows = frame[(frame["optimizer"] == optimizer) & frame["largest_ratio"].notna()]
+        for word, chosen in (
+            ("larger", rows[rows["largest_ratio_low"] > 1]),
+            ("smaller", rows[rows["largest_ratio_high"] < 1]),
+        ):
+            if len(chosen):
+                each = ", ".join(
+                    f"{names[row['task']]} {_ratio_text(row, 'largest')}"
+                    for _, row in chosen.iterrows()
+                )
+                parts.append(
+                    f"The largest eigenvalue of the Hessian is {word} under "
+                    f"{titles.optimizer_title(optimizer)} than under {base} in {len(chosen)} of "
+                    f"{len(rows)} tasks: {each}."
+                )
+    return parts
+
+
+def warnings(manifest: Manifest) -> list[str]:
+    """What of the measurement is not to be relied on."""
+    frame = table(manifest)
+    parts = _unconverged(frame[frame["seeds"] > 0])
+    if (frame["seeds"] == 1).any():
+        parts.append(
+            "Curvature was measured at one checkpoint an optimizer; its intervals say nothing "
+            "about other seeds (`analyses: {hessian: {seeds: all}}` measures them all)."
+        )
+    return parts
 
 
 def text(manifest: Manifest, frame: pd.DataFrame) -> str:
     """The table as Markdown."""
+    several = (frame["seeds"] > 1).any()
     rows = []
     for _, row in frame.iterrows():
-        published = row["published_largest"] == row["published_largest"]
-        rows.append(
-            {
-                "task": task_title(manifest, row),
-                "data": titles.dataset_title(row["dataset"]),
-                "optimizer": titles.optimizer_title(row["optimizer"]),
-                "loss": significant(row["loss"], 3),
-                "largest λ (residual)": _with_residual(row, "largest"),
-                "smallest λ (residual)": _with_residual(row, "smallest"),
-                "ratio of λ": ratio_to_baseline(manifest, row, "largest_ratio"),
-                "trace ± s.e.": plus_minus(row["trace"], row["trace_se"]),
-                "ratio of traces": ratio_to_baseline(manifest, row, "trace_ratio"),
-                "largest of ∣θ∣H∣θ∣": significant(row["adaptive_largest"]),
-                "published λ; trace": f"{row['published_largest']:.2f}; "
-                f"{row['published_trace']:.2f}"
-                if published
-                else DASH,
-                "published ratios": f"{ratio(row['published_largest_ratio'])}; "
-                f"{ratio(row['published_trace_ratio'])}"
-                if published and row["optimizer"] != manifest.baseline
-                else DASH,
-            }
-        )
-    table = pd.DataFrame(rows)
-    table = table[[c for c in table if not _optional(c) or table[c].ne(DASH).any()]]
-    samples = sorted({f"{n} samples of {s}" for n, s in zip(frame["samples"], frame["split"])})
+        has_published = row["published_largest"] == row["published_largest"]
+        rival = row["optimizer"] != manifest.baseline
+        cells = {
+            "task": task_title(manifest, row),
+            "data": titles.dataset_title(row["dataset"]),
+            "optimizer": titles.optimizer_title(row["optimizer"]),
+            "seeds": row["seeds"],
+            "loss": significant(row["loss"], 3),
+            "largest λ": _with_error(row, "largest"),
+            "ratio of λ": _ratio_text(row, "largest") if rival else DASH,
+            "trace": _with_error(row, "trace"),
+            "ratio of traces": _ratio_text(row, "trace") if rival else DASH,
+            "smallest λ": _with_error(row, "smallest"),
+            "largest of ∣θ∣H∣θ∣": significant(row["adaptive_largest"]),
+            "published λ; trace": f"{row['published_largest']:.2f}; {row['published_trace']:.2f}"
+            if has_published
+            else DASH,
+            "published ratios": f"{ratio(row['published_largest_ratio'])}; "
+            f"{ratio(row['published_trace_ratio'])}"
+            if has_published and rival
+            else DASH,
+        }
+        if not row["seeds"]:
+            cells |= {"loss": "diverged", "largest λ": "diverged", "trace": "diverged"}
+        rows.append(cells)
+    shown = pd.DataFrame(rows)
+    shown = shown[[c for c in shown if not _optional(c) or shown[c].ne(DASH).any()]]
+    measured = frame[frame["seeds"] > 0]
+    samples = of_tasks(
+        manifest,
+        measured["task"],
+        [f"{int(n)} samples of {s}" for n, s in zip(measured["samples"], measured["split"])],
+    )
     base = titles.optimizer_title(manifest.baseline)
     parts = [
-        "# Hessian of the training loss at the representative checkpoint",
-        f"Measured on {'; '.join(samples)}; BatchNorm in eval mode, no dropout, no label "
-        f"smoothing. Ratios are to {base}. An eigenvalue of the measured Hessian lies within the "
-        "residual of the one given; the trace carries its standard error.",
-        markdown(table, {c: c for c in table}),
+        "# Hessian of the training loss",
+        f"Measured on {samples}; BatchNorm in eval mode, no dropout, no label smoothing. Ratios "
+        f"are to {base}.",
+        "Numbers are means ± sample standard deviations over the measured seeds, ratios of "
+        "geometric means with Welch's 95 % interval on the logarithms."
+        if several
+        else "One checkpoint an optimizer was measured, so no interval here says anything about "
+        "other seeds (`seeds: all` under `analyses.hessian` measures them all). Eigenvalues carry "
+        "the residual within which one lies, traces the standard error over probes, ratios the "
+        "interval that follows from these.",
+        markdown(shown, {c: c for c in shown}),
+        *_unconverged(measured),
     ]
-    if not frame["converged"].all():
-        names = [pair_title(row) for _, row in frame[~frame["converged"]].iterrows()]
-        parts.append(f"Not converged to the tolerance: {', '.join(names)}; see the residuals.")
     return join([*parts, *elsewhere(manifest, "hessian", frame)])
 
 
-def _with_residual(row: pd.Series, name: str) -> str:
-    return f"{significant(row[name])} ({significant(row[f'{name}_residual'], 2)})"
+def _unconverged(frame: pd.DataFrame) -> list[str]:
+    """Sentences on what the solver left open."""
+    parts = []
+    for flag, what in (("largest_converged", "largest"), ("smallest_converged", "smallest")):
+        names = [pair_title(row) for _, row in frame[~frame[flag]].iterrows()]
+        if names:
+            parts.append(
+                f"Not converged: the {what} eigenvalue of {', '.join(names)}; "
+                "raise `max_iterations` of `analyses.hessian`."
+            )
+    names = [pair_title(row) for _, row in frame[~frame["smallest_sign_known"]].iterrows()]
+    if names:
+        parts.append(f"The sign of the smallest eigenvalue is open for {', '.join(names)}.")
+    return parts
+
+
+def _ratio_text(row: pd.Series, quantity: str) -> str:
+    ends = row[f"{quantity}_ratio_low"], row[f"{quantity}_ratio_high"]
+    return interval(row[f"{quantity}_ratio"], *ends, "ratio")
+
+
+def _with_error(row: pd.Series, name: str) -> str:
+    """A number with its spread over seeds, or the error of its one measurement."""
+    if row["seeds"] > 1:
+        return plus_minus(row[name], row[f"{name}_std"])
+    if name == "trace":
+        return plus_minus(row["trace"], row["trace_se"])
+    if not np.isfinite(row[name]):
+        return DASH
+    residual = row[f"{name}_residual"]
+    value = row[name]
+    if residual > abs(value):  # an interval across zero: digits of the middle mean nothing
+        return f"{significant(value - residual, 2)} … {significant(value + residual, 2)}"
+    return f"{significant(value)} ({significant(residual, 2)})"
 
 
 def _optional(column: str) -> bool:
@@ -175,180 +333,68 @@ def _optional(column: str) -> bool:
 TABLES = {"hessian": (table, text)}
 
 
-QUANTITIES = {
-    "largest": ("largest eigenvalue $\\lambda_1$", "largest_residual"),
-    "trace": ("trace", "trace_se"),
-    "smallest": ("|smallest eigenvalue|", "smallest_residual"),
-}
+def dots(manifest: Manifest, table: pd.DataFrame) -> Figure:
+    """Largest eigenvalue, trace and smallest eigenvalue: a row a task, a marker an optimizer.
 
-
-def bars(manifest: Manifest, table: pd.DataFrame) -> Figure:
-    """Largest eigenvalue, trace and size of the smallest eigenvalue, on log axes.
-
-    A logarithm has no room for a sign: bars of negative quantities are hatched. Error bars are the
-    residual of an eigenvalue and the standard error of the trace.
+    The first two have logarithmic axes, the smallest eigenvalue one that is linear about zero, so
+    that its sign shows. Markers are hollow where the solver has not converged.
 
     Args:
         table: from :func:`table`.
     """
-    count = len(manifest.tasks)
-    stacked = count > 4
-    shape = (3, 1) if stacked else (1, 3)
-    size = (style.WIDTH, 6.6) if stacked else (style.WIDTH, 2.7)
-    figure, axes = plt.subplots(*shape, figsize=size, sharex=True)
-    hatched = published = False
-    for axis, (quantity, (label, error)) in zip(axes, QUANTITIES.items()):
-        signs = _bars(manifest, axis, table, quantity, error)
-        hatched |= signs
-        column = f"published_{quantity}"
-        if column in table and table[column].notna().any():
-            _published(manifest, axis, table, column)
-            published = True
-        axis.set_title(label, loc="left")
-    handles = _patches(manifest)
-    if hatched:
-        handles.append(
-            Patch(facecolor="white", edgecolor=style.GREY, hatch="/////", label="negative")
-        )
-    if published:
-        handles.append(
-            Line2D([], [], color="black", marker="D", markerfacecolor="white", markersize=4,
-                   linestyle="none", label="published")
-        )  # fmt: skip
+    names = task_titles(manifest)
+    figure, axes = style.rows_of_tasks(len(names), len(QUANTITIES), len(manifest.optimizers))
+    for axis, (quantity, label) in zip(axes, QUANTITIES.items()):
+        _dots(manifest, axis, table, quantity)
+        axis.set_xlabel(label)
+        if quantity == "smallest":
+            sizes = table["smallest"].abs()
+            sizes = sizes[sizes > 0]
+            axis.set_xscale(
+                "symlog", linthresh=max(sizes.min(), sizes.max() / 1e3) if len(sizes) else 1.0
+            )
+            axis.axvline(0, color=style.GRAY, linewidth=0.8)
+            style.symlog_ticks(axis)
+        else:
+            style.log_axis(axis, "x")
+    style.task_axis(axes[0], names)
+    handles = style.optimizer_handles(manifest, line=False)
+    if not table[["largest_converged", "smallest_converged"]].to_numpy().all():
+        handles.append(style.handle("not converged", marker="o", face="white"))
+    if table["published_largest"].notna().any():
+        handles.append(style.handle("published", marker="D", face="white", color="black"))
     style.legend(figure, handles)
     return figure
 
 
-def _bars(manifest: Manifest, axis: Axes, table: pd.DataFrame, quantity: str, error: str) -> bool:
-    """Draw one quantity; returns whether any value is negative."""
-    color = style.colors(manifest)
-    titles = task_titles(manifest)
-    values = table[quantity].abs()
-    positive = values[values > 0]
-    axis.set_yscale("log")
-    if positive.empty:
-        axis.text(0.5, 0.5, "no finite value", ha="center", transform=axis.transAxes)
-        return False
-    errors = table[error].fillna(0)
-    ends = (positive - errors)[positive.index]
-    low, high = ends.where(ends > 0, positive / 2).min(), (values + errors).max()
-    floor = 10 ** np.floor(np.log10(low) - 0.15)
-    longest = max(len(significant(value, 3)) for value in table[quantity])
-    crowded = len(table) * longest > 44  # characters that lie side by side in a panel
-    for x, row in _places(manifest, table):
+def _dots(manifest: Manifest, axis: Axes, table: pd.DataFrame, quantity: str) -> None:
+    color, marker = style.colors(manifest), style.markers(manifest)
+    tasks = list(manifest.tasks)
+    for _, row in table.iterrows():
+        y = tasks.index(row["task"]) + style.dodge(manifest, row["optimizer"])
         value = row[quantity]
-        if not np.isfinite(value) or value == 0:
-            axis.text(x, floor * 1.1, "n/a", ha="center", va="bottom", fontsize=6, rotation=90)
+        if not np.isfinite(value) or (quantity != "smallest" and value <= 0):
+            axis.annotate(
+                "diverged" if not row["seeds"] else f"{significant(value, 2)}",
+                (0.02, y), xycoords=("axes fraction", "data"), va="center", fontsize=6,
+                color=color[row["optimizer"]],
+            )  # fmt: skip
             continue
-        spread = row[error] if np.isfinite(row[error]) else 0.0
-        # A lower bar that reaches zero has no end on a log axis.
-        below = min(spread, abs(value) - floor * 0.5)
-        axis.bar(
-            x, abs(value) - floor, bottom=floor, width=_step(manifest) * 0.92,
-            color=color[row["optimizer"]], edgecolor="white", linewidth=0.4,
-            hatch="/////" if value < 0 else None,
+        if row["seeds"] > 1:
+            error = row[f"{quantity}_std"]
+        else:
+            error = 1.96 * row["trace_se"] if quantity == "trace" else row[f"{quantity}_residual"]
+        error = error if np.isfinite(error) else 0.0
+        below = error if quantity == "smallest" else min(error, 0.9 * value)
+        solid = quantity == "trace" or row[f"{quantity}_converged"]
+        axis.errorbar(
+            value, y, xerr=[[below], [error]], fmt=marker[row["optimizer"]],
+            color=color[row["optimizer"]], elinewidth=0.9, capsize=1.6, markersize=4.2,
+            markerfacecolor=color[row["optimizer"]] if solid else "white",
         )  # fmt: skip
         beside = row.get(f"published_{quantity}", np.nan)
-        top = np.nanmax([abs(value) + spread, 1.15 * beside])
-        axis.annotate(
-            significant(value, 3), (x, top), (0, 2), textcoords="offset points",
-            ha="center", va="bottom", fontsize=5.5 if crowded else 6,
-            rotation=90 if crowded else 0,
-        )  # fmt: skip
-        axis.errorbar(
-            x, abs(value), yerr=[[below], [spread]], color="black", capsize=1.8, elinewidth=0.8,
-            capthick=0.8,
-        )  # fmt: skip
-    axis.set_ylim(floor, high * (high / floor) ** (0.35 if crowded else 0.18))
-    style.plain_log(axis)
-    axis.set_xticks(range(len(titles)), _short(list(titles.values())))
-    if len(titles) > 2 and max(map(len, titles.values())) > 9:
-        axis.tick_params(axis="x", rotation=30)
-        plt.setp(axis.get_xticklabels(), ha="right", rotation_mode="anchor")
-    axis.tick_params(axis="x", length=0)
-    axis.set_xlim(-0.55, len(titles) - 0.45)
-    axis.grid(axis="y")
+        if np.isfinite(beside):
+            axis.plot(beside, y, "D", color="black", markerfacecolor="white", markersize=3.6,
+                      markeredgewidth=0.8, zorder=1)  # fmt: skip
+    axis.grid(axis="x")
     axis.set_axisbelow(True)
-    return bool((table[quantity] < 0).any())
-
-
-def _published(manifest: Manifest, axis: Axes, table: pd.DataFrame, column: str) -> None:
-    for x, row in _places(manifest, table):
-        if np.isfinite(row[column]):
-            axis.plot(x, row[column], "D", color="black", markerfacecolor="white", markersize=4)
-    bottom, top = axis.get_ylim()
-    finite = table[column].dropna()
-    axis.set_ylim(min(bottom, finite.min() / 2), max(top, finite.max() * 2.2))
-
-
-def spectrum(manifest: Manifest, measured: dict[tuple[str, str], dict[str, Any]]) -> Figure:
-    """The leading eigenvalues in descending order, on a log axis; hollow where negative.
-
-    Args:
-        measured: from :func:`load`.
-    """
-    color, marker = style.colors(manifest), style.markers(manifest)
-    titles = task_titles(manifest)
-    figure, axes = style.panels(len(manifest.tasks))
-    negative = False
-    for axis, task in zip(axes, manifest.tasks):
-        for optimizer in manifest.optimizers:
-            pairs = measured[task, optimizer]["eigenvalues"]
-            values = np.array([pair["value"] for pair in pairs])
-            residuals = np.nan_to_num([pair["residual"] for pair in pairs])
-            index = np.arange(1, len(values) + 1)
-            size = np.abs(values)
-            below = np.minimum(residuals, 0.9 * size)
-            axis.errorbar(
-                index, size, yerr=[below, residuals], color=color[optimizer], linewidth=1.1,
-                elinewidth=0.8, capsize=1.5,
-            )  # fmt: skip
-            for sign, face in ((values >= 0, color[optimizer]), (values < 0, "white")):
-                axis.plot(
-                    index[sign], size[sign], marker[optimizer], color=color[optimizer],
-                    markerfacecolor=face, markersize=4,
-                )  # fmt: skip
-            negative |= bool((values < 0).any())
-        axis.set_yscale("log")
-        axis.set_title(titles[task], loc="left")
-        axis.set_xlabel("eigenvalue, largest first")
-        axis.set_xticks(range(1, len(index) + 1, 1 if len(index) <= 10 else 5))
-        axis.grid(axis="y")
-        style.plain_log(axis)
-    for axis in style.leftmost(axes):
-        axis.set_ylabel("eigenvalue")
-    handles = style.optimizer_handles(manifest)
-    if negative:
-        handles.append(
-            Line2D([], [], color=style.GREY, marker="o", markerfacecolor="white",
-                   linestyle="none", label="negative, absolute value")
-        )  # fmt: skip
-    style.legend(figure, handles)
-    return figure
-
-
-def _step(manifest: Manifest) -> float:
-    return 0.78 / len(manifest.optimizers)
-
-
-def _places(manifest: Manifest, table: pd.DataFrame):
-    """(x, row) of every bar: tasks at the integers, optimizers dodged around them."""
-    tasks, names = list(manifest.tasks), list(manifest.optimizers)
-    for _, row in table.iterrows():
-        offset = (names.index(row["optimizer"]) - (len(names) - 1) / 2) * _step(manifest)
-        yield tasks.index(row["task"]) + offset, row
-
-
-def _patches(manifest: Manifest) -> list[Patch]:
-    return [
-        Patch(color=color, label=style.optimizer_title(name))
-        for name, color in style.colors(manifest).items()
-    ]
-
-
-def _short(titles: list[str]) -> list[str]:
-    """Drop what all titles begin with (``GotenNet``), where they share a first word."""
-    first = {title.split(" ")[0] for title in titles}
-    if len(titles) > 3 and len(first) == 1 and all(" " in title for title in titles):
-        return [title.split(" ", 1)[1] for title in titles]
-    return titles

@@ -5,7 +5,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
-from equiscape.report import budget, style
+from equiscape.report import budget, cost, style
 from equiscape.report.manifest import Manifest
 from equiscape.report.page import Page
 from equiscape.report.titles import metric_title, task_titles
@@ -14,7 +14,10 @@ PAGE = Page(
     title="Learning curves",
     category="Accuracy",
     reads=("metrics", "history"),
-    tables={"equal_cost": "Test scores at equal wall time, and at equal products where counted."},
+    tables={
+        "equal_cost": "Test scores at equal wall time, and at equal products where counted.",
+        "cost": "Wall time, throughput and peak memory of a final cell, and the time's ratio.",
+    },
     figures={
         "learning_score": (
             "Validation score of the final cells, epoch by epoch: mean over seeds, band from "
@@ -30,7 +33,8 @@ PAGE = Page(
         ),
     },
 )
-TABLES = {"equal_cost": (budget.table, budget.text)}
+TABLES = {"equal_cost": (budget.table, budget.text), "cost": (cost.table, cost.text)}
+highlights = cost.highlights
 
 
 def score(manifest: Manifest, histories: pd.DataFrame, finals: pd.DataFrame) -> Figure:
@@ -42,25 +46,30 @@ def score(manifest: Manifest, histories: pd.DataFrame, finals: pd.DataFrame) -> 
     """
     figure, axes = _curves(manifest, histories, {"validation_score": "-"})
     metrics = finals.drop_duplicates("task").set_index("task")
-    for axis, task in zip(axes, manifest.tasks):
-        name, unit = metrics.loc[task, ["metric", "unit"]]
-        axis.set_ylabel(f"validation {metric_title(name, unit)}")
-    if len(metrics[["metric", "unit"]].drop_duplicates()) == 1:
-        for axis in set(axes) - set(style.leftmost(axes)):
-            axis.set_ylabel("")
+    name_axes(manifest, axes, metrics)
+    style.label_outer(axes, "epoch", "validation score")
     style.legend(figure, style.optimizer_handles(manifest))
     return figure
 
 
+def name_axes(manifest: Manifest, axes: list, metrics: pd.DataFrame) -> None:
+    """Titles of panels with the task, its metric and, where lower is better, an arrow."""
+    titles = task_titles(manifest)
+    for axis, task in zip(axes, manifest.tasks):
+        row = metrics.loc[task]
+        arrow = " ↓" if row["direction"] == "min" else ""
+        metric = metric_title(row["metric"], row["unit"])
+        axis.set_title(f"{titles[task]}\n{metric}{arrow}", loc="left", fontsize=7.5)
+
+
 def loss(manifest: Manifest, histories: pd.DataFrame) -> Figure:
-    """Training loss (drawn through) and validation loss (dashed) over epochs."""
+    """Training loss (solid) and validation loss (dashed) over epochs."""
     styles = {"train_loss": "-", "validation_loss": style.DASHES[1]}
     figure, axes = _curves(manifest, histories, styles)
-    for axis in style.leftmost(axes):
-        axis.set_ylabel("loss")
+    style.label_outer(axes, "epoch", "loss")
     handles = style.optimizer_handles(manifest)
     handles += [
-        Line2D([], [], color=style.GREY, linestyle=dash, label=name.split("_")[0])
+        Line2D([], [], color=style.GRAY, linestyle=dash, label=name.split("_")[0])
         for name, dash in styles.items()
     ]
     style.legend(figure, handles)
@@ -88,8 +97,7 @@ def _curves(
                     marker=marker[optimizer], markersize=3.2, markevery=max(1, len(mean) // 8),
                 )  # fmt: skip
         axis.set_title(titles[task], loc="left")
-        axis.set_xlabel("epoch")
-        axis.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=True))
+        axis.xaxis.set_major_locator(MaxNLocator(nbins=5, integer=True))
         axis.grid(axis="y")
         axis.margins(x=0.02)
     return figure, axes

@@ -1,6 +1,5 @@
 """Molecular and graph tasks, whose scores differ in unit and direction."""
 
-import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
@@ -23,9 +22,8 @@ PAGE = Page(
     },
     figures={
         "molecules": (
-            "Relative gain over the baseline of every molecular or graph task, positive "
-            "where better; the bar adds the two standard deviations over seeds in "
-            "quadrature."
+            "Gain over the baseline of every molecular or graph task in percent of its score, "
+            "positive where better, with the 95 % interval of Welch's t over seeds."
         ),
     },
     tasks="molecular",
@@ -99,25 +97,27 @@ def gains(manifest: Manifest, table: pd.DataFrame) -> Figure:
     titles = task_titles(manifest)
     tasks = list(dict.fromkeys(table["task"]))
     rivals = [name for name in manifest.optimizers if name != manifest.baseline]
-    figure, axis = plt.subplots(figsize=(5.2, 0.9 + 0.26 * len(tasks) * max(1, len(rivals) / 2)))
-    base = table[table["optimizer"] == manifest.baseline].set_index("task")
-    for i, optimizer in enumerate(rivals):
+    row = max(0.22, 0.14 * len(rivals))
+    figure, axis = style.single(0.9 + row * max(len(tasks), 3))
+    base = table[table["optimizer"] == manifest.baseline].set_index("task")["mean"]
+    for optimizer in rivals:
         rows = table[table["optimizer"] == optimizer].set_index("task").loc[tasks]
-        spread = np.hypot(rows["std"].fillna(0), base["std"].fillna(0).loc[tasks])
-        error = 100 * spread / base["mean"].abs().loc[tasks]
-        y = np.arange(len(tasks)) + (i - (len(rivals) - 1) / 2) * 0.7 / max(len(rivals), 1)
+        scale = 100 / base.loc[tasks].abs()
+        ends = [
+            ((rows["gain"] - rows["gain_low"]) * scale).fillna(0),
+            ((rows["gain_high"] - rows["gain"]) * scale).fillna(0),
+        ]
+        y = np.arange(len(tasks)) + style.dodge(manifest, optimizer)
         axis.errorbar(
-            rows["relative_gain"], y, xerr=error, fmt=marker[optimizer], color=color[optimizer],
-            capsize=2, elinewidth=1,
+            rows["relative_gain"], y, xerr=ends, fmt=marker[optimizer], color=color[optimizer],
+            capsize=2, elinewidth=1, markersize=4,
         )  # fmt: skip
-    axis.axvline(0, color=style.GREY, linewidth=0.8)
+    axis.axvline(0, color=style.GRAY, linewidth=0.8)
     axis.set_yticks(range(len(tasks)), [titles[task] for task in tasks])
     axis.set_ylim(len(tasks) - 0.4, -0.6)
     axis.tick_params(axis="y", length=0)
     axis.grid(axis="x")
-    axis.set_xlabel(
-        f"relative gain over {style.optimizer_title(manifest.baseline)} (%), positive where better"
-    )
+    axis.set_xlabel(f"gain over {style.optimizer_title(manifest.baseline)}, %")
     if rivals:
         style.legend(figure, style.optimizer_handles(manifest, rivals, line=False))
     return figure

@@ -5,14 +5,15 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
-from equiscape.report import style, titles
+from equiscape.report import statistics, style, titles
+from equiscape.report.comparisons import Comparison, measured_once, of_ratios
 from equiscape.report.load import read_csv
 from equiscape.report.manifest import Manifest
-from equiscape.report.numbers import DASH, ratio, significant
+from equiscape.report.numbers import DASH, interval, plus_minus, ratio, significant
 from equiscape.report.page import Page
+from equiscape.report.statistics import Estimate
 from equiscape.report.tables import baseline, with_task
 from equiscape.report.text import join, markdown, task_title
 from equiscape.report.titles import task_titles
@@ -29,8 +30,10 @@ PAGE = Page(
     },
     figures={
         "rank": (
-            "Stable and effective rank under each optimizer over that under the baseline, "
-            "from the first layer to the last, for weights and for pooled representations."
+            "Stable (filled) and effective (hollow) rank under each optimizer over that under the "
+            "baseline: a dot a layer, the bar their geometric mean, for weights and for pooled "
+            "representations. Ratios in the gray band are ties; matrices that can only have rank "
+            "one are left out."
         ),
         "rank_{task}": (
             "Stable and effective rank of every weight matrix and of every layer's pooled "
@@ -41,54 +44,138 @@ PAGE = Page(
 )
 
 COLUMNS = ("task", "optimizer", "layer", "kind", "rows", "columns", "stable_rank", "effective_rank")
+KINDS = {"weight": "weights", "representation": "representations"}
+MEASURES = {"stable_rank": "stable rank", "effective_rank": "effective rank"}
+TIE = 0.01
+"""Ratios this near to one count as ties."""
 
 
 def load(manifest: Manifest) -> pd.DataFrame:
-    """The ranks of every layer; ``position`` counts the layers of a kind from the input on."""
+    """The ranks of every layer, with the ``seed`` where several were measured.
+
+    ``position`` counts the layers of a kind from the input on; ``comparable`` is False for a matrix
+    with a side of one, whose rank can only be one.
+    """
     frames = []
     for product in manifest.analysis("rank"):
-        frame = read_csv(product.path, COLUMNS)
-        frame["position"] = frame.groupby("kind", sort=False).cumcount()
-        frames.append(frame)
-    return pd.concat(frames, ignore_index=True)
+        frame = read_csv(product.path, ("task", "optimizer"))
+        if len(frame):
+            frame = read_csv(product.path, COLUMNS)
+            frame["seed"] = -1 if product.seed is None else product.seed
+            frame["position"] = frame.groupby("kind", sort=False).cumcount()
+            frame["comparable"] = frame[["rows", "columns"]].min(axis=1) > 1
+            frames.append(frame)
+    columns = [*COLUMNS, "seed", "position", "comparable"]
+    return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame(columns=columns)
 
 
 def table(manifest: Manifest) -> pd.DataFrame:
-    """Ranks layer by layer, with the ratio of each optimizer to the baseline."""
-    frame = with_task(manifest, load(manifest))
-    for measure in ("stable_rank", "effective_rank"):
-        base = baseline(manifest, frame, ["task", "kind", "layer"], measure)
-        frame[f"{measure}_ratio"] = frame[measure] / base
+    """Ranks layer by layer: means over the measured seeds, their spread, ratios to the baseline.
+
+    ``*_std`` is NaN for one seed. ``*_ratio`` is of geometric means.
+    """
+    each = load(manifest)
+    for measure in MEASURES:
+        each[f"log_{measure}"] = np.log(each[measure].astype(float))
+    keys = ["task", "optimizer", "layer", "kind", "rows", "columns", "position", "comparable"]
+    groups = each.groupby(keys, sort=False)
+    frame = pd.DataFrame({"seeds": groups.size()})
+    for measure in MEASURES:
+        frame[measure] = groups[measure].mean()
+        frame[f"{measure}_std"] = groups[measure].std(ddof=1)
+        frame[f"log_{measure}"] = groups[f"log_{measure}"].mean()
+    frame = with_task(manifest, frame.reset_index())
+    for measure in MEASURES:
+        base = baseline(manifest, frame, ["task", "kind", "layer"], f"log_{measure}")
+        frame[f"{measure}_ratio"] = np.exp(frame.pop(f"log_{measure}") - base)
     return frame
 
 
 def summary(manifest: Manifest) -> pd.DataFrame:
     """One row a task, kind, measure and optimizer other than the baseline.
 
-    Columns: layers, higher (layers where the optimizer's rank is above the baseline's),
-    share_higher, median_ratio, last_ratio (at the layer nearest the output).
+    Columns: layers (those whose rank can differ from one), higher, tied (within 1 %), lower,
+    mean_ratio (geometric, over layers) with low and high (95 %, t over layers: a description, since
+    layers are not independent), chance (of a split as lopsided from fair coins), last_ratio (at the
+    layer nearest the output).
     """
     frame = table(manifest)
-    frame = frame[frame["optimizer"] != manifest.baseline]
+    frame = frame[(frame["optimizer"] != manifest.baseline) & frame["comparable"]]
     rows = []
     for (task, kind, optimizer), group in frame.groupby(["task", "kind", "optimizer"], sort=False):
-        for measure in ("stable_rank", "effective_rank"):
-            ratio = group[f"{measure}_ratio"].dropna()
+        for measure in MEASURES:
+            ratios = group[f"{measure}_ratio"].dropna()
+            higher = int((ratios > 1 + TIE).sum())
+            lower = int((ratios < 1 / (1 + TIE)).sum())
+            found = statistics.mean_interval(np.log(ratios))
             rows.append(
                 {
                     "task": task,
                     "optimizer": optimizer,
                     "kind": kind,
                     "measure": measure,
-                    "layers": len(ratio),
-                    "higher": int((ratio > 1).sum()),
-                    "share_higher": (ratio > 1).mean(),
-                    "median_ratio": ratio.median(),
-                    "last_ratio": ratio.iloc[-1] if len(ratio) else np.nan,
+                    "layers": len(ratios),
+                    "higher": higher,
+                    "tied": len(ratios) - higher - lower,
+                    "lower": lower,
+                    "mean_ratio": np.exp(found.value),
+                    "mean_ratio_low": np.exp(found.low),
+                    "mean_ratio_high": np.exp(found.high),
+                    "chance": statistics.sign_chance(higher, higher + lower),
+                    "last_ratio": ratios.iloc[-1] if len(ratios) else np.nan,
                 }
             )
-    columns = ["task", "optimizer", "kind", "measure", "layers", "higher", "share_higher"]
-    return pd.DataFrame(rows, columns=[*columns, "median_ratio", "last_ratio"])
+    columns = [
+        "task", "optimizer", "kind", "measure", "layers", "higher", "tied", "lower", "mean_ratio",
+        "mean_ratio_low", "mean_ratio_high", "chance", "last_ratio",
+    ]  # fmt: skip
+    return pd.DataFrame(rows, columns=columns)
+
+
+def comparisons(manifest: Manifest) -> list[Comparison]:
+    """One test a claim: the mean log ratio over a network's layers, seeds shuffled as a whole."""
+    each = load(manifest)
+    each = each[each["comparable"].astype(bool)]
+    found = []
+    for kind, kind_title in KINDS.items():
+        for measure, title in MEASURES.items():
+            cells = each[each["kind"] == kind]
+            logs = np.log(cells[measure].astype(float))
+            means = logs.groupby([cells["task"], cells["optimizer"], cells["seed"]]).mean()
+            for task in manifest.analyses["rank"]["tasks"]:
+                for optimizer in manifest.rivals:
+                    pairs = [(task, name) for name in (manifest.baseline, optimizer)]
+                    if not all(pair in means.index.droplevel("seed") for pair in pairs):
+                        continue
+                    base, other = (np.exp(means[pair].to_numpy()) for pair in pairs)
+                    claim = f"{title} of {kind_title}, mean over layers"
+                    if min(len(base), len(other)) > 1:
+                        found.append(of_ratios(claim, task, optimizer, base, other))
+                    else:
+                        once = Estimate(float(other[0] / base[0]), np.nan, np.nan)
+                        found.append(measured_once(claim, task, optimizer, once, ""))
+    return found
+
+
+def highlights(manifest: Manifest) -> list[str]:
+    """In how many layers the ranks are higher, task by task."""
+    frame = summary(manifest)
+    names, base = task_titles(manifest), titles.optimizer_title(manifest.baseline)
+    parts = []
+    for (optimizer, kind, measure), rows in frame.groupby(
+        ["optimizer", "kind", "measure"], sort=False
+    ):
+        each = ", ".join(
+            f"{names[row['task']]} {row['higher']} of {row['layers']}"
+            + (f" ({row['tied']} tied)" if row["tied"] else "")
+            for _, row in rows.iterrows()
+        )
+        parts.append(
+            f"The {MEASURES[measure]} of {KINDS[kind]} is higher under "
+            f"{titles.optimizer_title(optimizer)} than under {base} in {rows['higher'].sum()} of "
+            f"{rows['layers'].sum()} layers: {each}."
+        )
+    return parts
 
 
 def text(manifest: Manifest, frame: pd.DataFrame) -> str:
@@ -96,36 +183,43 @@ def text(manifest: Manifest, frame: pd.DataFrame) -> str:
     parts = [
         "# Ranks, layer by layer",
         "Stable rank Σs²/s₁² and effective rank exp(entropy of s/Σs) of the singular values s of "
-        "weight matrices and of pooled representations; each cell gives *stable / effective*.",
+        "weight matrices and of pooled representations; each cell gives *stable / effective*. "
+        "A matrix with a side of one has rank one whatever the optimizer, and is left out of "
+        "counts and figures.",
     ]
-    kinds = {"weight": "weights", "representation": "representations"}
     for (_name, kind), group in frame.groupby(["task", "kind"], sort=False):
-        parts.append(f"## {task_title(manifest, group.iloc[0])}: {kinds.get(kind, kind)}")
+        parts.append(f"## {task_title(manifest, group.iloc[0])}: {KINDS.get(kind, kind)}")
         rows = []
         for layer, cells in group.groupby("layer", sort=False):
             first = cells.iloc[0]
             row = {"layer": f"`{layer}`", "size": f"{first['rows']} × {first['columns']}"}
             for _, cell in cells.iterrows():
-                row[titles.optimizer_title(cell["optimizer"])] = (
-                    f"{significant(cell['stable_rank'], 3)} / "
-                    f"{significant(cell['effective_rank'], 3)}"
+                row[titles.optimizer_title(cell["optimizer"])] = " / ".join(
+                    plus_minus(cell[measure], cell[f"{measure}_std"])
+                    if cell["seeds"] > 1
+                    else significant(cell[measure], 3)
+                    for measure in MEASURES
                 )
             rows.append(row)
-        table = pd.DataFrame(rows).fillna(DASH)
-        parts.append(markdown(table, {c: c for c in table}))
+        shown = pd.DataFrame(rows).fillna(DASH)
+        parts.append(markdown(shown, {c: c for c in shown}))
     return join(parts)
 
 
 def summary_text(manifest: Manifest, frame: pd.DataFrame) -> str:
-    """The table as Markdown."""
+    """The summary as Markdown, with what chance would give."""
     rows = [
         {
             "task": task_title(manifest, row),
             "optimizer": titles.optimizer_title(row["optimizer"]),
             "matrices": f"{row['kind']}s",
             "rank": row["measure"].removesuffix("_rank"),
-            "layers higher": f"{row['higher']} of {row['layers']}",
-            "median ratio": ratio(row["median_ratio"]),
+            "layers": row["layers"],
+            "higher / tied / lower": f"{row['higher']} / {row['tied']} / {row['lower']}",
+            "fair coins": significant(row["chance"], 2),
+            "mean ratio [95 % over layers]": interval(
+                row["mean_ratio"], row["mean_ratio_low"], row["mean_ratio_high"], "ratio"
+            ),
             "ratio at the last layer": ratio(row["last_ratio"]),
         }
         for _, row in frame.iterrows()
@@ -134,17 +228,16 @@ def summary_text(manifest: Manifest, frame: pd.DataFrame) -> str:
     heading = "# Ranks, in how many layers they are higher"
     if not rows:
         return join([heading, "The study has one optimizer, so there is nothing to compare."])
-    table = pd.DataFrame(rows)
-    return join([heading, f"Against {base}.", markdown(table, {c: c for c in table})])
+    shown = pd.DataFrame(rows)
+    note = (
+        f"Against {base}; ratios within 1 % are ties. *Fair coins* is the probability that as "
+        "lopsided a split comes about by chance if every layer were an independent coin; layers "
+        "are not independent, so this is a description and no test."
+    )
+    return join([heading, note, markdown(shown, {c: c for c in shown})])
 
 
 TABLES = {"rank": (table, text), "rank_summary": (summary, summary_text)}
-
-
-KINDS = {"weight": "weights", "representation": "representations"}
-
-
-MEASURES = {"stable_rank": "stable rank", "effective_rank": "effective rank"}
 
 
 def layers(manifest: Manifest, task: str, table: pd.DataFrame) -> Figure:
@@ -153,26 +246,26 @@ def layers(manifest: Manifest, task: str, table: pd.DataFrame) -> Figure:
     Args:
         table: from :func:`table`.
     """
-    table = table[table["task"] == task]
+    table = table[(table["task"] == task) & table["comparable"]]
     kinds = [kind for kind in KINDS if (table["kind"] == kind).any()]
     names = {kind: list(dict.fromkeys(table.loc[table["kind"] == kind, "layer"])) for kind in kinds}
     counts = [len(names[kind]) for kind in kinds]
-    height = 0.9 + 0.35 * len(kinds) + 0.15 * sum(counts)
     figure, axes = plt.subplots(
-        len(kinds), 2, figsize=(style.WIDTH, height), squeeze=False, sharey="row",
-        gridspec_kw={"height_ratios": [count + 1 for count in counts]},
+        max(len(kinds), 1), 2, squeeze=False, sharey="row",
+        figsize=(style.WIDTH, 0.9 + 0.35 * len(kinds) + 0.135 * sum(counts)),
+        gridspec_kw={"height_ratios": [count + 1 for count in counts] or [1]},
     )  # fmt: skip
     for row, kind in zip(axes, kinds):
         for axis, (measure, label) in zip(row, MEASURES.items()):
-            cells = table[table["kind"] == kind]
-            _layers(manifest, axis, cells, names[kind], measure)
+            _layers(manifest, axis, table[table["kind"] == kind], names[kind], measure)
             axis.set_title(f"{KINDS[kind]}: {label}", loc="left")
         row[0].set_yticks(range(len(names[kind])), names[kind], fontsize=6.5)
         row[0].set_ylim(len(names[kind]) - 0.4, -0.6)
     for axis in axes[-1]:
         axis.set_xlabel("rank")
-    handles = style.optimizer_handles(manifest, line=False)
-    style.legend(figure, handles, title=task_titles(manifest)[task])
+    style.legend(
+        figure, style.optimizer_handles(manifest, line=False), title=task_titles(manifest)[task]
+    )
     return figure
 
 
@@ -181,20 +274,22 @@ def _layers(
 ) -> None:
     color, marker = style.colors(manifest), style.markers(manifest)
     wide = cells.pivot(index="layer", columns="optimizer", values=measure).reindex(names)
+    spread = cells.pivot(index="layer", columns="optimizer", values=f"{measure}_std")
     axis.hlines(
-        range(len(names)), wide.min(axis=1), wide.max(axis=1), color="#C8C8C8", linewidth=1.6,
+        range(len(names)), wide.min(axis=1), wide.max(axis=1), color="#C8C8C8", linewidth=1.4,
         zorder=1,
     )  # fmt: skip
     for optimizer in manifest.optimizers:
         if optimizer in wide:
-            axis.plot(
-                wide[optimizer], range(len(names)), marker[optimizer], color=color[optimizer],
-                markersize=4.2, zorder=2,
+            axis.errorbar(
+                wide[optimizer], range(len(names)),
+                xerr=spread[optimizer].reindex(names).fillna(0), fmt=marker[optimizer],
+                color=color[optimizer], markersize=3.8, elinewidth=0.7, zorder=2,
             )  # fmt: skip
     values = wide.to_numpy(dtype=float)
     values = values[np.isfinite(values)]
     if values.size and values.min() > 0 and values.max() / values.min() > 12:
-        style.plain_log(axis, "x")
+        style.log_axis(axis, "x")
     else:
         axis.xaxis.set_major_locator(MaxNLocator(nbins=6))
     axis.grid(axis="both")
@@ -203,55 +298,49 @@ def _layers(
 
 
 def ratios(manifest: Manifest, table: pd.DataFrame) -> Figure:
-    """Rank of every optimizer over the baseline's against the layer's depth, all tasks at once.
+    """Rank over the baseline's, a row a task, a dot a layer, a bar the geometric mean.
 
-    Upper row weights, lower row representations; stable rank filled, effective rank hollow.
+    Left weights, right representations; stable rank filled on the upper line of a row, effective
+    rank hollow on the lower one. The gray band holds ties.
+
+    Args:
+        table: from :func:`table`.
     """
     color, marker = style.colors(manifest), style.markers(manifest)
-    titles = task_titles(manifest)
-    rivals = [name for name in manifest.optimizers if name != manifest.baseline]
-    tasks = list(manifest.tasks)
-    columns = min(len(tasks), 4)
-    blocks = -(-len(tasks) // columns)
-    figure, axes = plt.subplots(
-        2 * blocks, columns, squeeze=False, sharey=True,
-        figsize=(style.WIDTH if columns > 2 else 3.0 * columns + 0.6, 0.4 + 3.1 * blocks),
-    )  # fmt: skip
-    for place in range(blocks * columns):
-        pair = [axes[2 * (place // columns) + k][place % columns] for k in range(2)]
-        if place >= len(tasks):
-            for axis in pair:
-                axis.remove()
-            continue
-        for axis, kind in zip(pair, KINDS):
-            cells = table[(table["task"] == tasks[place]) & (table["kind"] == kind)]
-            for optimizer in rivals:
-                line = cells[cells["optimizer"] == optimizer]
-                for measure, face in (("stable_rank", color[optimizer]), ("effective_rank", "w")):
-                    axis.plot(
-                        line["position"] + 1, line[f"{measure}_ratio"], color=color[optimizer],
-                        marker=marker[optimizer], markerfacecolor=face, markersize=3.6,
-                        linewidth=0.9, linestyle="-" if face != "w" else style.DASHES[1],
-                    )  # fmt: skip
-            axis.axhline(1, color="black", linewidth=0.8)
-            axis.set_yscale("log")
-            if place % columns == 0:
-                axis.set_ylabel(KINDS[kind])
-            axis.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=6))
-            axis.grid(axis="y")
-        pair[0].set_title(titles[tasks[place]], loc="left")
-        pair[1].set_xlabel("layer, from the input")
-    style.plain_log(axes[0][0])
-    base = style.optimizer_title(manifest.baseline)
-    figure.supylabel(f"rank / rank under {base}", fontsize=8)
-    handles = style.optimizer_handles(manifest, rivals) if rivals else []
-    for face, dash, label in (
-        (style.GREY, "-", "stable rank"),
-        ("white", style.DASHES[1], "effective rank"),
-    ):
-        handles.append(
-            Line2D([], [], color=style.GREY, marker="o", markerfacecolor=face, linestyle=dash,
-                   markersize=3.6, label=label)
-        )  # fmt: skip
+    names = task_titles(manifest)
+    rivals = manifest.rivals
+    figure, axes = style.rows_of_tasks(len(names), 2, 2 * max(len(rivals), 1))
+    lanes = [(rival, measure) for rival in rivals for measure in MEASURES]
+    for axis, (kind, title) in zip(axes, KINDS.items()):
+        cells = table[(table["kind"] == kind) & table["comparable"]]
+        for at, task in enumerate(names):
+            for i, (optimizer, measure) in enumerate(lanes):
+                mine = cells[(cells["task"] == task) & (cells["optimizer"] == optimizer)]
+                values = mine[f"{measure}_ratio"].dropna()
+                if values.empty:
+                    continue
+                y = at + (i - (len(lanes) - 1) / 2) * 0.7 / len(lanes)
+                face = color[optimizer] if measure == "stable_rank" else "white"
+                axis.plot(
+                    values, [y] * len(values), marker[optimizer], color=color[optimizer],
+                    markerfacecolor=face, markersize=3, alpha=0.55, markeredgewidth=0.7,
+                )  # fmt: skip
+                axis.plot(
+                    np.exp(np.log(values).mean()), y, "|", color="black", markersize=8,
+                    markeredgewidth=1.3,
+                )  # fmt: skip
+        axis.axvspan(1 / (1 + TIE), 1 + TIE, color="#DDDDDD", zorder=0, linewidth=0)
+        axis.set_xlabel(f"{title}: rank / rank under {style.optimizer_title(manifest.baseline)}")
+        axis.grid(axis="x")
+        axis.set_axisbelow(True)
+        style.log_axis(axis, "x")
+    style.task_axis(axes[0], names)
+    handles = style.optimizer_handles(manifest, rivals, line=False) if rivals else []
+    shape = marker[rivals[0]] if rivals else "o"
+    handles += [
+        style.handle("stable rank", marker=shape),
+        style.handle("effective rank", marker=shape, face="white"),
+        style.handle("mean of layers", marker="|", color="black"),
+    ]
     style.legend(figure, handles)
     return figure

@@ -6,10 +6,11 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from equiscape.errors import DataError
-from equiscape.report import style, titles
+from equiscape.report import statistics, style, titles
+from equiscape.report.comparisons import Comparison, of_scores
 from equiscape.report.load import read_csv
 from equiscape.report.manifest import Manifest
-from equiscape.report.numbers import DASH, plus_minus
+from equiscape.report.numbers import DASH, interval, plus_minus
 from equiscape.report.page import Page
 from equiscape.report.tables import baseline, over_seeds, published, with_task
 from equiscape.report.text import elsewhere, gain, join, markdown, task_title
@@ -40,7 +41,10 @@ COLUMNS = ("task", "optimizer", "seed", "corruption", "severity", "accuracy")
 
 def load(manifest: Manifest) -> pd.DataFrame:
     """Accuracy of every final seed on every corruption and severity."""
-    frames = [read_csv(product.path, COLUMNS) for product in manifest.analysis("robustness")]
+    products = manifest.analysis("robustness")
+    frames = [read_csv(product.path, ("task", "optimizer")) for product in products]
+    measured = [product for product, frame in zip(products, frames) if len(frame)]
+    frames = [read_csv(product.path, COLUMNS) for product in measured]  # empty where all diverged
     if not frames:
         raise DataError(
             "no task of this study has corrupted test clouds; "
@@ -63,6 +67,14 @@ def table(manifest: Manifest) -> pd.DataFrame:
     frame["corruptions"], frame["severities"] = counts.to_numpy().T
     frame = with_task(manifest, frame)
     frame["gain"] = frame["mean"] - baseline(manifest, frame, ["task"], "mean")
+    samples = {key: group.to_numpy() for key, group in seeds.groupby(["task", "optimizer"])}
+    found = [
+        statistics.welch(samples.get((task, manifest.baseline), []), samples[task, optimizer])
+        for task, optimizer in zip(frame["task"], frame["optimizer"])
+    ]
+    own = frame["optimizer"] == manifest.baseline
+    frame["gain_low"] = np.where(own, np.nan, [estimate.low for estimate in found])
+    frame["gain_high"] = np.where(own, np.nan, [estimate.high for estimate in found])
     arrays = frame["task"].map(lambda task: manifest.tasks[task]["corruptions"] == "published")
     frame["arrays"] = np.where(arrays, "published", "generated")
     beside = published(manifest, "robustness", frame, {"mean": "mean", "std": "std"})
@@ -70,6 +82,42 @@ def table(manifest: Manifest) -> pd.DataFrame:
     base = baseline(manifest, frame, ["task"], "published_mean")
     frame["published_gain"] = frame["published_mean"] - base
     return frame
+
+
+def comparisons(manifest: Manifest) -> list[Comparison]:
+    """Every optimizer against the baseline, by its seeds' accuracy on corrupted clouds."""
+    cells = load(manifest)
+    seeds = cells.groupby(["task", "optimizer", "seed"])["accuracy"].mean()
+    return [
+        comparison
+        for task in manifest.robust_tasks
+        for optimizer in manifest.rivals
+        if (task, manifest.baseline) in seeds.index and (task, optimizer) in seeds.index
+        for comparison in of_scores(
+            "corrupted accuracy", task, optimizer, "%", seeds[task, manifest.baseline],
+            seeds[task, optimizer],
+        )
+    ]  # fmt: skip
+
+
+def highlights(manifest: Manifest) -> list[str]:
+    """Who is ahead on corrupted clouds."""
+    frame = table(manifest)
+    names = task_titles(manifest)
+    parts = []
+    for optimizer in manifest.rivals:
+        rows = frame[(frame["optimizer"] == optimizer) & frame["gain"].notna()]
+        if len(rows):
+            each = "; ".join(
+                f"{names[row['task']]} "
+                + interval(row["gain"], row["gain_low"], row["gain_high"], "%")
+                for _, row in rows.iterrows()
+            )
+            parts.append(
+                f"On corrupted clouds {optimizer_title(optimizer)} is ahead on "
+                f"{(rows['gain'] > 0).sum()} of {len(rows)} tasks (points of accuracy): {each}."
+            )
+    return parts
 
 
 def text(manifest: Manifest, frame: pd.DataFrame) -> str:
@@ -82,7 +130,9 @@ def text(manifest: Manifest, frame: pd.DataFrame) -> str:
             "corruptions × severities": f"{row['corruptions']} × {row['severities']}",
             "seeds": row["seeds"],
             "corrupted accuracy, %": plus_minus(row["mean"], row["std"], "%"),
-            "gain": gain(manifest, row, "%"),
+            "gain": DASH
+            if row["optimizer"] == manifest.baseline
+            else interval(row["gain"], row["gain_low"], row["gain_high"], "%"),
             "published": plus_minus(row["published_mean"], row["published_std"], "%"),
             "published gain": gain(manifest, row, "%", "published_gain"),
         }
@@ -94,7 +144,9 @@ def text(manifest: Manifest, frame: pd.DataFrame) -> str:
     parts = [
         "# Accuracy on corrupted test clouds",
         "Mean over corruptions and severities of each final seed (at its best validation epoch), "
-        "then mean ± sample standard deviation over seeds.",
+        "then mean ± sample standard deviation over seeds; gains with the 95 % interval of Welch's "
+        "t. The corrupted clouds are a set of their own, not the clean test clouds one by one, so "
+        "a difference between the two is not one of matched samples.",
         markdown(table, {c: c for c in table}),
         *elsewhere(manifest, "robustness", frame),
     ]
@@ -120,12 +172,12 @@ def corruptions(manifest: Manifest, cells: pd.DataFrame, finals: pd.DataFrame) -
     clean = finals[finals["protocol"] == "best_validation"]
     order = cells.groupby("corruption")["accuracy"].mean().sort_values(ascending=False).index
     names = ["clean", *order]
-    columns = min(len(tasks), 3)
-    rows = -(-len(tasks) // columns)
     figure, axes = style.panels(
-        len(tasks), height=0.55 + 0.165 * len(names), sharey=rows == 1,
-        width=None if columns > 2 else 2.9 * columns + 0.9,
-    )  # fmt: skip
+        len(tasks),
+        height=0.5 + 0.15 * len(names),
+        sharey=len(tasks) <= style.side_by_side(len(tasks)),
+        first=1.35,
+    )
     for axis, task in zip(axes, tasks):
         for i, optimizer in enumerate(manifest.optimizers):
             mine = cells[(cells["task"] == task) & (cells["optimizer"] == optimizer)]
@@ -143,9 +195,9 @@ def corruptions(manifest: Manifest, cells: pd.DataFrame, finals: pd.DataFrame) -
         axis.set_ylim(len(names) - 0.4, -0.6)
         axis.tick_params(axis="y", length=0)
         axis.set_title(titles[task], loc="left")
-        axis.set_xlabel("test accuracy (%)")
         axis.grid(axis="both")
         axis.set_axisbelow(True)
+    style.label_outer(axes, "test accuracy (%)", "")
     style.legend(figure, style.optimizer_handles(manifest, line=False))
     return figure
 
@@ -178,14 +230,12 @@ def severity(manifest: Manifest, cells: pd.DataFrame) -> Figure:
         axis.axhline(0, color="black", linewidth=0.8)
         axis.set_xticks(sorted(cells["severity"].unique()))
         axis.set_title(titles[task], loc="left")
-        axis.set_xlabel("severity")
         axis.grid(axis="y")
     base = optimizer_title(manifest.baseline)
-    for axis in style.leftmost(axes):
-        axis.set_ylabel(f"gain over {base}\n(percentage points)")
+    style.label_outer(axes, "severity", f"gain over {base}\n(percentage points)")
     handles = style.optimizer_handles(manifest, rivals) if rivals else []
     handles.append(
-        Line2D([], [], color=style.GREY, alpha=0.5, linewidth=0.6, label="one corruption")
+        Line2D([], [], color=style.GRAY, alpha=0.5, linewidth=0.6, label="one corruption")
     )
     style.legend(figure, handles)
     return figure

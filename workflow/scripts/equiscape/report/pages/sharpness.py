@@ -215,12 +215,12 @@ def ratios(manifest: Manifest, frame: pd.DataFrame) -> Figure:
         axis.grid(axis="x")
         axis.set_axisbelow(True)
         axis.set_title(names[tasks[place]], loc="left")
-        style.plain_log(axis, "x")
+        style.log_axis(axis, "x")
     figure.supxlabel(f"ratio to {optimizer_title(manifest.baseline)}", fontsize=8)
     handles = style.optimizer_handles(manifest, rivals, line=False) if rivals else []
-    for face, label in ((style.GREY, "folded"), ("white", "as it is")):
+    for face, label in ((style.GRAY, "folded"), ("white", "as it is")):
         handles.append(
-            Line2D([], [], color=style.GREY, marker="o", markerfacecolor=face, linestyle="",
+            Line2D([], [], color=style.GRAY, marker="o", markerfacecolor=face, linestyle="",
                    markersize=3.8, label=label)
         )  # fmt: skip
     style.legend(figure, handles)

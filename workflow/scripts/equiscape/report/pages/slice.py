@@ -5,9 +5,8 @@ from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
-from matplotlib.colors import BoundaryNorm
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
 
 from equiscape.errors import DataError
 from equiscape.report import style
@@ -23,16 +22,21 @@ PAGE = Page(
     reads=("slice",),
     figures={
         "cuts": (
-            "Training loss along each of the two random filter-normalized directions through "
-            "the representative checkpoint."
+            "Training loss along random filter-normalized directions through the representative "
+            "checkpoint: median over directions, and the band from the lowest to the highest. "
+            "The dotted line is the loss of chance, where a network has learned nothing."
         ),
         "slice_{task}": (
-            "Training loss on a plane through the representative checkpoint along two random "
-            "filter-normalized directions, all optimizers at the same range and contour "
-            "levels. The cross is the checkpoint."
+            "Training loss on a plane through the representative checkpoint (cross) along two "
+            "random filter-normalized directions, all optimizers at the same range and levels. "
+            "Upper row: the loss, up to the loss of chance; beyond it, gray. Lower row: the "
+            "height above the checkpoint's own loss, so that basins of different depth compare."
         ),
     },
 )
+LEVELS = 13
+BEYOND = "#D9D9D9"
+"""Color of what lies above the loss of chance."""
 
 
 @dataclass(frozen=True)
@@ -42,12 +46,14 @@ class Slice:
     Attributes:
         x, y: ``[r]`` coordinates along the two directions, in filter-normalized units.
         loss: ``[r, r]``, ``loss[j, i]`` at ``(x[i], y[j])``.
-        attributes: of the file: center_loss, cosine, split, samples, ...
+        band: ``[directions, r]``, the loss at ``x`` along random directions.
+        attributes: of the file: chance_loss, cosine, range, split, samples, ...
     """
 
     x: np.ndarray
     y: np.ndarray
     loss: np.ndarray
+    band: np.ndarray
     attributes: dict[str, Any]
 
     @property
@@ -55,139 +61,168 @@ class Slice:
         """The loss at the checkpoint."""
         return float(self.loss[len(self.y) // 2, len(self.x) // 2])
 
+    @property
+    def chance(self) -> float:
+        """The loss of the best constant prediction; NaN where the file does not say it."""
+        return float(self.attributes.get("chance_loss", np.nan))
+
 
 def load(manifest: Manifest) -> dict[tuple[str, str], Slice]:
-    """The slice of every (task, optimizer)."""
+    """The slice of every (task, optimizer) at its representative; none where all diverged."""
     import h5py
 
     measured = {}
-    for product in manifest.analysis("slice"):
+    for product in manifest.representatives("slice"):
         task, optimizer, path = product.task, product.optimizer, product.path
         if not path.exists():
             raise DataError(f"{path} does not exist; run the rule that writes it first.")
         try:
             with h5py.File(path) as file, reading(path):
                 check(path, file.attrs, task, optimizer)
+                if not len(file):  # every cell diverged
+                    continue
+                loss = file["loss"][:]
+                cuts = [loss[len(loss) // 2], loss[:, len(loss) // 2]]
                 measured[task, optimizer] = Slice(
                     x=file["axis_x"][:],
                     y=file["axis_y"][:],
-                    loss=file["loss"][:],
+                    loss=loss,
+                    band=file["band_loss"][:] if "band_loss" in file else np.stack(cuts),
                     attributes={key: plain(value) for key, value in file.attrs.items()},
                 )
         except OSError as error:
-            raise DataError(f"{path} is not HDF5 ({error}); delete it and rerun.") from None
+            raise DataError(f"{path} is not HDF5 ({error}); rerun its rule.") from None
     return measured
 
 
-LEVELS = 14
-
-
 def levels(planes: list[Slice], count: int = LEVELS) -> np.ndarray:
-    """Contour levels shared by all planes: geometric where the losses span a decade, else linear.
+    """Contour levels shared by all planes, even in the logarithm of the loss.
 
-    They run from the smallest loss of any plane to the 98th percentile of all, so that one
-    explosion in a corner does not take all the levels.
+    From the smallest loss of any plane to the loss of chance; where that is not known, or no higher
+    than the smallest, to the 60th percentile.
     """
     values = np.concatenate([plane.loss[np.isfinite(plane.loss)] for plane in planes])
-    low, high = values.min(), np.quantile(values, 0.98)
-    if high <= low:
-        high = low + max(abs(low), 1e-6) * 1e-3
-    if low > 0 and high / low > 10:
+    low, high = values.min(), max(plane.chance for plane in planes)
+    if not high > low:
+        high = np.quantile(values, 0.6)
+    return _even(low, high, count)
+
+
+def heights(planes: list[Slice], count: int = LEVELS) -> np.ndarray:
+    """Levels of the loss above each checkpoint's own: two decades up to the highest cap."""
+    cap = levels(planes)[-1]
+    high = max(cap - plane.center for plane in planes)
+    if not high > 0:
+        high = max(float(np.nanmax(plane.loss) - plane.center) for plane in planes)
+    high = high if high > 0 else 1.0
+    return _even(high / 100, high, count)
+
+
+def _even(low: float, high: float, count: int) -> np.ndarray:
+    if low > 0 and high / low > 1.02:  # see _logarithmic
         return np.geomspace(low, high, count)
-    return np.linspace(low, high, count)
+    return np.linspace(low, high if high > low else low + max(abs(low), 1e-6) * 1e-3, count)
 
 
 def contours(manifest: Manifest, task: str, measured: dict[tuple[str, str], Slice]) -> Figure:
-    """The planes of a task's optimizers side by side: same range, same levels, one color bar.
-
-    The checkpoint is the cross at the center. Non-finite losses are white.
+    """A task's planes side by side, the loss above and its height over the checkpoint below.
 
     Args:
         measured: from :func:`load`.
     """
-    names = list(manifest.optimizers)
+    names = [name for name in manifest.optimizers if (task, name) in measured]
     planes = [measured[task, name] for name in names]
-    shared = levels(planes)
-    norm = BoundaryNorm(shared, ncolors=256, extend="max")
-    columns = 2 if len(names) == 4 else min(len(names), 3)
-    rows = -(-len(names) // columns)
-    size = 2.35
+    size = min(2.0, (style.WIDTH - 0.9) / max(len(names), 1))
+    width = max(style.COLUMN, len(names) * size + 1.05)
     figure, axes = plt.subplots(
-        rows, columns, figsize=(columns * size + 1.0, rows * (size + 0.05) + 0.65),
-        sharex=True, sharey=True, squeeze=False,
-    )  # fmt: skip
-    flat = list(axes.flat)
-    for axis, name, plane in zip(flat, names, planes):
-        loss = np.ma.masked_invalid(plane.loss)
-        filled = axis.contourf(
-            plane.x, plane.y, loss, levels=shared, norm=norm, cmap="viridis", extend="max"
-        )
-        axis.contour(plane.x, plane.y, loss, levels=shared, colors="white", linewidths=0.35)
-        filled.set_rasterized(True)
-        axis.plot(0, 0, "+", color="white", markersize=9, markeredgewidth=2.6)
-        axis.plot(0, 0, "+", color="black", markersize=8, markeredgewidth=1.1)
-        axis.set_title(
-            f"{optimizer_title(name)}, loss {significant(plane.center, 3)} at +",
-            color=style.colors(manifest)[name],
-        )
-        axis.set_aspect("equal")
-        axis.set_xlabel("direction 1")
-        axis.label_outer()
-        axis.set_xticks(plane.x[0] * np.linspace(1, -1, 5))
-        axis.set_yticks(plane.y[0] * np.linspace(1, -1, 5))
-    for axis in flat[len(names) :]:
-        axis.remove()
-    for row in axes:
+        2, len(names), figsize=(width, 2 * size + 0.85), sharex=True, sharey=True, squeeze=False
+    )
+    views = (
+        (axes[0], [p.loss for p in planes], levels(planes), "training loss"),
+        (axes[1], [p.loss - p.center for p in planes], heights(planes), "above the checkpoint"),
+    )
+    for row, values, shared, label in views:
+        for axis, plane, loss in zip(row, planes, values):
+            filled = _plane(axis, plane, loss, shared)
+        bar = figure.colorbar(filled, ax=list(row), shrink=0.92, pad=0.02, aspect=16)
+        ticks = np.log(shared[::3]) if _logarithmic(shared) else shared[::3]
+        bar.set_ticks(ticks, labels=[significant(x, 2) for x in shared[::3]])
+        bar.ax.minorticks_off()
+        bar.set_label(label)
         row[0].set_ylabel("direction 2")
-    bar = figure.colorbar(filled, ax=flat[: len(names)], ticks=shared[::2], shrink=0.9, pad=0.02)
-    bar.ax.set_yticks(shared[::2], _labels(shared[::2]))
-    bar.ax.minorticks_off()
-    bar.set_label("training loss")
-    figure.suptitle(task_titles(manifest)[task], fontsize=9)
+    for axis, name, plane in zip(axes[0], names, planes):
+        axis.set_title(
+            f"{optimizer_title(name)}\n{significant(plane.center, 3)} at +", fontsize=8,
+            color=style.colors(manifest)[name],
+        )  # fmt: skip
+    for axis in axes[1]:
+        axis.set_xlabel("direction 1")
+    first = planes[0].attributes
+    cosines = ", ".join(f"{p.attributes['cosine']:.3f}".replace("-", "−") for p in planes)
+    where = f"{task_titles(manifest)[task]}: {first['samples']} samples of {first['split']},"
+    extent = f"range ±{significant(float(planes[0].x[-1]), 2)}, cosine {cosines}"
+    figure.suptitle(f"{where}{' ' if len(names) > 1 else chr(10)}{extent}", fontsize=7.5)
     return figure
 
 
-def _labels(values: np.ndarray) -> list[str]:
-    """Numbers with as many digits as tell them apart, three at least."""
-    for digits in range(3, 7):
-        labels = [significant(value, digits) for value in values]
-        if len(set(labels)) == len(labels):
-            break
-    return labels
+def _plane(axis: Axes, plane: Slice, loss: np.ndarray, shared: np.ndarray) -> Any:
+    """Draw one plane; values that are not finite are white, those beyond the levels gray."""
+    colors = plt.get_cmap("viridis").with_extremes(over=BEYOND, under=plt.get_cmap("viridis")(0))
+    scaled = np.ma.masked_invalid(loss)
+    if _logarithmic(shared):  # contours are interpolated in the logarithm, which is drawn
+        scaled = np.ma.log(np.ma.maximum(scaled, shared[0] / 30))
+        shared = np.log(shared)
+    filled = axis.contourf(plane.x, plane.y, scaled, levels=shared, cmap=colors, extend="both")
+    axis.contour(plane.x, plane.y, scaled, levels=shared, colors="white", linewidths=0.3)
+    filled.set_rasterized(True)
+    axis.plot(0, 0, "+", color="white", markersize=8, markeredgewidth=2.4)
+    axis.plot(0, 0, "+", color="black", markersize=7, markeredgewidth=1.0)
+    axis.set_aspect("equal")
+    axis.set_xticks([plane.x[0], 0, plane.x[-1]])
+    axis.set_yticks([plane.y[0], 0, plane.y[-1]])
+    return filled
+
+
+def _logarithmic(shared: np.ndarray) -> bool:
+    return bool(shared[0] > 0 and shared[-1] / shared[0] > 1.02)
 
 
 def cuts(manifest: Manifest, measured: dict[tuple[str, str], Slice]) -> Figure:
-    """The loss along each of the two directions through the checkpoint."""
+    """The loss along random directions: median and range over them, up to a little over chance.
+
+    Args:
+        measured: from :func:`load`.
+    """
     color, marker = style.colors(manifest), style.markers(manifest)
     titles = task_titles(manifest)
     figure, axes = style.panels(len(manifest.tasks))
-    directions = {"direction 1": "-", "direction 2": style.DASHES[1]}
     for axis, task in zip(axes, manifest.tasks):
-        extremes = []
-        for optimizer in manifest.optimizers:
-            plane = measured[task, optimizer]
-            middle = len(plane.x) // 2
-            lines = (plane.x, plane.loss[middle]), (plane.y, plane.loss[:, middle])
-            for (distance, loss), dash in zip(lines, directions.values()):
-                loss = np.where(np.isfinite(loss), loss, np.nan)
-                axis.plot(
-                    distance, loss, color=color[optimizer], linestyle=dash,
-                    marker=marker[optimizer], markersize=3.2, markevery=(0, max(1, middle // 2)),
-                )  # fmt: skip
-                extremes += [np.nanmin(loss), np.nanmax(loss)]
-        axis.axvline(0, color="#BBBBBB", linewidth=0.7, zorder=0)
+        planes = {o: measured[task, o] for o in manifest.optimizers if (task, o) in measured}
+        for optimizer, plane in planes.items():
+            band = np.where(np.isfinite(plane.band), plane.band, np.inf)
+            middle = np.median(band, axis=0)
+            ends = band.min(0), np.where(np.isfinite(band.max(0)), band.max(0), 1e300)
+            axis.fill_between(plane.x, *ends, color=color[optimizer], alpha=0.2, linewidth=0)
+            axis.plot(
+                plane.x, np.where(np.isfinite(middle), middle, np.nan), color=color[optimizer],
+                marker=marker[optimizer], markersize=3, markevery=(0, max(1, len(middle) // 4)),
+            )  # fmt: skip
         axis.set_title(titles[task], loc="left")
-        axis.set_xlabel("distance, filter-normalized")
+        axis.axvline(0, color="#BBBBBB", linewidth=0.7, zorder=0)
         axis.grid(axis="y")
         axis.margins(x=0.02)
-        if min(extremes) > 0 and max(extremes) / min(extremes) > 10:
-            style.plain_log(axis)
-    for axis in style.leftmost(axes):
-        axis.set_ylabel("training loss")
+        if planes:
+            shared = levels(list(planes.values()))
+            chance = max(plane.chance for plane in planes.values())
+            if np.isfinite(chance):
+                axis.axhline(chance, color=style.GRAY, linewidth=0.9, linestyle=":")
+            low = min(plane.band[np.isfinite(plane.band)].min() for plane in planes.values())
+            axis.set_ylim(low * 0.85 if low > 0 else low, shared[-1] * 2)
+            if low > 0:
+                style.log_axis(axis)
+    style.label_outer(axes, "distance, filter norms", "training loss")
     handles = style.optimizer_handles(manifest)
-    handles += [
-        Line2D([], [], color=style.GREY, linestyle=dash, label=name)
-        for name, dash in directions.items()
-    ]
+    if any(np.isfinite(plane.chance) for plane in measured.values()):
+        handles.append(style.handle("chance", dash=":"))
     style.legend(figure, handles)
     return figure

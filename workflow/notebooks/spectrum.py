@@ -1,0 +1,46 @@
+# ---
+# jupyter:
+#   jupytext:
+#     text_representation:
+#       extension: .py
+#       format_name: percent
+#   kernelspec:
+#     display_name: Python 3
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # How many directions are sharp?
+#
+# The leading eigenvalues of the Hessian of the training loss. In classification about as many of
+# them stand apart from the bulk as there are classes; a slow decay means that the largest one is
+# not an outlier on its own.
+
+# %% tags=["parameters"]
+manifest = "results/report.json"  # what the study consists of and where its products are
+figures = "results/figures"  # where the figures go
+
+# %%
+from IPython.display import Markdown
+
+from equiscape.report import style
+from equiscape.report.manifest import Manifest
+from equiscape.report.pages import hessian, spectrum
+from equiscape.report.text import body
+
+study = Manifest.read(manifest)
+style.use()
+
+# %% [markdown]
+# ## Leading eigenvalues
+#
+# The bar of an eigenvalue is the interval in which the solver places one. A hollow marker has not
+# converged: its interval is wide against its size, and its sign may be open.
+
+# %%
+figure = spectrum.spectrum(study, hessian.load(study))
+paths = style.save(figure, figures, "spectrum")
+
+# %%
+Markdown(body(spectrum.text(study, spectrum.table(study))))
