@@ -146,7 +146,12 @@ def side_by_side(count: int) -> int:
 
 
 def panels(
-    count: int, height: float = 1.65, first: float = 0.0, columns: int | None = None, **kwargs
+    count: int,
+    height: float = 1.65,
+    first: float = 0.0,
+    columns: int | None = None,
+    width: float | None = None,
+    **kwargs,
 ) -> tuple[Figure, list[Axes]]:
     """``count`` axes in rows of :func:`side_by_side`, each ``height`` inches high.
 
@@ -155,10 +160,11 @@ def panels(
     Args:
         first: inches that long tick labels of the first panel of a row take.
         columns: panels a row, where :func:`side_by_side` does not decide.
+        width: of the figure in inches, where the number of panels does not decide.
     """
     side = min(count, columns or side_by_side(count))
     rows = -(-count // side)
-    width = {1: COLUMN, 2: 4.4}.get(side, WIDTH)
+    width = width or {1: COLUMN, 2: 4.4}.get(side, WIDTH)
     figure, axes = plt.subplots(
         rows, side, figsize=(min(WIDTH, width + first), 0.5 + height * rows), squeeze=False,
         **kwargs,
