@@ -9,6 +9,7 @@ handed on to ``super().__init__`` or to another class.
 import ast
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, Union
 
@@ -139,6 +140,7 @@ def declared_in(module: str, path: Path, qualname: str) -> Declaration:
     return _of(opened, node, f"{module}:{qualname}")
 
 
+@cache
 def _of(module: Module, node: ast.AST, target: str) -> Declaration:
     if isinstance(node, ast.FunctionDef):
         read = _parameters(module, node, skip=0)

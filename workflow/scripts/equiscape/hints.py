@@ -261,6 +261,8 @@ def _conform_union(value: Any, hint: Any, members: tuple, key: str) -> Any:
             return conform(value, member, key)
         except ConfigError as error:
             errors.append(error)
+    if len(members) == 1 and isinstance(value, Mapping) and "is unknown" in str(errors[0]):
+        raise errors[0] from None
     inner = [error for error in errors if not str(error).startswith(f"{key}: ")]
     if inner:
         raise inner[0] from None

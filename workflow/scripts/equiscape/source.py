@@ -14,7 +14,7 @@ UNKNOWN = object()  # a value that the source does not spell
 PACKAGE = Path(__file__).resolve().parent
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)  # one object a version of a file
 class Module:
     """The top level of a source file.
 
@@ -113,7 +113,9 @@ def _read(name: str, path: Path, plugins: tuple[str, ...], mtime: int, size: int
         elif isinstance(node, ast.ImportFrom):
             above = parents[: len(parents) - node.level + 1] if node.level else []
             base = ".".join([*above, *([node.module] if node.module else [])])
-            imports.update({a.asname or a.name: (base, a.name) for a in node.names})
+            for a in node.names:
+                name_here = f"*{len(imports)}" if a.name == "*" else a.asname or a.name
+                imports[name_here] = (base, a.name)
         elif isinstance(node, ast.Import):
             imports.update({a.asname or a.name: (a.name, "") for a in node.names})
     return Module(name, path, plugins, tree, names, imports)
@@ -133,9 +135,18 @@ def find(module: Module, name: str, far: bool = False) -> tuple[Module, ast.stmt
     prefix, _, last = name.rpartition(".")
     if not prefix and name in module.names:
         return module, module.names[name]
+    if not prefix and name not in module.imports:
+        starred = [base for base, inside in module.imports.values() if inside == "*"]
+        found = (_follow(module, base, name, far) for base in starred)
+        return next((place for place in found if place), None)
     base, inside = module.imports.get(prefix or name, ("", ""))
     if prefix:
         base, inside = ".".join(part for part in (base, inside) if part), last
+    return _follow(module, base, inside, far)
+
+
+def _follow(module: Module, base: str, inside: str, far: bool) -> tuple[Module, ast.stmt] | None:
+    """What ``inside`` means in the module ``base``, which ``module`` imports."""
     if not base or not inside or base.partition(".")[0] == "torch" != module.name.split(".")[0]:
         return None
     if not far and not module.reaches(base):

@@ -118,8 +118,8 @@ class Study:
                 f"{key}.data.points: the corrupted clouds have the points of the data set; "
                 f"set datasets.{dataset}.points."
             )
-        entries.check_target_of(entry, kind, key)
         network = entries.architecture(entry, kind, key, self.plugins)
+        entries.check_target_of(entry, kind, key)
         context = {**kind.settings.defaults(), **self._own[dataset], **self._data[name]}
         model = {}
         for grid, optimizer in itertools.product((False, True), (None, *self.optimizers)):
@@ -198,8 +198,8 @@ class Study:
         """The source of a data set, or of its corrupted clouds."""
         entry = self.datasets[dataset]
         entry = entry.get("corruptions") or {} if corrupted else entry
-        source = entry.get("source") or ""
-        return "" if source == GENERATED else source
+        source = entry.get("source")
+        return source if isinstance(source, str) and source != GENERATED else ""
 
     def local_source(self, dataset: str, corrupted: bool = False) -> Path | None:
         """The path of a local source; None for a URL and for embedded or generated data."""

@@ -60,8 +60,17 @@ class DGCNN(nn.Module):
         dropout: in the classifier.
     """
 
-    CONSTRAINTS = (("k <= points", "k must be at most {points}, the points of a cloud"),)
-    BATCH_STATISTICS = "True"
+    CONSTRAINTS = (
+        ("k <= points", "k must be at most {points}, the points of a cloud"),
+        (
+            "batch_size > 1",
+            "batch norm over clouds needs training.batch_size above 1",
+        ),
+        (
+            "micro_batch is None or micro_batch >= batch_size",
+            "batch norm admits no training.micro_batch below training.batch_size",
+        ),
+    )
 
     def __init__(
         self,

@@ -138,8 +138,11 @@ class GINE(nn.Module):
             "walk_steps == 0 or walk_channels < hidden",
             "walk_channels must be below hidden, {hidden}",
         ),
+        (
+            "micro_batch is None or micro_batch >= batch_size or not (norm or walk_steps)",
+            "batch norm admits no training.micro_batch below training.batch_size",
+        ),
     )
-    BATCH_STATISTICS = "norm or walk_steps > 0"
 
     def __init__(
         self,

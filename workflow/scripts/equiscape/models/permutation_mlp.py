@@ -43,7 +43,7 @@ class PermutationMLP(nn.Module):
             at ``release``; the noise is then added before the first step.
     """
 
-    boundary: tuple[str, ...] = ()  # each of its matrices is what the study is about
+    non_hidden: tuple[str, ...] = ()  # each of its matrices is what the study is about
 
     def __init__(
         self,

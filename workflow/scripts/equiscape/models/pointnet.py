@@ -55,7 +55,16 @@ class PointNet(nn.Module):
         dropout: in the classifier.
     """
 
-    BATCH_STATISTICS = "True"
+    CONSTRAINTS = (
+        (
+            "batch_size > 1",
+            "batch norm over clouds needs training.batch_size above 1",
+        ),
+        (
+            "micro_batch is None or micro_batch >= batch_size",
+            "batch norm admits no training.micro_batch below training.batch_size",
+        ),
+    )
 
     def __init__(
         self,
