@@ -1,8 +1,10 @@
 """A real HTTP server on loopback that serves files, and fails in the ways that servers fail."""
 
 import ssl
+import time
+import zlib
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -39,6 +41,85 @@ class LoopbackServer(ThreadingHTTPServer):
         """A client that hangs up is part of the tests."""
 
 
+def changing(handler: "_Handler", data: bytes, wanted: str | None) -> None:
+    """Another file at each request, the first two cut off; ranges are of the newest."""
+    count = handler.server.count("changing")
+    data = bytes([count]) * len(data) if count < 3 else data
+    start = int(wanted.removeprefix("bytes=").rstrip("-")) if wanted else 0
+    headers = {"Content_Length": len(data) - start, "ETag": f'"{count}"'}
+    if start:
+        headers["Content_Range"] = f"bytes {start}-{len(data) - 1}/{len(data)}"
+    handler.head(206 if start else 200, **headers)
+    handler.wfile.write(data[start : (start + len(data)) // 2 if count < 3 else None])
+
+
+def elsewhere(handler: "_Handler", data: bytes, wanted: str | None) -> None:
+    """Cut off at first, then the start of the file as if it were the rest."""
+    if wanted is None and handler.server.count("elsewhere") == 1:
+        handler.head(200, Content_Length=len(data), ETag='"1"')
+        handler.wfile.write(data[: len(data) // 2])
+    elif wanted:
+        handler.head(206, Content_Length=len(data), Content_Range=f"bytes 0-{len(data) - 1}/*")
+        handler.wfile.write(data)
+    else:
+        handler.head(200, Content_Length=len(data))
+        handler.wfile.write(data)
+
+
+def drip(handler: "_Handler", data: bytes, wanted: str | None) -> None:
+    """A byte at a time."""
+    handler.head(200, Content_Length=len(data))
+    for byte in data[:200]:
+        handler.wfile.write(bytes([byte]))
+        handler.wfile.flush()
+        time.sleep(0.02)
+
+
+def drip_head(handler: "_Handler", data: bytes, wanted: str | None) -> None:
+    """A head that never ends."""
+    handler.wfile.write(b"HTTP/1.1 200 OK\r\n")
+    for i in range(60):
+        handler.wfile.write(b"X-%d: 1\r\n" % i)
+        handler.wfile.flush()
+        time.sleep(0.05)
+
+
+def announcing(length: str) -> "Callable[[_Handler, bytes, str | None], None]":
+    """The file under a length of the server's choice."""
+
+    def lie(handler: "_Handler", data: bytes, wanted: str | None) -> None:
+        handler.head(200, Content_Length=length)
+        handler.wfile.write(data)
+
+    return lie
+
+
+def part(handler: "_Handler", data: bytes, wanted: str | None) -> None:
+    """A part that nobody asked for."""
+    handler.head(206, Content_Length=10, Content_Range=f"bytes 0-9/{len(data)}")
+    handler.wfile.write(data[:10])
+
+
+def loop(handler: "_Handler", data: bytes, wanted: str | None) -> None:
+    """To itself, for ever."""
+    handler.head(302, Location=handler.path, Content_Length=0, Connection="close")
+
+
+LIES = {
+    "changing": changing,
+    "elsewhere": elsewhere,
+    "drip": drip,
+    "drip-head": drip_head,
+    "absurd": announcing("10e30"),
+    "endless": announcing("9" * 30),
+    "negative": announcing("-5"),
+    "fewer": announcing("1000"),
+    "more": announcing("400000"),
+    "part": part,
+    "loop": loop,
+}
+
+
 class _Handler(BaseHTTPRequestHandler):
     server: LoopbackServer
     protocol_version = "HTTP/1.1"
@@ -66,6 +147,10 @@ class _Handler(BaseHTTPRequestHandler):
             data = data[:100] + bytes([data[100] ^ 1]) + data[101:]
         elif behaviour == "short":  # as if the file on the server were cut off
             data = data[: len(data) // 2]
+        if behaviour in LIES:
+            LIES[behaviour](self, data, wanted)
+            self.close_connection = True
+            return
         start = 0
         if wanted and behaviour != "no-range":
             start = int(wanted.removeprefix("bytes=").removesuffix("-"))
@@ -77,9 +162,19 @@ class _Handler(BaseHTTPRequestHandler):
         cuts = cuts or behaviour == "always-cut"
         self.send_response(206 if start else 200)
         self.send_header("Content-Length", str(len(data) - start))
+        self.send_header("ETag", f'"{zlib.crc32(data)}"')
+        if start:
+            self.send_header("Content-Range", f"bytes {start}-{len(data) - 1}/{len(data)}")
         self.end_headers()
         self.wfile.write(data[start : (start + len(data)) // 2 if cuts else None])
         self.close_connection = True
+
+    def head(self, status: int, **headers: object) -> None:
+        """The head of an answer."""
+        self.send_response(status)
+        for name, value in headers.items():
+            self.send_header(name.replace("_", "-"), str(value))
+        self.end_headers()
 
     def answer(self, status: int, body: bytes) -> None:
         """A whole answer."""

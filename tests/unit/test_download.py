@@ -14,6 +14,7 @@ import pytest
 from loopback_server import serving
 
 from equiscape.data import download as module
+from equiscape.data import transfer
 from equiscape.data.download import download, fetch
 from equiscape.errors import ConfigError, DataError
 from equiscape.files.archives import open_source
@@ -36,6 +37,7 @@ SUM = hashlib.sha256(ARCHIVE).hexdigest()
 def server(monkeypatch):
     monkeypatch.setattr(module, "WAIT", 0)
     monkeypatch.setattr(module, "PIECE", 10_000)
+    monkeypatch.setattr(transfer, "PIECE", 10_000)
     monkeypatch.delenv(module.FOLDER_VARIABLE, raising=False)
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     with serving({"data.zip": ARCHIVE}) as running:
@@ -46,7 +48,13 @@ def names(folder):
     """Everything in a folder but what a later run goes on from."""
     if not folder.exists():
         return []
-    return sorted(file.name for file in folder.iterdir() if not file.name.endswith(".partial"))
+    return sorted(file.name for file in folder.iterdir() if not file.name.endswith(".transfer"))
+
+
+def started(folder, data):
+    """A folder with a transfer that has come as far as ``data``."""
+    (folder / ".data.zip.transfer").mkdir()
+    (folder / ".data.zip.transfer/data").write_bytes(data)
 
 
 def refused(server, folder, *behaviours, checksum=SUM):
@@ -100,26 +108,26 @@ def test_a_server_without_ranges_starts_over(server, tmp_path):
 def test_the_next_run_goes_on(server, tmp_path, monkeypatch):
     monkeypatch.setattr(module, "ATTEMPTS", 1)
     assert "the transfer broke off" in refused(server, tmp_path, "always-cut")
-    assert (tmp_path / ".data.zip.partial").stat().st_size > 0
+    assert (tmp_path / ".data.zip.transfer/data").stat().st_size > 0
     fetch([server.url("serve/data.zip")], tmp_path, SUM)
     assert server.requests[-1][1] is not None
     assert (tmp_path / "data.zip").read_bytes() == ARCHIVE
 
 
 def test_a_partial_file_of_other_bytes_does_no_harm(server, tmp_path):
-    (tmp_path / ".data.zip.partial").write_bytes(b"x" * 1000)
+    started(tmp_path, b"x" * 1000)
     fetch([server.url("serve/data.zip")], tmp_path, SUM)
     assert (tmp_path / "data.zip").read_bytes() == ARCHIVE
 
 
 def test_a_complete_partial_file_is_enough(server, tmp_path):
-    (tmp_path / ".data.zip.partial").write_bytes(ARCHIVE)
+    started(tmp_path, ARCHIVE)
     fetch([server.url("serve/data.zip")], tmp_path, SUM)
     assert (tmp_path / "data.zip").read_bytes() == ARCHIVE
 
 
 def test_without_a_checksum_nothing_is_pieced_together(server, tmp_path):
-    (tmp_path / ".data.zip.partial").write_bytes(b"x" * 1000)
+    started(tmp_path, b"x" * 1000)
     fetch([server.url("serve/data.zip")], tmp_path)
     assert (tmp_path / "data.zip").read_bytes() == ARCHIVE
 
@@ -301,15 +309,13 @@ def test_zinc_and_qm9_and_peptides_come_by_the_same_way(server, tmp_path, monkey
     monkeypatch.setattr(datasets.QM9, "raw_url2", server.url("redirect/uncharacterized.txt"))
     monkeypatch.setattr(datasets.ZINC, "url", server.url("cut/molecules.zip"))
     monkeypatch.setattr(datasets.ZINC, "split_url", server.url("serve/{}.index"))
-    monkeypatch.setattr(
-        peptides,
-        "PUBLISHED",
-        {"a": (hashlib.md5(ARCHIVE).hexdigest(), server.url("serve/data.zip"))},
-    )
+    published, md5 = "peptide_multi_class_dataset.csv.gz", hashlib.md5(ARCHIVE).hexdigest()
+    served = {published: (md5, server.url("serve/data.zip"))}
+    monkeypatch.setattr(peptides, "PUBLISHED", served)
     for kind, expected in (
         ("qm9", qm9.RAW),
         ("zinc", [f"{s}.{k}" for s in zinc.OFFICIAL for k in zinc.RAW]),
-        ("peptides-func", ["a"]),
+        ("peptides-func", [published]),
     ):
         path = download({"kind": kind, "source": "pyg"}, tmp_path / kind, tmp_path / "raw.json")
         assert all((path / name).is_file() for name in expected)

@@ -16,6 +16,8 @@ rule download:
     localrule: True  # the login node has a network, compute nodes often have none
     conda:
         "../../envs/torch.yaml"
+    resources:
+        least_speed=lambda wildcards: STUDY.least_speed(wildcards.dataset),
     params:
         protocol=1,
         entry=lambda wildcards: STUDY.download_settings(wildcards.dataset),

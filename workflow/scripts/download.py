@@ -12,4 +12,9 @@ if TYPE_CHECKING:
 
 if __name__ == "__main__":
     with job(snakemake):
-        download(snakemake.params.entry, Path(snakemake.params.folder), snakemake.output[0])
+        download(
+            snakemake.params.entry,
+            Path(snakemake.params.folder),
+            snakemake.output[0],
+            snakemake.resources.least_speed,
+        )

@@ -228,6 +228,11 @@ class Study:
         names = ("kind", "source", "mirrors", "sha256")
         return plain({k: entry[k] for k in names if entry.get(k)})
 
+    def least_speed(self, dataset: str) -> int:
+        """Bytes a second below which a download is given up; it changes no result."""
+        speed = self.datasets[dataset].get("least_speed")
+        return 1000 if speed is None else speed
+
     def corruption_settings(self, dataset: str) -> dict:
         """All that the corrupted clouds depend on beside the data they are made from."""
         chosen = {k: v for k, v in (self._corruptions[dataset] or {}).items() if k != "mirrors"}

@@ -9,15 +9,10 @@ checksum that is trusted, so such a host is asked again without verifying the ce
 log says so; without a SHA-256 an invalid certificate is an error.
 """
 
-import errno
 import logging
 import os
 import shutil
-import sys
 import time
-import warnings
-import zipfile
-import zlib
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -25,12 +20,25 @@ from urllib.parse import urlsplit
 
 import pooch
 import requests
-from tqdm import tqdm
 
 from equiscape import io
-from equiscape.data import KINDS
+from equiscape.data import KINDS, declared, reads
+from equiscape.data.sources import folder_with
+from equiscape.data.transfer import (
+    BROKEN,
+    LEAST_SPEED,
+    NO_ROOM,
+    PermanentFault,
+    SlowFault,
+    Transfer,
+    check_address,
+    expand,
+    hidden,
+    reason,
+    redact,
+)
 from equiscape.errors import ConfigError, DataError, first_line
-from equiscape.files.archives import open_source
+from equiscape.files.archives import DAMAGE, files_below, open_source
 from equiscape.registry import lookup
 
 log = logging.getLogger(__name__)
@@ -39,17 +47,13 @@ pooch.get_logger().setLevel("WARNING")
 FOLDER_VARIABLE = "EQUISCAPE_DOWNLOADS"
 ATTEMPTS = 4  # at each address
 WAIT = 2.0  # seconds before the second attempt, doubled for each further one
-TIMEOUT = (20, 60)  # seconds to connect, and between two pieces of the answer
 PIECE = 1 << 20
 ARCHIVES = (".zip", ".tar", ".tgz", ".tar.gz", ".tar.bz2", ".tar.xz")
-NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
-class _Permanent(Exception):
-    """This address will not do better at the next attempt."""
-
-
-def download(entry: dict[str, Any], folder: Path, record: Path) -> Path:
+def download(
+    entry: dict[str, Any], folder: Path, record: Path, least_speed: int = LEAST_SPEED
+) -> Path:
     """Fetch the source of a data set and write a record of it.
 
     Args:
@@ -60,6 +64,7 @@ def download(entry: dict[str, Any], folder: Path, record: Path) -> Path:
         record: JSON to write: ``path``, ``sha256``, ``bytes``. Preparation reads the path
             and depends on the record alone, so data are prepared anew when the bytes change, not
             when a file is touched.
+        least_speed: bytes a second, over a minute, below which an address is given up.
 
     Returns:
         the path of the file or folder.
@@ -70,21 +75,37 @@ def download(entry: dict[str, Any], folder: Path, record: Path) -> Path:
     """
     source, folder = entry["source"], Path(folder)
     if source == "pyg":
-        path, url = lookup(KINDS, entry["kind"], "kind").download(folder), source
+        kind = lookup(KINDS, entry["kind"], "kind")
+        path, url = placed(kind.RAW_FILES) or kind.download(folder), source
     elif "://" not in source:
         path, url = Path(source), None
         if path.is_file():
             verify(path, entry.get("sha256"))
     else:
         urls = [source, *(entry.get("mirrors") or [])]
-        path, url = fetch(urls, folder, entry.get("sha256"))
+        path, url = fetch(urls, folder, entry.get("sha256"), least_speed=least_speed)
     log.info("%s from %s", path, url or "where it was")
-    io.write_json(record, {"path": str(path), **_identity(path)})
+    patterns = declared(entry["kind"], "FILES", ("**/*",))
+    io.write_json(record, {"path": str(path), **_identity(path, patterns)})
     return path
 
 
+def placed(names: Iterable[str]) -> Path | None:
+    """The folder in EQUISCAPE_DOWNLOADS, or below it, where all of ``names`` were put by hand."""
+    shared = os.environ.get(FOLDER_VARIABLE)
+    if not shared or not Path(shared).is_dir():
+        return None
+    names = list(names)
+    found = folder_with(Path(shared), names)
+    return found if all((found / name).is_file() for name in names) else None
+
+
 def fetch(
-    urls: list[str], folder: Path, checksum: str | None = None, name: str | None = None
+    urls: list[str],
+    folder: Path,
+    checksum: str | None = None,
+    name: str | None = None,
+    least_speed: int = LEAST_SPEED,
 ) -> tuple[Path, str | None]:
     """Fetch one file from the first of its addresses that serves it.
 
@@ -93,6 +114,7 @@ def fetch(
         folder: where it goes.
         checksum: SHA-256 in hex, or ``algorithm:hex`` (``md5:...``); None trusts the server.
         name: of the file; by default the last part of the first address.
+        least_speed: bytes a second, over a minute, below which an address is given up.
 
     Returns:
         the path, and the URL that served it (None where it was there already).
@@ -102,11 +124,10 @@ def fetch(
         ConfigError: an address is not http or https.
     """
     for url in urls:
-        if urlsplit(url).scheme not in ("http", "https"):
-            raise ConfigError(
-                f"source: {url} is not an http address; give a local file by its plain path."
-            )
+        check_address(url, "source")
     name = name or Path(urlsplit(urls[0]).path).name
+    if not name or name.startswith("."):
+        raise ConfigError(f"source: {redact(urls[0])} does not end in the name of a file.")
     shared = os.environ.get(FOLDER_VARIABLE)
     for place in filter(None, (shared, folder)):
         path = Path(place) / name
@@ -123,11 +144,11 @@ def fetch(
     faults = []
     for url in urls:
         try:
-            _fetch(url, path, checksum)
-            return path, url
-        except _Permanent as fault:
-            log.warning("%s: %s", url, fault)
-            faults.append(f"{url}: {fault}")
+            _fetch(url, path, checksum, least_speed)
+            return path, redact(url)
+        except PermanentFault as fault:
+            log.warning("%s: %s", redact(url), fault)
+            faults.append(f"{redact(url)}: {fault}")
     raise DataError(
         f"{name} could not be downloaded ({'; '.join(faults)}); run again later, or give a local "
         f"file by `source` or in the folder {FOLDER_VARIABLE}."
@@ -154,7 +175,7 @@ def unpack(archive: Path, names: Iterable[str], folder: Path) -> None:
                 try:
                     with open(temporary, "wb") as file:
                         shutil.copyfileobj(member, file, PIECE)
-                except (zipfile.BadZipFile, zlib.error, EOFError) as error:
+                except DAMAGE as error:
                     raise source.damaged(name, error) from None
 
 
@@ -174,62 +195,76 @@ def verify(path: Path, checksum: str | None) -> None:
         raise DataError(f"{path} does not have the checksum {checksum}; get it again.")
 
 
-def _identity(path: Path) -> dict[str, Any]:
-    """Checksum and size of a file; of a folder, of all its files."""
+def _identity(path: Path, patterns: Iterable[str]) -> dict[str, Any]:
+    """Checksum and size of a file; of a folder, of its files that fit ``patterns``."""
     if path.is_file():
         return {"sha256": io.sha256(path), "bytes": path.stat().st_size}
-    files = sorted(file for file in path.rglob("*") if file.is_file())
+    files = [path / file for file in files_below(path) if reads(patterns, file)]
     sums = {str(file.relative_to(path)): io.sha256(file) for file in files}
     size = sum(file.stat().st_size for file in files)
     return {"sha256": io.settings_hash(sums), "bytes": size, "files": sums}
 
 
-def _fetch(url: str, path: Path, checksum: str | None) -> None:
-    """Fetch ``url`` to ``path``, in several attempts; :class:`_Permanent` where they all fail."""
-    unchecked = path.with_name(f".{path.name}.unchecked")
-    partial = path.with_name(f".{path.name}.partial")
-    if not checksum:
-        partial.unlink(missing_ok=True)  # two halves can only be joined if the sum is known
-    unchecked.unlink(missing_ok=True)
+def _fetch(url: str, path: Path, checksum: str | None, least_speed: int) -> None:
+    """Fetch ``url`` to ``path``, in some attempts; :class:`PermanentFault` where they all fail."""
+    url, secrets = expand(url)
+    folder = path.with_name(f".{path.name}.transfer")
     known = checksum and (checksum if ":" in checksum else f"sha256:{checksum}").lower()
     sha256 = bool(known) and known.startswith("sha256:")  # MD5 can be forged
+    transfer = Transfer(folder, path.name, sha256, least_speed, secrets)
+    unchecked = folder / path.name
     for attempt in range(ATTEMPTS):
         if attempt:
             time.sleep(WAIT * 2 ** (attempt - 1))
-        downloader = _Resuming(partial, trusted=sha256)
         try:
-            pooch.retrieve(url, known, unchecked.name, str(path.parent), downloader=downloader)
-            _check_content(unchecked)
-            with open(unchecked, "rb") as file:
-                os.fsync(file.fileno())
-            os.replace(unchecked, path)
-            return
+            pooch.retrieve(url, None, unchecked.name, str(folder), downloader=transfer)
+            if known and not matches(unchecked, known):
+                fault = "the file has a wrong checksum"
+                transfer.forget()
+                if not transfer.resumed:
+                    raise PermanentFault(fault)
+            else:
+                _check_content(unchecked)
+                with open(unchecked, "rb") as file:
+                    os.fsync(file.fileno())
+                mask = os.umask(0)
+                os.umask(mask)
+                unchecked.chmod(0o666 & ~mask)
+                os.replace(unchecked, path)
+                shutil.rmtree(folder, ignore_errors=True)
+                return
         except requests.HTTPError as error:
             fault = f"the server answered {error.response.status_code} {error.response.reason}"
             if error.response.status_code < 500 and error.response.status_code != 429:
-                raise _Permanent(fault) from None
+                raise PermanentFault(hidden(fault, secrets)) from None
+        except (requests.exceptions.InvalidURL, requests.exceptions.InvalidHeader) as error:
+            raise PermanentFault(hidden(f"no request can be made ({error})", secrets)) from None
+        except SlowFault as error:
+            fault = f"the transfer was given up, since {error}"
         except (requests.ConnectionError, requests.Timeout) as error:
-            fault = f"the connection failed ({_reason(error)})"
-        except requests.RequestException as error:
-            fault = f"the transfer broke off ({_reason(error)})"
-        except ValueError:  # pooch: the checksum is wrong
-            fault = "the file has a wrong checksum"
-            if not downloader.resumed:
-                raise _Permanent(fault) from None
+            fault = f"the connection failed ({hidden(reason(error), secrets)})"
+        except BROKEN as error:
+            fault = f"the transfer broke off ({hidden(reason(error), secrets)})"
+        except DataError as error:
+            transfer.forget()
+            text = str(error).replace(str(unchecked), path.name).rstrip(".")
+            raise PermanentFault(text) from None
         except OSError as error:
             if error.errno not in NO_ROOM:
-                raise
-            partial.unlink(missing_ok=True)
+                raise DataError(
+                    f"{path} cannot be written ({error.strerror or error}); check the folder."
+                ) from None
+            shutil.rmtree(folder, ignore_errors=True)
             raise DataError(
                 f"{path.parent} has no room for {path.name} ({error.strerror}); free some space "
                 "and run again."
             ) from None
-        except DataError as error:
-            raise _Permanent(str(error).replace(str(unchecked), path.name).rstrip(".")) from None
+        except ValueError as error:
+            fault = f"the answer makes no sense ({hidden(first_line(error), secrets)})"
         finally:
             unchecked.unlink(missing_ok=True)
-        log.info("%s: %s, attempt %d of %d", url, fault, attempt + 1, ATTEMPTS)
-    raise _Permanent(fault)
+        log.info("%s: %s, attempt %d of %d", hidden(url, secrets), fault, attempt + 1, ATTEMPTS)
+    raise PermanentFault(fault)
 
 
 def _check_content(path: Path) -> None:
@@ -241,82 +276,5 @@ def _check_content(path: Path) -> None:
                     try:
                         while member.read(PIECE):
                             pass
-                    except (zipfile.BadZipFile, zlib.error, EOFError) as error:
+                    except DAMAGE as error:
                         raise source.damaged(name, error) from None
-
-
-def _reason(error: Exception) -> str:
-    """The innermost cause, which says more than the library's wrapping."""
-    while error.__cause__ or error.__context__:
-        error = error.__cause__ or error.__context__
-    return first_line(error)
-
-
-class _Resuming:
-    """A pooch downloader that keeps a broken transfer beside the file and goes on from there."""
-
-    def __init__(self, partial: Path, trusted: bool):
-        self.partial, self.trusted = partial, trusted
-        self.resumed = False
-
-    def __call__(self, url: str, output_file: str, pooch: Any, check_only: bool = False) -> None:
-        start = self.partial.stat().st_size if self.partial.exists() else 0
-        # Servers may compress a file on the way, which would make sizes and ranges mean nothing.
-        headers = {"Accept-Encoding": "identity"}
-        if start:
-            headers["Range"] = f"bytes={start}-"
-        with _get(url, headers, self.trusted) as response:
-            if response.status_code == 416:  # nothing after `start`: complete, or another file
-                self.resumed = True
-            else:
-                response.raise_for_status()
-                self.resumed = response.status_code == 206
-                self._store(response, start if self.resumed else 0)
-        _refuse_page(self.partial)
-        os.replace(self.partial, output_file)
-
-    def _store(self, response: requests.Response, start: int) -> None:
-        length = int(response.headers.get("Content-Length", 0))
-        free = shutil.disk_usage(self.partial.parent).free
-        if length > free:
-            raise OSError(errno.ENOSPC, f"{length - free} bytes are missing")
-        total = start + length or None
-        log.info("%s: %s bytes", response.url, total or "an unknown number of")
-        with (
-            open(self.partial, "ab" if start else "wb") as file,
-            tqdm(
-                total=total,
-                initial=start,
-                unit="B",
-                unit_scale=True,
-                desc=self.partial.name.strip(".").removesuffix(".partial"),
-                disable=not sys.stderr.isatty(),
-            ) as progress,
-        ):
-            for piece in response.iter_content(PIECE):
-                file.write(piece)
-                progress.update(len(piece))
-
-
-def _get(url: str, headers: dict[str, str], trusted: bool) -> requests.Response:
-    """Open ``url``; where the content is ``trusted`` by its SHA-256, despite a bad certificate."""
-    try:
-        return requests.get(url, headers=headers, stream=True, timeout=TIMEOUT)
-    except requests.exceptions.SSLError as error:
-        if not trusted:
-            raise _Permanent(
-                f"its certificate is not valid ({_reason(error)}); give its sha256"
-            ) from None
-        log.warning("%s: certificate not valid (%s); the SHA-256 decides.", url, _reason(error))
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # it has just been said, once
-        return requests.get(url, headers=headers, stream=True, timeout=TIMEOUT, verify=False)
-
-
-def _refuse_page(path: Path) -> None:
-    """Refuse an HTML page, which servers send in place of a file that they do not have."""
-    with open(path, "rb") as file:
-        head = file.read(512).lstrip().lower()
-    if head.startswith((b"<!doctype html", b"<html")):
-        path.unlink()
-        raise _Permanent("the server sent an HTML page instead of the file")

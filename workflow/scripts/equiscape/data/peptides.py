@@ -41,6 +41,7 @@ PUBLISHED = {
         "https://www.dropbox.com/s/j4zcnx2eipuo0xz/splits_random_stratified_peptide.pickle?dl=1",
     ),
 }
+RAW_FILES = tuple(PUBLISHED)
 OFFICIAL = {"train": "train", "val": "validation", "test": "test"}
 LABELS = 10
 LONGEST = 20_000  # characters of a SMILES

@@ -51,6 +51,7 @@ UNITS = {
 REFERENCED = ("zpve", "u0", "u298", "h298", "g298", "cv")  # those QM9 tables atom references for
 HEADS = {"mu": "dipole", "r2": "spatial-extent"}
 RAW = ("gdb9.sdf", "gdb9.sdf.csv", "uncharacterized.txt")
+RAW_FILES = RAW  # what a download leaves
 
 
 ARGUMENTS = ("num_outputs", "head", "cutoff")  # what the data dictates to a network

@@ -30,6 +30,7 @@ FILES = ("**/zinc12k_official_*.npz", "**/*.pickle", "**/*.index")
 ATOMS, BONDS = 28, 4  # kinds of atoms; bond types 1 to 3
 OFFICIAL = {"train": "train", "val": "validation", "test": "test"}
 RAW = ("pickle", "index")
+RAW_FILES = tuple(f"{name}.{kind}" for name in OFFICIAL for kind in RAW)  # of a download
 ARRAYS = ("atom_type", "edge_index", "bond_type", "y", "node_ptr", "edge_ptr")
 
 

@@ -67,7 +67,10 @@ def npy(data: bytes) -> np.ndarray:
             f"{count * dtype.itemsize} of its shape"
         )
     if not count or not dtype.itemsize:
-        return np.empty(shape, dtype)
+        try:
+            return np.empty(shape, dtype)
+        except ValueError:
+            raise Malformed("its shape is too large") from None
     array = np.frombuffer(data, dtype, count, start + length)
     if dtype.kind == "U" and array.view(f"{dtype.str[0]}u4").max(initial=0) > 0x10FFFF:
         raise Malformed("its text is not Unicode")
