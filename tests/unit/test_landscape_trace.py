@@ -1,11 +1,13 @@
 """Trace estimates: exact cases, and standard errors that mean what they say."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 from test_landscape_lanczos import generator, hessian_like, operator_of
 
-from equiscape.landscape.lanczos import lanczos
+from equiscape.landscape.lanczos import Krylov, lanczos
 from equiscape.landscape.operators import SymmetricOperator
 from equiscape.landscape.trace import hutchinson, mean_interval, rademacher
 
@@ -88,6 +90,47 @@ def test_probes_stop_at_the_asked_precision():
     assert capped.probes == 10
     capped = hutchinson(operator, 50, generator=generator(1), tolerance=1e-9)
     assert capped.probes == 50
+
+
+def many_outliers(n=200):
+    """Leading eigenvalues that decay slowly: more of them deflated saves many probes."""
+    rng = np.random.default_rng(1)
+    return np.r_[100 * 0.85 ** np.arange(40), rng.normal(0, 0.05, n - 40)]
+
+
+def test_the_space_grows_where_that_saves_probes_and_the_interval_still_covers():
+    values = many_outliers()
+    operator, _ = operator_of(values)
+    spent, inside = {True: [], False: []}, []
+    for seed in range(40):
+        for plan in (True, False):
+            krylov = lanczos(operator, leading=1, trailing=0, generator=generator(seed))
+            if not plan:
+                krylov = replace(krylov, space=None)
+            estimate = hutchinson(
+                operator, 5000, generator=generator(seed + 999), krylov=krylov, tolerance=2e-3,
+                block=500,
+            )  # fmt: skip
+            spent[plan].append(estimate.probes + estimate.steps)
+            if plan:
+                inside.append(estimate.low <= values.sum() <= estimate.high)
+                assert estimate.steps > 0
+                assert estimate.deflated == krylov.iterations + estimate.steps
+    assert np.mean(spent[True]) < 0.5 * np.mean(spent[False])
+    assert np.mean(inside) > 0.85
+
+
+def test_what_a_vector_takes_from_the_rest_is_known():
+    operator, matrix = operator_of(hessian_like(60))
+    space = Krylov(operator, 20, 1, generator())
+    norm = matrix.square().sum().item()
+    for _ in range(20):
+        space.extend()
+        q = space.basis
+        rest = matrix - q.T @ (q @ matrix)
+        rest = rest - (rest @ q.T) @ q
+        norm -= space.drops[-1] * space.unit**2
+        assert norm == pytest.approx(rest.square().sum().item(), rel=1e-6, abs=1e-3)
 
 
 def chi_squared(top, bulk):

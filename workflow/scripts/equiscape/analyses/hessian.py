@@ -339,7 +339,7 @@ def _describe_trace(estimate: TraceEstimate, krylov: LanczosResult | None = None
         "method": "hutchinson" if krylov is None else "hutchinson, Krylov space deflated",
         "probes": estimate.probes,
         "deflated": estimate.deflated,
-        "products": estimate.probes,
+        "products": estimate.probes + estimate.steps,
         "products_shared_with_lanczos": 0 if krylov is None else krylov.iterations,
     }
 

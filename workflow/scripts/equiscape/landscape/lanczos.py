@@ -50,6 +50,7 @@ class LanczosResult:
         copies: ``"searched"`` where the copies of multiple eigenvalues were looked for,
             ``"one a start vector"`` where only as many are sure to be found as there are start
             vectors.
+        space: what the basis can be grown in, up to the limit; None after a search for copies.
     """
 
     leading: Eigenpairs
@@ -60,6 +61,7 @@ class LanczosResult:
     tolerance: float
     rounding: float
     copies: str
+    space: "Krylov | None" = None
 
     @property
     def iterations(self) -> int:
@@ -87,6 +89,8 @@ class Krylov:
         count: basis vectors so far.
         theta, coordinates: ascending Ritz values ``[count]`` in units, and their coordinates.
         bounds: ``[count]`` residuals of the Ritz pairs by the recurrence, in units.
+        drops: for each basis vector, how much ``|(I - P) A (I - P)|_F^2`` fell when it came, in
+            units squared.
     """
 
     def __init__(
@@ -102,6 +106,7 @@ class Krylov:
         self.epsilon = torch.finfo(operator.dtype).eps
         self.unit = 0.0
         self.count = 0
+        self.drops: list[float] = []
         self._basis = torch.empty(
             self.limit, operator.size, dtype=operator.dtype, device=operator.device
         )
@@ -137,6 +142,10 @@ class Krylov:
         columns = inner(self.basis, images)
         self._projection[: self.count, start : self.count] = columns
         self._projection[start : self.count, : self.count] = columns.T
+        sizes = images.double().square().sum(1).cpu().numpy()
+        for index, (size, column) in enumerate(zip(sizes, columns.T, strict=True), start):
+            # B = (I - P) A (I - P) of the basis before: 2 |B q|^2 - (q^T B q)^2
+            self.drops.append(2 * (size - (column[:index] ** 2).sum()) - column[index] ** 2)
         self.theta, self.coordinates = scipy.linalg.eigh(
             self._projection[: self.count, : self.count]
         )
@@ -247,6 +256,7 @@ def lanczos(
         tolerance,
         krylov.rounding * (krylov.unit or 1.0),
         "searched" if copies else "one a start vector",
+        None if copies else krylov,
     )
 
 

@@ -8,10 +8,11 @@ import scipy.stats
 import torch
 from torch import Tensor
 
-from equiscape.landscape.lanczos import LanczosResult
+from equiscape.landscape.lanczos import Krylov, LanczosResult
 from equiscape.landscape.operators import SymmetricOperator
 
 PILOT = 30
+TRIAL = 3  # steps of the Krylov space by which its growth is judged
 CONFIDENCE = 0.95
 
 
@@ -26,6 +27,7 @@ class TraceEstimate:
         low, high: the 95 % interval of :func:`mean_interval`.
         probes: random vectors, one product each.
         deflated: dimension of the subspace whose share of the trace is exact.
+        steps: products spent on making that subspace larger than it was given.
     """
 
     value: float
@@ -34,6 +36,7 @@ class TraceEstimate:
     high: float
     probes: int
     deflated: int
+    steps: int = 0
 
 
 def hutchinson(
@@ -59,7 +62,10 @@ def hutchinson(
     With a ``tolerance`` the number of probes is chosen once, from a pilot sample of 30, as in
     Stein's two-stage procedure (1945): a rule that looked at the error after every block would
     stop where the error happens to be underestimated. The interval then has the 29 degrees of
-    freedom of the pilot, which keeps its coverage.
+    freedom of the pilot, which keeps its coverage. Where the pilot asks for more probes, the Krylov
+    space grows as long as a step saves more probes than the product that it costs: its vectors say
+    by themselves how far each lowers the variance, and the pilot's products serve the larger space
+    too (the balance of A-Hutch++, Persson et al. 2022, on a space that is there already).
 
     Args:
         operator: A.
@@ -72,20 +78,57 @@ def hutchinson(
     exact = 0.0 if krylov is None else float(krylov.projection.trace())
     basis = None if krylov is None else krylov.basis
     pilot = probes if tolerance is None else min(PILOT, probes)
-    samples = _samples(operator, pilot, generator, basis, block)
-    freedom = None
-    if tolerance is not None and pilot < probes:
-        value, spread = exact + samples.mean(), samples.std(ddof=1)
-        aim = tolerance * abs(value)
-        needed = (spread / aim) ** 2 if aim > 0 else math.inf
+    two_stages = tolerance is not None and pilot < probes
+    samples, kept = _samples(operator, pilot, generator, basis, block, keep=two_stages)
+    freedom, steps = None, 0
+    if two_stages:
+        aim = tolerance * abs(exact + samples.mean())
+        if krylov is not None and krylov.space is not None and aim > 0:
+            steps = _grow(krylov.space, samples, aim)
+            if steps:
+                samples = _deflated(samples, kept, krylov.space, steps)
+                basis = krylov.space.basis
+                exact = float(krylov.space.projection.trace())
+        del kept
+        needed = (samples.std(ddof=1) / aim) ** 2 if aim > 0 else math.inf
         rest = min(probes, math.ceil(min(needed, probes))) - pilot
         if rest > 0:
-            more = _samples(operator, rest, generator, basis, block)
+            more, _ = _samples(operator, rest, generator, basis, block)
             samples = np.concatenate([samples, more])
         freedom = pilot - 1
     mean, error, low, high = mean_interval(samples, freedom)
-    deflated = 0 if krylov is None else krylov.basis.shape[0]
-    return TraceEstimate(exact + mean, error, exact + low, exact + high, len(samples), deflated)
+    deflated = 0 if basis is None else basis.shape[0]
+    return TraceEstimate(
+        exact + mean, error, exact + low, exact + high, len(samples), deflated, steps
+    )
+
+
+def _grow(space: Krylov, samples: np.ndarray, aim: float) -> int:
+    """Extend ``space`` while that pays, see :func:`hutchinson`; how many vectors it gained."""
+    start, unit = space.count, space.unit or 1.0
+    variance = samples.var(ddof=1)
+    while space.count < space.limit and variance > len(samples) * aim**2:
+        before = space.count
+        space.extend()
+        variance -= 2 * unit**2 * sum(space.drops[before:])
+        recent = space.drops[start:][-TRIAL:]
+        if space.count - start >= TRIAL and 2 * unit**2 * np.mean(recent) < aim**2:
+            break
+    return space.count - start
+
+
+def _deflated(
+    samples: np.ndarray, kept: tuple[Tensor, Tensor], space: Krylov, steps: int
+) -> np.ndarray:
+    """The samples of probes y with their part along the last ``steps`` vectors of ``space`` out.
+
+    ``kept`` holds y and A y as rows, so no further product is needed.
+    """
+    rows = space.basis[-steps:]
+    block = torch.from_numpy(space.projection[-steps:, -steps:].copy())
+    inside, images = ((rows @ tensor.T).double().cpu() for tensor in kept)
+    change = -2 * (inside * images).sum(0) + (inside * (block @ inside)).sum(0)
+    return samples + change.numpy()
 
 
 def mean_interval(
@@ -138,15 +181,21 @@ def _samples(
     generator: torch.Generator | None,
     basis: Tensor | None,
     block: int,
-) -> np.ndarray:
-    """``[count]`` values of ``z^T A z``, z off the rows of ``basis``."""
+    keep: bool = False,
+) -> tuple[np.ndarray, tuple[Tensor, Tensor] | None]:
+    """``[count]`` values of ``y^T A y``, y off the rows of ``basis``; y and A y where kept."""
     samples: list[float] = []
+    probes, images = [], []
     while len(samples) < count:
-        z = rademacher(operator, min(block, count - len(samples)), generator)
+        y = rademacher(operator, min(block, count - len(samples)), generator)
         if basis is not None:
-            z = z - (z @ basis.T) @ basis
-        samples += (z.double() * operator(z).double()).sum(1).tolist()
-    return np.array(samples)
+            y = y - (y @ basis.T) @ basis
+        image = operator(y)
+        samples += (y.double() * image.double()).sum(1).tolist()
+        if keep and basis is not None:
+            probes.append(y)
+            images.append(image)
+    return np.array(samples), (torch.cat(probes), torch.cat(images)) if probes else None
 
 
 def _without_skewness(u: float, skewness: float, n: int) -> float:
