@@ -12,7 +12,7 @@ export PATH := $(abspath $(BIN)):$(PATH)
 export PYTHONPATH := $(abspath workflow/scripts)
 export PYTHONDONTWRITEBYTECODE ?=
 
-.PHONY: help setup demo interventions muon-settings test lint format unit workflow-test test-scale test-slurm bench lock clean
+.PHONY: help setup demo interventions muon-settings permutations figure-planes test lint format unit workflow-test test-scale test-slurm bench lock clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -39,6 +39,13 @@ interventions: setup ## does accuracy follow the spectrum? real shapes, under 40
 muon-settings: setup ## Muon's own settings on real shapes, under 40 minutes on 2 cores
 	$(BIN)/snakemake --configfile config/muon-settings.yaml --cores $(CORES)
 	@$(BIN)/python -m equiscape.report results/muon-settings
+
+permutations: setup ## run the study of permutation representations (docs/permutations.md)
+	$(BIN)/snakemake --configfile config/permutations.yaml --cores $(CORES)
+	@$(BIN)/python -c 'print(open("results/permutations/tables/permutations.md").read())'
+
+figure-planes: setup ## draw the picture of docs/permutations.md anew
+	$(BIN)/python docs/figures/union_of_planes.py
 
 test: lint unit workflow-test ## lint, unit tests, workflow tests
 

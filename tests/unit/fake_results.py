@@ -111,6 +111,14 @@ def write_study(
                     write(found, manifest, list(optimizers).index(optimizer), rng)
     for found in manifest.analysis("connectivity"):
         _connectivity(found, manifest)
+    for name, write in STUDY_WRITERS.items():
+        if name not in without:
+            manifest.analyses[name] = {
+                "over": "study",
+                "suffix": ".csv",
+                "tasks": list(manifest.tasks),
+            }
+            write(manifest.analysis(name)[0].path, manifest)
     manifest.write(root / "report.json")
     return manifest
 
@@ -345,6 +353,49 @@ WRITERS = {
     "robustness": _robustness,
     "sharpness": _sharpness,
     "truncation": _truncation,
+}
+
+
+def permutation_rows(manifest: Manifest) -> list[dict]:
+    """A row a network, of a constrained student in every other task and of a relaxed one else."""
+    rng = np.random.default_rng(7)
+    return [
+        {
+            "task": task, "optimizer": optimizer, "seed": seed, "group": "S3", "inputs": "natural",
+            "teacher": "natural", "student": "sign + trivial",
+            "mode": "relaxed" if index % 2 else "constrained",
+            "release": 0.5 if index % 2 else np.nan, "layer": 0, "loss": loss, "test_loss": loss,
+            "representation": "natural" if loss < 1e-5 else "none", "residual": 1e-9,
+            "homomorphism": True, "dead": 0, "merged": 0, "distance": 0.1, "nearest": "natural",
+            "nearest_distance": 0.01, "equivariance_error": 1e-9,
+        }
+        for index, task in enumerate(manifest.tasks)
+        for optimizer in manifest.optimizers
+        for seed in manifest.seeds
+        for loss in [10.0 ** -rng.uniform(1, 12) if index % 2 else 0.4]
+    ]  # fmt: skip
+
+
+def _representation(path: Path, manifest: Manifest) -> None:
+    write_csv(path, pd.DataFrame(permutation_rows(manifest)))
+
+
+def _constrained_landscape(path: Path, manifest: Manifest) -> None:
+    rows = [
+        {
+            **{key: row[key] for key in ("task", "optimizer", "seed", "loss")},
+            "kind": "saddle across", "lowest_across": -0.05, "negative_across": 3,
+            "coupling": 1e-16,
+        }
+        for row in permutation_rows(manifest)
+        if row["mode"] == "constrained"
+    ]  # fmt: skip
+    write_csv(path, pd.DataFrame(rows))
+
+
+STUDY_WRITERS = {
+    "representation": _representation,
+    "constrained-landscape": _constrained_landscape,
 }
 
 if __name__ == "__main__":

@@ -77,7 +77,7 @@ def test_tables_of_marks_are_burnsides(name, marks):
 def test_the_table_of_marks_of_the_square():
     group = parse_group("D4")
     marks = group.table_of_marks()
-    # on the diagonal, the order of normaliser over subgroup; below it the first column is indices
+    # on the diagonal, the order of normalizer over subgroup; below it the first column is indices
     assert sorted(marks.diagonal()) == sorted([8, 4, 2, 2, 2, 2, 2, 1])
     assert sorted(marks[:, 0]) == [1, 2, 2, 2, 4, 4, 4, 8]
     assert (np.triu(marks, 1) == 0).all()
@@ -86,7 +86,7 @@ def test_the_table_of_marks_of_the_square():
 
 
 @pytest.mark.parametrize("name", GROUPS)
-def test_coset_actions_are_transitive_homomorphisms_with_the_right_stabiliser(name):
+def test_coset_actions_are_transitive_homomorphisms_with_the_right_stabilizer(name):
     group = parse_group(name)
     for number, members in enumerate(group.classes):
         action = group.coset_action(number)
@@ -96,17 +96,14 @@ def test_coset_actions_are_transitive_homomorphisms_with_the_right_stabiliser(na
         assert frozenset(np.flatnonzero(action[:, 0] == 0).tolist()) == members[0]
 
 
-def test_burnside_counts_colourings_of_the_square():
-    """Orbits of k^4 colourings of a square's corners under D4: (k^4 + 2 k^3 + 3 k^2 + 2 k) / 8."""
+def test_burnside_counts_colorings_of_the_square():
+    """Orbits of k^4 colorings of a square's corners under D4: (k^4 + 2 k^3 + 3 k^2 + 2 k) / 8."""
     group = parse_group("D4")
     for k in (2, 3):
-        colourings = list(itertools.product(range(k), repeat=4))
-        number = {c: i for i, c in enumerate(colourings)}
+        colorings = list(itertools.product(range(k), repeat=4))
+        number = {c: i for i, c in enumerate(colorings)}
         action = np.array(
-            [
-                [number[tuple(np.array(c)[element])] for c in colourings]
-                for element in group.elements
-            ]
+            [[number[tuple(np.array(c)[element])] for c in colorings] for element in group.elements]
         )
         count = len(np.unique(action.min(0)))
         assert count == (k**4 + 2 * k**3 + 3 * k**2 + 2 * k) // 8

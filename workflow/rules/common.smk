@@ -41,8 +41,8 @@ def check_requested():
 
 
 def one_of(names):
-    """A wildcard constraint: exactly these names."""
-    return "|".join(map(re.escape, sorted(names)))
+    """A wildcard constraint: exactly these names; without any, what nothing matches."""
+    return "|".join(map(re.escape, sorted(names))) or "(?!)"
 
 
 wildcard_constraints:
@@ -70,13 +70,17 @@ GRID_CELL = "<results>/grid/{task}_{optimizer}/lr{lr}_wd{wd}_seed{seed}"
 FINAL_CELL = "<results>/final/{task}_{optimizer}/seed{seed}"
 
 
-def grid_cells(task, optimizer):
-    """Metrics of every grid cell of a task and an optimizer."""
-    pattern = f"{GRID_CELL}/metrics.json"
+def grid_folders(task, optimizer):
+    """The folder of every grid cell of a task and an optimizer."""
     return [
-        pattern.format(task=task, optimizer=optimizer, lr=lr, wd=wd, seed=seed)
+        GRID_CELL.format(task=task, optimizer=optimizer, lr=lr, wd=wd, seed=seed)
         for lr, wd, seed in STUDY.grid(optimizer)
     ]
+
+
+def grid_cells(task, optimizer):
+    """Metrics of every grid cell of a task and an optimizer."""
+    return [f"{folder}/metrics.json" for folder in grid_folders(task, optimizer)]
 
 
 def final_cells(task, optimizer, name="metrics.json"):

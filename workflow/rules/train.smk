@@ -17,6 +17,8 @@ rule train_grid_cell:
         "<logs>/grid/{task}_{optimizer}/lr{lr}_wd{wd}_seed{seed}.log",
     benchmark:
         "<benchmarks>/grid/{task}_{optimizer}/lr{lr}_wd{wd}_seed{seed}.tsv"
+    wildcard_constraints:
+        task=one_of(task for task in STUDY.tasks if task not in STUDY.together),
     conda:
         "../../envs/torch.yaml"
     threads: config["threads"]

@@ -75,19 +75,9 @@ def main(
             keep_weights=checkpoint is not None,
             progress=sys.stderr.isatty(),
         )
-    io.write_csv(history, result.history)
-    for epoch, path in epochs.items():
-        io.write_bytes(path, result.snapshots[epoch])
-    if checkpoint is not None:
-        io.save_checkpoint(checkpoint, result.checkpoint)
-    if predictions is not None:
-        io.write_npz(predictions, result.predictions)
-    files = [path for path in (checkpoint, predictions, *snapshots) if path is not None]
-    folder = Path(metrics).parent
-    sums = {Path(path).relative_to(folder).as_posix(): io.sha256(path) for path in files}
     seconds = time.monotonic() - started
     provenance = io.provenance(settings, where, seconds)
-    io.write_json(metrics, {**result.metrics, "sha256": sums, "provenance": provenance})
+    result.write(metrics, history, provenance, checkpoint, predictions, epochs)
     result.discard_resume()
 
 

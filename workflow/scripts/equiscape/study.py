@@ -298,10 +298,18 @@ class Study:
         """The epochs after which the task's final cells keep their weights, ascending."""
         return sorted(self.training.merged(task).get("snapshots") or [])
 
+    @property
+    def together(self) -> list[str]:
+        """Tasks whose cells are trained in one job an optimizer, see ``training.together``."""
+        return [task for task in self.tasks if self.training.merged(task).get("together")]
+
     def snapshot_lists(self) -> list[tuple[list[int], list[str]]]:
-        """Every list of snapshots with the tasks that keep them; those that keep none first."""
+        """Every list of snapshots with the tasks that keep them; those that keep none first.
+
+        Tasks whose cells are trained together are left out.
+        """
         lists: dict[tuple[int, ...], list[str]] = {}
-        for task in self.tasks:
+        for task in (task for task in self.tasks if task not in self.together):
             lists.setdefault(tuple(self.snapshots(task)), []).append(task)
         return [(list(epochs), tasks) for epochs, tasks in sorted(lists.items())]
 

@@ -69,6 +69,10 @@ ANALYSES = {
     "symmetry": Analysis("equiscape.analyses.symmetry", "representative", ".csv", runtime=120),
     "connectivity": Analysis("equiscape.analyses.connectivity", "pair", ".csv", runtime=240),
     "sharpness": Analysis("equiscape.analyses.sharpness", "final", ".csv", runtime=480),
+    "representation": Analysis("equiscape.analyses.representation", "study", ".csv", runtime=60),
+    "constrained-landscape": Analysis(
+        "equiscape.analyses.constrained_landscape", "study", ".csv", runtime=60
+    ),
 }
 
 

@@ -4,7 +4,7 @@ A perceptron computes an equivariant function if for each g some permutation ``r
 units has ``W_1 rho_in(g) = rho(g) W_1``, and so on up to the output; for networks that are
 identifiable, "if" is "if and only if" (Shahverdi et al. 2026, arXiv 2601.21645). So ``rho(g)`` is
 found by matching, once units that do nothing or the same are gone and signs are fixed; its orbits
-and their stabilisers name the representation.
+and their stabilizers name the representation.
 """
 
 from collections.abc import Mapping

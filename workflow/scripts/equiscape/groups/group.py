@@ -120,7 +120,7 @@ class Group:
     def coset_action(self, number: int) -> np.ndarray:
         """``[order, index]``: how each element permutes the cosets of the class's first subgroup.
 
-        Coset 0 is the subgroup itself, so it is the stabiliser of coset 0.
+        Coset 0 is the subgroup itself, so it is the stabilizer of coset 0.
         """
         return self._coset_actions[number]
 
@@ -200,7 +200,7 @@ class Group:
 def decompose(group: Group, action: np.ndarray) -> tuple[int, ...]:
     """The classes of the orbits of an action ``[order, width]``, by their first points.
 
-    Each orbit is G/K with K the stabiliser of one of its points.
+    Each orbit is G/K with K the stabilizer of one of its points.
     """
     return tuple(
         group.class_of(frozenset(np.flatnonzero(action[:, orbit[0]] == orbit[0]).tolist()))

@@ -21,7 +21,7 @@ class Representation:
 
     Args:
         group: G.
-        classes: of the stabilisers, one number for each summand, in order.
+        classes: of the stabilizers, one number for each summand, in order.
     """
 
     group: Group

@@ -78,10 +78,10 @@ class PermutationMLP(nn.Module):
         )
         self.activation_name = activation
         self.activation = ACTIVATIONS[activation]()
-        self._initialise(scale)
+        self._initialize(scale)
 
     @torch.no_grad()
-    def _initialise(self, scale: float) -> None:
+    def _initialize(self, scale: float) -> None:
         """Draw every entry, or in the held modes every orbit, from the same normal law."""
         for name, parameter in self.named_parameters():
             layer = self.layers[int(name.split(".")[1])]

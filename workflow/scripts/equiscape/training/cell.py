@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from equiscape import io
 from equiscape.errors import first_line
-from equiscape.io import settings_hash
 from equiscape.task import Task
 from equiscape.training import VERSION
 from equiscape.training.gradient import OutOfMemory, out_of_memory
@@ -68,6 +68,38 @@ class CellResult:
         import pandas as pd
 
         return pd.DataFrame(self._rows, columns=None if self._rows else list(COLUMNS))
+
+    def write(
+        self,
+        metrics: str | Path,
+        history: str | Path,
+        provenance: Mapping[str, Any],
+        checkpoint: str | Path | None = None,
+        predictions: str | Path | None = None,
+        snapshots: Mapping[int, str | Path] | None = None,
+    ) -> None:
+        """Write the files of the cell; ``metrics`` last, with the checksums of the others.
+
+        Args:
+            metrics, history: paths.
+            provenance: joins the metrics.
+            checkpoint, predictions: paths, where they are to be written.
+            snapshots: epoch -> path.
+        """
+        io.write_csv(history, self.history)
+        files: list[str | Path] = []
+        for epoch, path in (snapshots or {}).items():
+            io.write_bytes(path, self.snapshots[epoch])
+            files.append(path)
+        if checkpoint is not None:
+            io.save_checkpoint(checkpoint, self.checkpoint)
+            files.append(checkpoint)
+        if predictions is not None:
+            io.write_npz(predictions, self.predictions)
+            files.append(predictions)
+        folder = Path(metrics).parent
+        sums = {Path(path).relative_to(folder).as_posix(): io.sha256(path) for path in files}
+        io.write_json(metrics, {**self.metrics, "sha256": sums, "provenance": dict(provenance)})
 
     def discard_resume(self) -> None:
         """Remove the resume points; to be called once the results are safely on disk."""
@@ -151,7 +183,7 @@ def train_cell(
             ) from error
         finally:
             reporter.close()
-    return _result(trainer, points)
+    return result_of(trainer, points)
 
 
 def diverged_cell(
@@ -168,10 +200,11 @@ def diverged_cell(
         trainer = Trainer(task, optimizer_entry, 1.0, 0.0, seed, checked, True, snapshots)
     trainer.cell |= {"lr": None, "wd": None}
     trainer.diverged_at = {"epoch": 0, "step": 0}
-    return _result(trainer, ResumePoints(None, "", 0))
+    return result_of(trainer, ResumePoints(None, "", 0))
 
 
-def _result(trainer: Trainer, points: ResumePoints) -> CellResult:
+def result_of(trainer: Trainer, points: ResumePoints) -> CellResult:
+    """What the cell of a trainer that has finished leaves."""
     task, output = trainer.task, trainer.best.output
     metrics = _metrics(trainer)
     if not trainer.best.keep_weights:
@@ -188,7 +221,7 @@ def _identity(
 ) -> str:
     """A hash of all that the training, and so a resume point, depends on."""
     splits = ("train", "validation", "test")
-    return settings_hash(
+    return io.settings_hash(
         {
             "version": VERSION,
             "task": [task.name, task.architecture, task.model_settings],
@@ -224,7 +257,7 @@ def _metrics(trainer: Trainer) -> dict[str, Any]:
 
 
 def _checkpoint(trainer: Trainer) -> dict[str, Any]:
-    """The weights of the best validation epoch; the last ones if none was evaluated.
+    """The weights that ``training.keep`` asks for; the last ones if no epoch was evaluated.
 
     None at all where nothing was trained.
     """
@@ -236,7 +269,7 @@ def _checkpoint(trainer: Trainer) -> dict[str, Any]:
         with trainer.averaged():
             weights = on_cpu(trainer.model.state_dict())
     cpu = {key: value.cpu() for key, value in weights.items()}
-    return trainer.contents(cpu, trainer.best.epoch or trainer.epoch, status)
+    return trainer.contents(cpu, trainer.best.kept or trainer.epoch, status)
 
 
 def _snapshots(trainer: Trainer) -> dict[int, bytes]:

@@ -23,6 +23,7 @@ from equiscape.training.best import Best
 from equiscape.training.constraints import build_constraints
 from equiscape.training.costs import Costs
 from equiscape.training.gradient import Gradient
+from equiscape.training.plane import PlaneKeeper
 from equiscape.training.precision import matrix_products
 from equiscape.training.recorders import build_recorders
 from equiscape.training.settings import Settings
@@ -89,8 +90,12 @@ class Trainer:
         self.schedule = schedule(
             self.optimizer, settings.schedule, self.steps_per_epoch, settings.epochs
         )
+        steps = self.steps_per_epoch * settings.epochs
         if hasattr(self.optimizer, "plan"):  # it does something at a fraction of the training
-            self.optimizer.plan(self.steps_per_epoch * settings.epochs)
+            self.optimizer.plan(steps)
+        self.keeper = PlaneKeeper.of(self.model, [seed], steps, task.device)
+        if self.keeper is not None:
+            self.keeper.start(self.keeper.own(self.model)[0])
         self.recorders = build_recorders(settings.recorders)
         self.constraints = build_constraints(settings.constraints)
         if self.constraints and hasattr(self.optimizer, "eval"):
@@ -99,7 +104,7 @@ class Trainer:
                 "constraint reaches; use another optimizer or no constraint."
             )
         self.snapshots = Snapshots((), None) if snapshots is None else snapshots
-        self.best = Best(task.metric, keep_weights)
+        self.best = Best(task.metric, keep_weights, settings.keep)
         self.rows: list[dict[str, float]] = []  # of the history, one an epoch
         self.diverged_at: dict[str, int] | None = None
         self.epoch = 0  # finished epochs
@@ -144,9 +149,12 @@ class Trainer:
         try:
             train_loss = self._train_epoch(pause)
         except Diverged as diverged:
-            self._diverge(diverged.step)
-            self._add_row(math.nan, None)
+            self.diverge(diverged.step)
             return
+        self.close_epoch(train_loss, pause)
+
+    def close_epoch(self, train_loss: float, pause: Callable[[], None] = lambda: None) -> None:
+        """Constrain and evaluate after the last step of the epoch under way; begin the next."""
         if not self._constrained:
             with torch.no_grad():
                 for constraint in self.constraints.values():
@@ -158,7 +166,7 @@ class Trainer:
                 self.best.compare(entry, self.model, output)
         if entry is not None:
             if not math.isfinite(entry["validation"]["loss"]):
-                self._diverge(self.step)
+                self._note_divergence(self.step)
             else:
                 self.schedule.observe(
                     entry["epoch"], entry["validation"]["score"], self.task.metric
@@ -170,6 +178,11 @@ class Trainer:
         self.epoch_order = self.order.get_state()
         self._constrained = False
         self._take_snapshot()
+
+    def diverge(self, step: int) -> None:
+        """End the training: the loss of ``step`` (from 1) of the epoch under way is not finite."""
+        self._note_divergence(step)
+        self._add_row(math.nan, None)
 
     def _train_epoch(self, pause: Callable[[], None]) -> float:
         """The steps of the epoch under way that are left; its mean training loss.
@@ -184,11 +197,16 @@ class Trainer:
         with matrix_products(self.settings.precision, self.task.device):
             for indices in plan[self.step :]:
                 loss, size = self.gradient(indices)
-                self._record("after_backward")
+                if self.keeper is not None:
+                    self.keeper.after_backward(*self.keeper.own(self.model), self.steps)
+                self.record("after_backward")
                 if self.settings.clip_norm is not None:
                     nn.utils.clip_grad_norm_(self.model.parameters(), self.settings.clip_norm)
                 self.optimizer.step()
-                self._record("after_update")
+                if self.keeper is not None:
+                    parameters, _ = self.keeper.own(self.model)
+                    self.keeper.after_update(parameters, self.steps + 1, self.optimizer)
+                self.record("after_update")
                 self.last_lr = self.optimizer.param_groups[0]["lr"]
                 self.schedule.step()
                 self._pending.append((loss, size))
@@ -255,12 +273,13 @@ class Trainer:
     def _sample_statistics(self) -> list[str]:
         return sample_statistics(self.task, self.model)
 
-    def _record(self, moment: str) -> None:
+    def record(self, moment: str) -> None:
+        """Call one of the two methods by which recorders observe a step."""
         with torch.no_grad():
             for recorder in self.recorders.values():
                 getattr(recorder, moment)(self)
 
-    def _diverge(self, step: int) -> None:
+    def _note_divergence(self, step: int) -> None:
         """Note where the training ended; steps after the first non-finite loss do not count."""
         self.diverged_at = {"epoch": self.epoch + 1, "step": step}
         self.steps -= self.step - step
@@ -275,6 +294,8 @@ class Trainer:
         for recorder in self.recorders.values():
             for column, value in recorder.row().items():
                 row[column] = math.nan if math.isnan(train_loss) else value
+        if self.keeper is not None:
+            row["distance"] = self.keeper.row(self.keeper.own(self.model)[0])[0]
         row["seconds"] = self.costs.seconds - sum(earlier["seconds"] for earlier in self.rows)
         self.rows.append(row)
 
@@ -311,6 +332,7 @@ class Trainer:
             "torch_random": torch.get_rng_state(),
             "cuda_random": torch.cuda.get_rng_state(self.task.device) if cuda else None,
             "recorders": {name: r.state() for name, r in self.recorders.items()},
+            "keeper": None if self.keeper is None else self.keeper.worst,
             "constrained": self._constrained,
             "counts": [self.epoch, self.step, self.steps, self.samples],
             "micro_batch": self.gradient.micro_batch,
@@ -336,6 +358,8 @@ class Trainer:
             torch.cuda.set_rng_state(state["cuda_random"].cpu(), self.task.device)
         for name, recorder in self.recorders.items():
             recorder.restore(state["recorders"][name])
+        if self.keeper is not None:
+            self.keeper.worst = state["keeper"].cpu()
         self._constrained = state["constrained"]
         self.epoch, self.step, self.steps, self.samples = state["counts"]
         sizes = [s for s in (self.gradient.micro_batch, state["micro_batch"]) if s is not None]

@@ -44,6 +44,14 @@ class PlaneKeeper:
         """The keeper of a network; None for one that has no plane."""
         return cls(model, seeds, steps, device) if hasattr(model, "plane") else None
 
+    @staticmethod
+    def own(model: nn.Module) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """A network's parameters, and the gradients of those that have one."""
+        named = dict(model.named_parameters())
+        gradients = {name: p.grad for name, p in named.items() if p.grad is not None}
+        return {name: p.detach() for name, p in named.items()}, gradients
+
+    @torch.no_grad()
     def start(self, parameters: Tensors) -> None:
         """Ahead of the first step: a network that is not held has its noise already."""
         if self.relaxed and (self.penalty or self.end == 0):
@@ -55,8 +63,9 @@ class PlaneKeeper:
         if not (self.relaxed and self.penalty and step < self.end):
             return
         weight = self.penalty * (1 - step / self.end)
-        for name, value in parameters.items():
-            gradients[name].add_(value - self.plane.project_one(name, value), alpha=weight)
+        for name, gradient in gradients.items():
+            value = parameters[name]
+            gradient.add_(value - self.plane.project_one(name, value), alpha=weight)
 
     @torch.no_grad()
     def after_update(self, parameters: Tensors, step: int, optimizer: Optimizer) -> None:

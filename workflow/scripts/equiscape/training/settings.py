@@ -33,6 +33,9 @@ class Settings:
         evaluate_every: epochs between evaluations; the last epoch is always evaluated.
         resume_seconds: least time between two resume points.
         patience: stop once the best validation epoch lies this many epochs back; None never.
+        keep: which weights a checkpoint holds, those of the best validation epoch or the last ones.
+        together: train all cells of a task and an optimizer in one job, seeds in lockstep; for
+            cells of seconds whose every step sees the whole training split.
         snapshots: epochs after which a final cell keeps its weights; 0 is before training.
         recorders: see :data:`equiscape.training.RECORDERS`.
         constraints: see :data:`equiscape.training.CONSTRAINTS`.
@@ -49,6 +52,8 @@ class Settings:
     evaluate_every: PositiveInt = 1
     resume_seconds: NonNegative = 300.0
     patience: PositiveInt | None = None
+    keep: Literal["best", "last"] = "best"
+    together: bool = False
     snapshots: Annotated[list[NonNegativeInt], Distinct()] = ()
     recorders: Annotated[list[Any], Distinct()] = ("gradient_norm",)
     constraints: Annotated[list[Any], Distinct()] = ()

@@ -20,6 +20,7 @@ from equiscape.settings import check, declaration_of
 SCHEDULES = {
     "constant": "equiscape.optim.schedules.constant:Constant",
     "cosine": "equiscape.optim.schedules.cosine:Cosine",
+    "restarts": "equiscape.optim.schedules.restarts:WarmRestarts",
     "step": "equiscape.optim.schedules.step:Step",
     "wsd": "equiscape.optim.schedules.wsd:WarmupStableDecay",
     "plateau": "equiscape.optim.schedules.plateau:Plateau",

@@ -26,6 +26,7 @@ PAGES = {
     "robustness": "equiscape.report.pages.robustness",
     "molecules": "equiscape.report.pages.molecules",
     "sharpness": "equiscape.report.pages.sharpness",
+    "permutations": "equiscape.report.pages.permutations",
 }
 """Name of a page and of its notebook -> its module."""
 

@@ -1,0 +1,91 @@
+"""Draw docs/figures/union-of-planes.png: two equivariant planes and a network that changes sides.
+
+    make figure-planes
+
+The group C2 swaps two inputs, and two hidden units look at them: W is a 2 x 2 matrix. The regular
+representation (the units swap too) makes W = [[a, b], [b, a]], two trivial ones (the units stay)
+W = [[a, a], [b, b]]. Both planes and the line in which they meet lie in a space of three
+dimensions, where the picture is. The path is of a real training, its fourth coordinate left out.
+"""
+
+import sys
+import tempfile
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import numpy as np
+import torch
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
+
+from equiscape.data import teacher
+from equiscape.optim import build_optimizer
+from equiscape.report import style
+from equiscape.task import Task
+from equiscape.training.plane import PlaneKeeper
+
+AXES = np.array([[1, 1, 1, 1], [1, -1, -1, 1], [1, 1, -1, -1]]) / 2  # common, regular, trivial
+REGULAR, TRIVIAL = "#0072B2", "#E69F00"
+STEPS, SEED = 1200, 3
+
+
+def trained(folder: Path) -> tuple[np.ndarray, int]:
+    """Coordinates ``[steps, 3]`` of a student's W, and the step of its release."""
+    entry = {"group": "C2", "inputs": "natural", "hidden": ["regular"], "samples": 60, "seed": 5}
+    teacher.prepare(entry, None, folder / "data.h5")
+    dataset = teacher.load(folder / "data.h5", torch.device("cpu"), entry)
+    model = {"hidden": ["2 trivial"], "mode": "relaxed", "release": 0.5, "noise": 0.02}
+    task = Task("picture", {"architecture": "permutation-mlp", "model": model}, dataset, "cpu")
+    network = task.build(SEED)
+    optimizer, _ = build_optimizer(network, {"class": "adamw"}, 1e-2, 0)
+    keeper = PlaneKeeper(network, [SEED], STEPS, torch.device("cpu"))
+    batch = task.batch("train", torch.arange(dataset.size("train")))
+    path = []
+    for step in range(STEPS):
+        path.append(AXES @ network.layers[0].weight.detach().flatten().numpy())
+        optimizer.zero_grad()
+        task.loss(network, batch).backward()
+        optimizer.step()
+        keeper.after_update(keeper.own(network)[0], step + 1, optimizer)
+    print(f"loss {task.evaluate(network, 'train')['loss']:.1e} of the target's variance")
+    return np.array(path), keeper.end
+
+
+def draw(path: np.ndarray, release: int) -> plt.Figure:
+    """The two planes, their common line, and the path before and after the release."""
+    style.use()
+    figure = plt.figure(figsize=(5.2, 4.4))
+    axis = figure.add_subplot(projection="3d", computed_zorder=False)
+    reach = 1.15 * np.abs(path).max()
+    grid = np.linspace(-reach, reach, 2)
+    u, v = np.meshgrid(grid, grid)
+    zero = np.zeros_like(u)
+    axis.plot_surface(u, v, zero, color=REGULAR, alpha=0.22, linewidth=0, zorder=1)
+    axis.plot_surface(u, zero, v, color=TRIVIAL, alpha=0.25, linewidth=0, zorder=1)
+    axis.plot([-reach, reach], [0, 0], [0, 0], color="black", linewidth=1.2, zorder=2)
+    held, free = path[: release + 1], path[release:]
+    axis.plot(*held.T, color="#8A5A00", linewidth=1.6, zorder=3)
+    axis.plot(*free.T, color="#B01030", linewidth=1.6, zorder=4)
+    axis.plot(*path[0], "o", color="#8A5A00", markersize=4, zorder=5)
+    axis.plot(*path[release], "s", color="#B01030", markersize=4.5, zorder=5)
+    axis.plot(*path[-1], "*", color="#B01030", markersize=10, zorder=5)
+    axis.set(xticks=[], yticks=[], zticks=[])
+    axis.view_init(elev=24, azim=-58)
+    handles = [
+        Patch(color=REGULAR, alpha=0.35, label="plane of the regular representation"),
+        Patch(color=TRIVIAL, alpha=0.4, label="plane of two trivial representations"),
+        Line2D([], [], color="black", linewidth=1.2, label="their common line"),
+        Line2D([], [], color="#8A5A00", marker="o", markersize=4, label="held on its plane"),
+        Line2D([], [], color="#B01030", marker="s", markersize=4, label="released (square) to"),
+        Line2D([], [], color="#B01030", marker="*", markersize=9, linestyle="none",
+               label="the teacher's plane"),
+    ]  # fmt: skip
+    figure.legend(handles=handles, loc="outside lower center", ncols=2, fontsize=7)
+    return figure
+
+
+if __name__ == "__main__":
+    with tempfile.TemporaryDirectory() as folder:
+        figure = draw(*trained(Path(folder)))
+    target = Path(sys.argv[1] if len(sys.argv) > 1 else Path(__file__).parent)
+    figure.savefig(target / "union-of-planes.png", dpi=200)
