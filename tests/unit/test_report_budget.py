@@ -78,3 +78,13 @@ def test_a_seed_that_diverged_is_counted_and_left_out(study):
     assert (muon["seeds"], muon["diverged"]) == (2, 1)
     assert muon["mean"] == pytest.approx(36.0)
     assert "muon" in budget.text(study, table).split("Diverged seeds")[1]
+
+
+def test_a_seed_without_an_epoch_in_the_budget_is_no_diverged_one(study):
+    path = study.final("egnn", "muon", 1, "history.csv")
+    write_csv(path, pd.read_csv(path).assign(seconds=9.0))
+    table = budget.table(study)
+    muon = row(table, "seconds", "muon")
+    assert (muon["diverged"], muon["unreached"]) == (0, 1)
+    assert muon["mean"] == pytest.approx(36.0)
+    assert "Diverged" not in budget.text(study, table)

@@ -56,7 +56,8 @@ def table(manifest: Manifest) -> pd.DataFrame:
     """Test score at the largest budget that every optimizer used up, one row each.
 
     Columns: task, architecture, dataset, optimizer, cost, budget (in the unit of :data:`COSTS`),
-    epochs (mean number within it), seeds, diverged, mean, std, direction, unit, metric, gain.
+    epochs (mean number within it), seeds, diverged, unreached (seeds without an epoch within it),
+    mean, std, direction, unit, metric, gain.
     """
     finals = load.finals(manifest, None)
     reached = spent(manifest, load.histories(manifest), finals)
@@ -83,6 +84,12 @@ def table(manifest: Manifest) -> pd.DataFrame:
     frame = pd.DataFrame(rows, columns=[*keys, "epoch", "score"])
     epochs = frame.groupby(keys, sort=False)["epoch"].mean().reset_index(name="epochs")
     found = with_task(manifest, over_seeds(frame, keys, "score").merge(epochs, on=keys))
+    bad = finals[finals["status"] != "finished"].drop_duplicates(["task", "optimizer", "seed"])
+    bad = bad.groupby(["task", "optimizer"]).size()
+    cells = zip(found["task"], found["optimizer"])
+    found["unreached"] = found["diverged"]
+    found["diverged"] = [int(bad.get(cell, 0)) for cell in cells]
+    found["unreached"] -= found["diverged"]
     base = baseline(manifest, found, ["task", "cost"], "mean")
     found["gain"] = better_by(found["mean"], base, found["direction"])
     return found
@@ -100,7 +107,7 @@ def text(manifest: Manifest, frame: pd.DataFrame) -> str:
                 "optimizer": optimizer_title(row["optimizer"]),
                 "epochs": significant(row["epochs"], 3),
                 "metric": metric_title(row["metric"], row["unit"]),
-                "seeds": row["seeds"] - row["diverged"],
+                "seeds": row["seeds"] - row["diverged"] - row["unreached"],
                 "test score": plus_minus(row["mean"], row["std"], row["unit"]),
                 "gain": gain(manifest, row, row["unit"]),
             }
@@ -114,7 +121,7 @@ def text(manifest: Manifest, frame: pd.DataFrame) -> str:
         "machine that each cell ran on, evaluation included. *Products* are the multiplications "
         "and additions of the training's matrix products, the optimizer's own included; they are "
         "there where `training.recorders` lists `products`. A training that is cut off has not "
-        "run its schedule to the end.",
+        "run its schedule to the end; a seed without a whole epoch in the budget has no score.",
     ]
     if rows:
         parts.append(markdown(made, {c: c for c in made}))
