@@ -5,6 +5,7 @@ import matplotlib as mpl
 mpl.use("Agg")
 
 import warnings
+from pathlib import Path
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -272,3 +273,11 @@ def test_every_figure_has_a_caption_and_a_place_in_the_report(study):
             assert len(entry["caption"]) > 40
             assert entry["caption"].endswith(".")
             assert set(entry) == {"caption", "category", "labels"}
+
+
+def test_optimizers_of_a_large_study_look_different():
+    names = {f"arm-{i}": {"class": "muon"} for i in range(30)}
+    study = Manifest(Path(), {}, names, [0], {}, "arm-0")
+    looks = list(zip(style.colors(study).values(), style.markers(study).values()))
+    assert len(set(looks)) == 30
+    assert looks[:7] == list(zip(style.PALETTE, style.MARKERS))
