@@ -22,7 +22,7 @@ import pooch
 import requests
 
 from equiscape import io
-from equiscape.data import KINDS, declared, reads
+from equiscape.data import KINDS, reads
 from equiscape.data.sources import folder_with
 from equiscape.data.transfer import (
     BROKEN,
@@ -40,6 +40,7 @@ from equiscape.data.transfer import (
 from equiscape.errors import ConfigError, DataError, first_line
 from equiscape.files.archives import DAMAGE, files_below, open_source
 from equiscape.registry import lookup
+from equiscape.source import constants
 
 log = logging.getLogger(__name__)
 pooch.get_logger().setLevel("WARNING")
@@ -85,7 +86,8 @@ def download(
         urls = [source, *(entry.get("mirrors") or [])]
         path, url = fetch(urls, folder, entry.get("sha256"), least_speed=least_speed)
     log.info("%s from %s", path, url or "where it was")
-    patterns = declared(entry["kind"], "FILES", ("**/*",))
+    module = KINDS.get(entry["kind"], entry["kind"])
+    patterns = constants(module).get("FILES", ("**/*",))
     io.write_json(record, {"path": str(path), **_identity(path, patterns)})
     return path
 
