@@ -11,7 +11,10 @@ from test_landscape_objective import dense, exact
 from tiny_task import TinyNetwork, tiny_network, tiny_task
 
 from equiscape.analyses import sharpness
+from equiscape.analyses.result import write
 from equiscape.landscape.objective import TrainingLoss
+from equiscape.report.load import read_csv
+from equiscape.report.pages import sharpness as page
 
 SETTINGS = sharpness.Settings(
     samples=None,
@@ -121,6 +124,16 @@ def test_a_row_for_each_seed_and_form(result):
     two = table(seeds=(3, 4), settings=sharpness.Settings(samples=6, batch_size=3, probes=2)).data
     assert set(two.seed) == {3, 4}
     json.dumps(dict(result.units))
+
+
+def test_the_report_reads_what_is_written(result, tmp_path):
+    path = tmp_path / "sharpness" / "tiny_adam.csv"
+    write(path, result, {"task": "tiny", "optimizer": "adam"})
+    frame = read_csv(path, page.COLUMNS)
+    assert len(frame) == len(result.data)
+    assert set(frame.optimizer) == {"adam"}
+    known = {row.measure for row in result.data.itertuples() if row.layer == "all"}
+    assert set(page.MEASURES) - {"spectral_step", "spectral_relative"} <= known
 
 
 def test_one_form_alone():
