@@ -50,6 +50,7 @@ class Training:
         self.optimizers: dict[str, dict[str, Any]] = {
             name: entry.get("training") or {} for name, entry in config["optimizers"].items()
         }
+        self._checked: dict[tuple[str, bool, str | None], dict[str, Any]] = {}
         for key, layer in self._layers(None, grid=True):
             self._check_layer(key, layer)
         for optimizer, layer in self.optimizers.items():
@@ -125,35 +126,43 @@ class Training:
         if "epochs" not in own:
             raise ConfigError("training.epochs is missing; give the number of epochs.")
         settings = check(own, self.declaration, key_of("epochs"))
-        self._schedule(merged.get("schedule"), settings, f"{key_of('schedule')}.schedule")
+        schedule = self._schedule(
+            merged.get("schedule"), settings, f"{key_of('schedule')}.schedule"
+        )
+        settings |= {"schedule": schedule} if "schedule" in merged else {}
+        kept = {name: value for name, value in settings.items() if name not in self.shared}
         key, given = f"{key_of('augmentation')}.augmentation", merged.get("augmentation")
         if given and kind.augmentation is not None:
-            check(given, kind.augmentation, key)
+            kept["augmentation"] = check(given, kind.augmentation, key)
         elif given and key.startswith("tasks."):
             raise ConfigError(f"{key}: data of kind {kind.name!r} have none; set it to null.")
+        elif "augmentation" in merged:
+            kept["augmentation"] = given
+        self._checked[task, grid, optimizer] = kept
         return {**self.declaration.defaults(), **settings}
 
     def _schedule(
         self, given: Mapping[str, Any] | None, settings: dict[str, Any], key: str
-    ) -> None:
+    ) -> dict[str, Any] | None:
         if given is None:
-            return
+            return None
         chosen = dict(given)
         name = chosen.pop("name", "cosine")
         if not isinstance(name, str):
             raise ConfigError(f"{key}.name: {spelled(name)} must be a text.")
         schedule = declared(target(SCHEDULES, name, f"{key}.name"), self.plugins)
-        check(chosen, schedule, key, context={"epochs": settings["epochs"]})
+        checked = check(chosen, schedule, key, context={"epochs": settings["epochs"]})
+        return {"name": name, **checked}
 
     def settings(
         self, task: str, grid: bool = False, optimizer: str | None = None
     ) -> dict[str, Any]:
-        """What a cell depends on: neither execution settings nor what it writes beside."""
-        merged = self.merged(task, grid, optimizer)
-        skip = {*TASK, *self.shared}
-        own = {name: value for name, value in merged.items() if name not in skip}
-        checked = check(own, self.declaration, "training")
-        return {**checked, **{name: merged[name] for name in TASK if name in merged}}
+        """What a cell depends on: neither execution settings nor what it writes beside.
+
+        Those of :meth:`check`, which has to be called for the same cells before.
+        """
+        own = optimizer if optimizer and self.optimizers[optimizer] else None
+        return self._checked[task, grid, own]
 
     def execution(self, task: str, setting: str) -> Any:
         """A setting that changes speed or memory only, with its default."""
