@@ -22,6 +22,7 @@ FLOORS = {
 CONFIGURATION = {
     "study",
     "configuration",
+    "check",
     "selection",
     "__init__",
 }  # beside the floors: they read registries
