@@ -9,8 +9,7 @@ from torch import Tensor, nn
 
 from equiscape import symmetries as sym
 from equiscape.ops.chunks import chunk_size, first_maximum, transformed
-from equiscape.ops.moments import moments
-from equiscape.ops.precision import full_products
+from equiscape.ops.moments import Moments, centered, moments
 
 
 class FoldedNorm(nn.BatchNorm1d):
@@ -22,29 +21,28 @@ class FoldedNorm(nn.BatchNorm1d):
     of ``nn.BatchNorm1d`` applied to the rows ``W x``.
     """
 
-    def forward(
-        self, weight: Tensor, moments: tuple[Tensor, Tensor] | None, count: int
-    ) -> tuple[Tensor, Tensor]:
-        """The ``weight [C', C]`` and ``bias [C']`` of ``norm(W x)``.
+    def forward(self, weight: Tensor, moments: Moments | None) -> tuple[Tensor, Tensor]:
+        """The folded ``weight [C', C]`` and what is added.
 
         Args:
             weight: ``W [C', C]``.
-            moments: mean ``[C]`` and (biased) covariance ``[C, C]`` of the rows in training mode.
-            count: of the rows; running variances are unbiased.
+            moments: of the rows, in training mode. Then ``[clouds, C']`` is added, and the weight
+                acts on the rows relative to their cloud's center, so that a distant cloud costs no
+                digits. In eval mode ``[C']`` is added.
         """
-        if self.training:
-            center, covariance = moments
-            with full_products(weight.device):
-                mean = weight @ center
-                variance = ((weight @ covariance) * weight).sum(1).clamp_min(0.0)
-            self._track(mean.detach(), variance.detach() * (count / max(1, count - 1)))
-        else:
-            mean, variance = self.running_mean, self.running_var
+        if not self.training:
+            scale = self.weight * torch.rsqrt(self.running_var + self.eps)
+            return scale.unsqueeze(1) * weight, self.bias - scale * self.running_mean
+        mean, variance = moments.linear(weight)
+        origin = weight.detach().double() @ moments.origin.detach()
+        self._track(origin + mean.detach(), variance, moments)
         scale = self.weight * torch.rsqrt(variance + self.eps)
-        return scale.unsqueeze(1) * weight, self.bias - scale * mean
+        return scale.unsqueeze(1) * weight, moments.shared(weight, scale) + self.bias
 
     @torch.no_grad()
-    def _track(self, mean: Tensor, variance: Tensor) -> None:
+    def _track(self, mean: Tensor, variance: Tensor, moments: Moments) -> None:
+        """Update the running statistics; running variances are unbiased."""
+        variance = variance * (moments.count / max(1, moments.count - 1))
         self.num_batches_tracked.add_(1)
         self.running_mean.lerp_(mean.to(self.running_mean.dtype), self.momentum)
         self.running_var.lerp_(variance.to(self.running_var.dtype), self.momentum)
@@ -65,20 +63,39 @@ class PointLayer(nn.Module):
         self.norm = FoldedNorm(channels_out)
         self.slope = slope
 
-    def fold(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Weight and bias of ``norm(W x)`` for the points ``x [..., channels_in]``."""
-        rows = x.flatten(0, -2)
-        statistics = moments(rows) if self.norm.training else None
-        return self.norm(self.linear.weight, statistics, len(rows))
+    def fold(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Points, weight and what is added, such that ``norm(W x)`` is their affine map.
+
+        ``x [clouds, points, channels_in]`` in eval mode, there relative to the centers of the
+        clouds in training mode; see :class:`FoldedNorm`.
+        """
+        if not self.norm.training:
+            return x, *self.norm(self.linear.weight, None)
+        u, centers = centered(x)
+        return u, *self.norm(self.linear.weight, moments(u, centers))
 
     def forward(self, x: Tensor) -> Tensor:
         """``[clouds, points, channels_in]`` to ``[clouds, points, channels_out]``."""
-        rows = F.linear(x.flatten(0, -2), *self.fold(x))  # flat: in place on a view costs copies
-        if self.slope:
-            rows = F.leaky_relu(rows, self.slope, inplace=True)
-        else:  # which a leaky one of slope 0 is not: it makes NaN of -inf
-            rows = F.relu(rows, inplace=True)
-        return rows.view(*x.shape[:-1], -1)
+        x, weight, added = self.fold(x)
+        if added.dim() == 1:
+            rows = F.linear(
+                x.flatten(0, -2), weight, added
+            )  # flat: in place on a view costs copies
+            return activate(rows, self.slope).view(*x.shape[:-1], -1)
+        return activate(add_to_clouds(F.linear(x, weight), added), self.slope)
+
+
+def activate(x: Tensor, slope: float) -> Tensor:
+    """ReLU, or a leaky one, in place. The one of slope 0 is no ReLU: it makes NaN of -inf."""
+    return F.leaky_relu(x, slope, inplace=True) if slope else F.relu(x, inplace=True)
+
+
+def add_to_clouds(x: Tensor, added: Tensor) -> Tensor:
+    """``x [clouds, points, C]``, which may be overwritten, plus ``added [clouds, C]``."""
+    added = added.unsqueeze(1)
+    if transformed(x) or transformed(added):
+        return x + added
+    return x.add_(added) if x.dtype == added.dtype else x + added.to(x.dtype)
 
 
 def max_points(x: Tensor) -> Tensor:

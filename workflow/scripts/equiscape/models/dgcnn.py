@@ -14,9 +14,11 @@ from equiscape.models.blocks import (
     Head,
     MaxMeanPool,
     PointLayer,
+    activate,
+    add_to_clouds,
     neuron_symmetries,
 )
-from equiscape.ops.moments import edge_moments
+from equiscape.ops.moments import centered, edge_moments
 from equiscape.ops.neighbors import Graph, knn, neighbor_max
 from equiscape.settings import AtLeast, PositiveInt, Probability
 
@@ -26,9 +28,10 @@ SLOPE = 0.2  # of every LeakyReLU
 class EdgeConv(nn.Module):
     """``x_i' = max_j leaky_relu(norm(W [x_j - x_i, x_i]))`` over the neighbors j of i.
 
-    With W = [A, B] the product is ``A x_j + (B - A) x_i``: one product a node instead of one an
-    edge. Folding the norm into W leaves a maximum of ``A' x_j`` alone, for the rest does not depend
-    on j and a leaky ReLU grows with its argument. So nothing is held for every edge.
+    With W = [A, B] the product is ``A u_j + (B - A) u_i + B c``, where u are the points relative to
+    the center c of their cloud: one product a node instead of one an edge. Folding the norm into W
+    leaves a maximum of ``A' u_j`` alone, for the rest does not depend on j and a leaky ReLU grows
+    with its argument. So nothing is held for every edge.
     """
 
     def __init__(self, channels_in: int, channels_out: int):
@@ -38,14 +41,17 @@ class EdgeConv(nn.Module):
 
     def forward(self, x: Tensor, neighbors: Tensor) -> Tensor:
         """``[B, N, channels_in]`` and ``[B, N, k]`` to ``[B, N, channels_out]``."""
-        graph, nodes = Graph(neighbors), x.flatten(0, 1)
-        difference, receiver = self.linear.weight.chunk(2, dim=1)
-        weight = torch.cat([difference, receiver - difference], dim=1)  # on [x_j, x_i]
-        statistics = edge_moments(nodes, graph) if self.norm.training else None
-        weight, bias = self.norm(weight, statistics, graph.nodes * graph.k)
-        sender, receiver = weight.chunk(2, dim=1)
-        y = neighbor_max(F.linear(nodes, sender), graph) + F.linear(nodes, receiver, bias)
-        return F.leaky_relu(y, SLOPE, inplace=True).view(*x.shape[:2], -1)
+        graph = Graph(neighbors)
+        x, centers = centered(x)
+        nodes = x.flatten(0, 1)
+        statistics = edge_moments(nodes, centers, graph) if self.norm.training else None
+        weight, added = self.norm(self.linear.weight, statistics)
+        difference, receiver = weight.chunk(2, dim=1)
+        if statistics is None:
+            added = F.linear(centers, receiver, added)
+        largest = neighbor_max(F.linear(nodes, difference), graph).view(*x.shape[:2], -1)
+        y = largest + F.linear(x, receiver - difference)
+        return activate(add_to_clouds(y, added), SLOPE)
 
 
 class DGCNN(nn.Module):

@@ -24,12 +24,12 @@ class PooledLayer(PointLayer):
 
     def forward(self, x: Tensor) -> Tensor:
         """``[clouds, points, channels_in]`` to ``[clouds, channels_out]``."""
-        weight, bias = self.fold(x)
+        x, weight, added = self.fold(x)
         if transformed(x) or transformed(weight):
-            return torch.relu(F.linear(x, weight, bias).max(1).values)
+            return torch.relu(F.linear(x, weight).max(1).values + added)
         winners = self._winners(x, weight)  # numbered through all clouds
         rows = x.flatten(0, 1).index_select(0, winners.flatten()).view(*winners.shape, -1)
-        return torch.relu((rows * weight).sum(-1) + bias)
+        return torch.relu((rows * weight).sum(-1) + added)
 
     @staticmethod
     @torch.no_grad()
