@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from equiscape import symmetries as sym
 from equiscape.ops.chunks import chunk_size, first_maximum, transformed
-from equiscape.ops.moments import Moments, centered, moments
+from equiscape.ops.moments import FEW, Moments, centered, moments
 
 
 class FoldedNorm(nn.BatchNorm1d):
@@ -26,13 +26,13 @@ class FoldedNorm(nn.BatchNorm1d):
 
         Args:
             weight: ``W [C', C]``.
-            moments: of the rows, in training mode. Then ``[clouds, C']`` is added, and the weight
-                acts on the rows relative to their cloud's center, so that a distant cloud costs no
-                digits. In eval mode ``[C']`` is added.
+            moments: of the rows, in training mode. Then ``[places, C']`` is added, and the weight
+                acts on the rows relative to those places: with the centers of clouds, a distant
+                cloud costs no digits. In eval mode ``[1, C']`` is added.
         """
         if not self.training:
             scale = self.weight * torch.rsqrt(self.running_var + self.eps)
-            return scale.unsqueeze(1) * weight, self.bias - scale * self.running_mean
+            return scale.unsqueeze(1) * weight, (self.bias - scale * self.running_mean)[None]
         mean, variance = moments.linear(weight)
         origin = weight.detach().double() @ moments.origin.detach()
         self._track(origin + mean.detach(), variance, moments)
@@ -63,24 +63,27 @@ class PointLayer(nn.Module):
         self.norm = FoldedNorm(channels_out)
         self.slope = slope
 
-    def fold(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def fold(self, x: Tensor, relative: bool) -> tuple[Tensor, Tensor, Tensor]:
         """Points, weight and what is added, such that ``norm(W x)`` is their affine map.
 
-        ``x [clouds, points, channels_in]`` in eval mode, there relative to the centers of the
-        clouds in training mode; see :class:`FoldedNorm`.
+        Args:
+            x: ``[clouds, points, channels_in]``.
+            relative: give the points relative to the centers of their clouds in training mode, so
+                ``[clouds, channels_out]`` is added instead of ``[1, channels_out]``.
         """
         if not self.norm.training:
             return x, *self.norm(self.linear.weight, None)
         u, centers = centered(x)
-        return u, *self.norm(self.linear.weight, moments(u, centers))
+        found = moments(u, centers)
+        if relative:
+            return u, *self.norm(self.linear.weight, found)
+        return x, *self.norm(self.linear.weight, found.absolute())
 
     def forward(self, x: Tensor) -> Tensor:
         """``[clouds, points, channels_in]`` to ``[clouds, points, channels_out]``."""
-        x, weight, added = self.fold(x)
-        if added.dim() == 1:
-            rows = F.linear(
-                x.flatten(0, -2), weight, added
-            )  # flat: in place on a view costs copies
+        x, weight, added = self.fold(x, relative=self.linear.in_features <= FEW)
+        if len(added) == 1:
+            rows = F.linear(x.flatten(0, -2), weight, added[0])  # flat: in place on a view copies
             return activate(rows, self.slope).view(*x.shape[:-1], -1)
         return activate(add_to_clouds(F.linear(x, weight), added), self.slope)
 

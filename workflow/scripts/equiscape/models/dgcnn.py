@@ -48,7 +48,7 @@ class EdgeConv(nn.Module):
         weight, added = self.norm(self.linear.weight, statistics)
         difference, receiver = weight.chunk(2, dim=1)
         if statistics is None:
-            added = F.linear(centers, receiver, added)
+            added = F.linear(centers, receiver, added[0])
         largest = neighbor_max(F.linear(nodes, difference), graph).view(*x.shape[:2], -1)
         y = largest + F.linear(x, receiver - difference)
         return activate(add_to_clouds(y, added), SLOPE)

@@ -24,7 +24,7 @@ class PooledLayer(PointLayer):
 
     def forward(self, x: Tensor) -> Tensor:
         """``[clouds, points, channels_in]`` to ``[clouds, channels_out]``."""
-        x, weight, added = self.fold(x)
+        x, weight, added = self.fold(x, relative=True)
         if transformed(x) or transformed(weight):
             return torch.relu(F.linear(x, weight).max(1).values + added)
         winners = self._winners(x, weight)  # numbered through all clouds

@@ -4,13 +4,15 @@ A sum over all points of all clouds loses digits where clouds lie far apart or f
 So moments are taken about each cloud's center; what the centers add is kept apart.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
 from equiscape.ops.neighbors import Graph, neighbor_sum
 from equiscape.ops.precision import full_precision, full_products
+
+FEW = 4  # channels that may be coordinates: neither normalized nor near the origin
 
 
 @dataclass(frozen=True)
@@ -46,6 +48,10 @@ class Moments:
             between = (self.groups @ weight.mT).square().mean(0)
             return (weight @ self.offset).to(within), between.to(within) + within
 
+    def absolute(self) -> "Moments":
+        """For rows that are given as they are: one place for all clouds, less the mean of all."""
+        return replace(self, places=-self.origin.unsqueeze(0))
+
     def shared(self, weight: Tensor, scale: Tensor) -> Tensor:
         """``scale W p`` of every cloud's place p, ``[clouds, C']``."""
         with full_products(weight.device):
@@ -75,8 +81,9 @@ def edge_moments(u: Tensor, centers: Tensor, graph: Graph) -> Moments:
     """The moments of ``[x_j - x_i, x_i]`` over all edges from j to i, in full precision.
 
     A node counts as x_i once for each of its k neighbors and as x_j once for each node that it is
-    a neighbor of, so sums over edges are weighted sums over the nodes. Differences to a node's
-    neighbors are summed first: they are small, and so are the rounding errors of their products.
+    a neighbor of, so sums over edges are weighted sums over the nodes. Of few channels, which are
+    coordinates, differences to a node's neighbors are summed first: they are small, and so are the
+    rounding errors of their products. Of features that would cost more than it gains.
 
     Args:
         u: ``[nodes, C]`` the nodes x, relative to the center of their cloud.
@@ -89,12 +96,16 @@ def edge_moments(u: Tensor, centers: Tensor, graph: Graph) -> Moments:
         origin = centers.mean(0)
         degree = neighbor_sum(torch.ones_like(u[:, :1]), graph, transposed=True)
         received = neighbor_sum(u, graph) - graph.k * u  # sum over j of x_j - x_i
-        sent = degree * u - neighbor_sum(u, graph, transposed=True)  # the same over i, for every j
         step = received.view(graph.clouds, -1, u.shape[1]).sum(1) * (graph.clouds / edges)
         offset = step.double().mean(0)
-        differences = (sent - received).mT @ u / edges - step.mT @ step / graph.clouds
         mixed = received.mT @ u / edges  # the mean of u is zero
         receivers = u.mT @ u / graph.nodes
+        if u.shape[1] <= FEW:
+            sent = degree * u - neighbor_sum(u, graph, transposed=True)  # the same over i, of j
+            differences = sent.mT @ u / edges - mixed
+        else:
+            differences = (degree * u).mT @ u / edges - receivers - mixed - mixed.mT
+        differences = differences - step.mT @ step / graph.clouds
         within = torch.cat(
             [torch.cat([differences, mixed], dim=1), torch.cat([mixed.mT, receivers], dim=1)]
         )
