@@ -6,7 +6,15 @@ from scipy.interpolate import RBFInterpolator
 from scipy.spatial.distance import pdist
 
 from equiscape.data import corruptions as module
-from equiscape.data.corruptions import CORRUPTIONS, LATTICE, SEVERITIES, Draws, corrupt, unit_box
+from equiscape.data.corruptions import (
+    CORRUPTIONS,
+    LATTICE,
+    SEVERITIES,
+    Draws,
+    corrupt,
+    directions,
+    unit_box,
+)
 from equiscape.errors import ConfigError
 
 N = 1024
@@ -202,8 +210,7 @@ def test_bernstein_polynomials_reproduce_the_corners(monkeypatch):
 )
 def test_radial_functions_against_scipy(clouds, monkeypatch, name, kernel):
     monkeypatch.setattr(module, "unit_box", lambda points: points)
-    directions = draws(3).normal(len(LATTICE), 3)
-    moves = 0.075 * directions / np.linalg.norm(directions, axis=-1, keepdims=True)
+    moves = 0.075 * directions(draws(3), len(LATTICE))
     found = CORRUPTIONS[name](clouds[:, :N], 3, draws(3)) - clouds[:, :N]
     for i in range(3):
         # scipy's kernels are sqrt((epsilon r)^2 + 1) and its inverse: the same up to a factor
@@ -261,3 +268,25 @@ def test_unknown_names_and_severities(clouds):
         corrupt(clouds, "rotate", 1, SEEDS)
     with pytest.raises(ConfigError, match=r"corruptions\.severities: 6"):
         corrupt(clouds, "rotation", 6, SEEDS)
+
+
+def test_directions_are_those_of_the_published_generator():
+    """Both angles uniform: root mean squares of 1/2, 1/2 and 1/sqrt(2) of the length."""
+    draws = Draws([np.random.default_rng(i) for i in range(40)])
+    found = directions(draws, 2000)
+    np.testing.assert_allclose(np.linalg.norm(found, axis=-1), 1, rtol=1e-5)
+    rms = np.sqrt((found**2).mean((0, 1)))
+    np.testing.assert_allclose(rms, [0.5, 0.5, np.sqrt(0.5)], atol=0.005)
+
+
+@pytest.mark.parametrize("name", CORRUPTIONS)
+@pytest.mark.parametrize("number", [2, 3, 8])
+def test_tiny_clouds_can_be_corrupted(name, number):
+    points = np.random.default_rng(0).uniform(-1, 1, (2, number, 3)).astype(np.float32)
+    for severity in (1, 5):
+        options = {"number": max(1, number // 2)} if name == "density_inc" else {}
+        made = corrupt(points, name, severity, [0, 1], **options)
+        assert np.isfinite(made).all()
+        assert made.shape[1] >= 1
+        if name == "density_inc":
+            assert made.shape[1] == options["number"]

@@ -35,7 +35,7 @@ KINDS = {
     "molecules-generated": "equiscape.data.generated_molecules",
     "teacher": "equiscape.data.teacher",
 }
-CORRUPTED_VERSION = 2
+CORRUPTED_VERSION = 3
 CORRUPTED_FILES = ("**/data_*_[1-5].npy", "**/label.npy")
 
 
