@@ -34,6 +34,7 @@ KINDS = {
     "peptides-func": "equiscape.data.peptides",
     "molecules-generated": "equiscape.data.generated_molecules",
     "teacher": "equiscape.data.teacher",
+    "files": "equiscape.data.files",
 }
 CORRUPTED_VERSION = 3
 CORRUPTED_FILES = ("**/data_*_[1-5].npy", "**/label.npy")
