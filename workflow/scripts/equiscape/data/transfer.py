@@ -23,7 +23,6 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import requests
-import urllib3
 from tqdm import tqdm
 
 from equiscape.errors import ConfigError, DataError, first_line
@@ -315,5 +314,5 @@ def _refuse_page(path: Path) -> None:
         raise PermanentFault("the server sent an HTML page instead of the file")
 
 
-BROKEN = (urllib3.exceptions.HTTPError, requests.RequestException)
+BROKEN = (requests.packages.urllib3.exceptions.HTTPError, requests.RequestException)
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
