@@ -12,7 +12,7 @@ export PATH := $(abspath $(BIN)):$(PATH)
 export PYTHONPATH := $(abspath workflow/scripts)
 export PYTHONDONTWRITEBYTECODE ?=
 
-.PHONY: help setup demo interventions muon-settings permutations figure-planes test lint format unit workflow-test test-scale test-slurm bench lock clean
+.PHONY: help setup demo interventions muon-settings permutations figure-planes test lint format unit workflow-test test-scale test-browser test-slurm bench lock clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -68,6 +68,9 @@ workflow-test: setup ## the workflow, end to end on a tiny study, and its bad in
 
 test-scale: setup ## plan a study of ten thousand cells, count the files of a study
 	$(BIN)/python -m pytest tests/workflow -m scale
+
+test-browser: setup ## the study's page in a headless Chromium (apt-get install chromium)
+	$(BIN)/python -m pytest tests/browser
 
 test-slurm: setup ## the workflow on a real one-node SLURM (Debian's packages; needs root)
 	@tests/slurm/install.sh

@@ -99,6 +99,8 @@ def test_from_percent_script_to_page_in_a_hostile_environment(study, tmp_path, m
     )  # fmt: skip
     html = page.read_text(encoding="utf-8")
     assert html.count("data:image/png;base64") >= 2
+    assert "No description has been provided" not in html
+    assert 'alt="Stable (filled) and effective (hollow) rank' in html
     assert '<details class="eq-code">' in html
     assert not re.search(r'<script[^>]+src="http', html)  # the page reads the same offline
     assert "→" in html or "Σ" in html

@@ -260,3 +260,15 @@ def test_every_letter_of_the_tables_has_a_latex_form(study):
             body = booktabs(text(study, table(study)))
             rows = [line for line in body.split("\n") if not line.startswith("%")]
             assert not [letter for letter in "\n".join(rows) if ord(letter) > 0x17F], stem
+
+
+def test_a_study_without_muon_never_speaks_of_it(tmp_path):
+    left_out = ("sharpness", "truncation")  # one measures in Muon's geometry, one has its arms
+    study = write_study(
+        tmp_path, {"egnn": CLOUDS["egnn"]}, optimizers=("adam", "sgd"), seeds=2, without=left_out
+    )
+    for path in tables.write_tables(study, tmp_path / "tables"):
+        assert "muon" not in path.read_text(encoding="utf-8").lower(), path.name
+    for notebook in (REFERENCE.parent / "notebooks").glob("*.py"):
+        if notebook.stem not in ("interventions", "sharpness"):
+            assert "Muon" not in notebook.read_text(encoding="utf-8"), notebook.name

@@ -41,7 +41,7 @@ def use() -> None:
     In a notebook, figures are shown at twice the resolution, for screens that have it.
     """
     mpl.rcdefaults()
-    if "IPython" in sys.modules and sys.modules["IPython"].get_ipython() is not None:
+    if _in_notebook():
         from matplotlib_inline.backend_inline import set_matplotlib_formats
 
         set_matplotlib_formats("retina")
@@ -286,4 +286,24 @@ def save(figure: Figure, folder: str | Path, name: str) -> list[Path]:
         with atomic_path(path) as temporary, mpl.rc_context({"svg.hashsalt": name}):
             figure.savefig(temporary, format=suffix, metadata=entries, dpi=DPI)
         written.append(path)
+    if _in_notebook():
+        from IPython.display import display
+
+        display(figure, metadata={"image/png": {"alt": alternative(name)}})
+        plt.close(figure)
     return written
+
+
+def alternative(name: str) -> str:
+    """The text that stands for the figure ``name`` where it cannot be seen: its caption."""
+    from equiscape.report.pages import PAGES, declaration
+
+    for module in PAGES.values():
+        for stem, caption in declaration(module).figures.items():
+            if name == stem or ("{task}" in stem and name.startswith(stem.split("{")[0])):
+                return caption
+    return name
+
+
+def _in_notebook() -> bool:
+    return "IPython" in sys.modules and sys.modules["IPython"].get_ipython() is not None

@@ -26,6 +26,7 @@ def elsewhere(manifest: Manifest, table: str, frame: pd.DataFrame) -> list[str]:
     known = set(zip(matched["dataset"], matched["architecture"], matched["optimizer"]))
     published = load.published(manifest, table)
     published = published[published["architecture"].isin(frame["architecture"])]
+    published = published[published["optimizer"].isin(manifest.optimizers)]  # no one else's
     rows = []
     for _, row in published.iterrows():
         if (row["dataset"], row["architecture"], row["optimizer"]) in known:
