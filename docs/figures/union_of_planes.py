@@ -26,15 +26,16 @@ from equiscape.training.plane import PlaneKeeper
 
 AXES = np.array([[1, 1, 1, 1], [1, -1, -1, 1], [1, 1, -1, -1]]) / 2  # common, regular, trivial
 REGULAR, TRIVIAL = "#0072B2", "#E69F00"
-STEPS, SEED = 1200, 3
+STEPS, SEED, TEACHER = 2000, 2, 3
 
 
 def trained(folder: Path) -> tuple[np.ndarray, int]:
     """Coordinates ``[steps, 3]`` of a student's W, and the step of its release."""
-    entry = {"group": "C2", "inputs": "natural", "hidden": ["regular"], "samples": 60, "seed": 5}
+    entry = {"group": "C2", "inputs": "natural", "hidden": ["regular"], "samples": 60}
+    entry |= {"scale": 3.0, "seed": TEACHER}
     teacher.prepare(entry, None, folder / "data.h5")
     dataset = teacher.load(folder / "data.h5", torch.device("cpu"), entry)
-    model = {"hidden": ["2 trivial"], "mode": "relaxed", "release": 0.5, "noise": 0.02}
+    model = {"hidden": ["2 trivial"], "mode": "relaxed", "release": 0.5, "noise": 0.05}
     task = Task("picture", {"architecture": "permutation-mlp", "model": model}, dataset, "cpu")
     network = task.build(SEED)
     optimizer, _ = build_optimizer(network, {"class": "adamw"}, 1e-2, 0)
@@ -54,7 +55,7 @@ def trained(folder: Path) -> tuple[np.ndarray, int]:
 def draw(path: np.ndarray, release: int) -> plt.Figure:
     """The two planes, their common line, and the path before and after the release."""
     style.use()
-    figure = plt.figure(figsize=(5.2, 4.4))
+    figure = plt.figure(figsize=(5.2, 4.6))
     axis = figure.add_subplot(projection="3d", computed_zorder=False)
     reach = 1.15 * np.abs(path).max()
     grid = np.linspace(-reach, reach, 2)
@@ -70,6 +71,8 @@ def draw(path: np.ndarray, release: int) -> plt.Figure:
     axis.plot(*path[release], "s", color="#B01030", markersize=4.5, zorder=5)
     axis.plot(*path[-1], "*", color="#B01030", markersize=10, zorder=5)
     axis.set(xticks=[], yticks=[], zticks=[])
+    axis.set_axis_off()
+    axis.set_box_aspect((1, 1, 0.8), zoom=1.25)
     axis.view_init(elev=24, azim=-58)
     handles = [
         Patch(color=REGULAR, alpha=0.35, label="plane of the regular representation"),
