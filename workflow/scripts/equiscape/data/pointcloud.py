@@ -92,11 +92,11 @@ def prepare(entry: dict[str, Any], source: Path | None, output: Path) -> None:
         raise ConfigError(f"datasets.{Path(output).stem}.source is missing; name an archive.")
     source = Path(source)
     with open_source(source) as opened:
+        names = modelnet_layout.class_names(opened)
         checksum = source_sha256(opened)
         wanted = (entry.get("sha256") or "").removeprefix("sha256:")
         if source.is_file() and wanted and ":" not in wanted and checksum != wanted.lower():
             raise DataError(f"{source} has SHA-256 {checksum} instead of {wanted}; get it again.")
-        names = modelnet_layout.class_names(opened)
         parts = modelnet_layout.parts(opened, len(names))
         write_clouds(entry, source, names, parts, output, checksum)
 
