@@ -27,6 +27,7 @@ PAGES = {
     "molecules": "equiscape.report.pages.molecules",
     "sharpness": "equiscape.report.pages.sharpness",
     "permutations": "equiscape.report.pages.permutations",
+    "symmetry": "equiscape.report.pages.symmetry",
 }
 """Name of a page and of its notebook -> its module."""
 
