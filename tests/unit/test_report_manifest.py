@@ -46,7 +46,7 @@ def test_an_analysis_that_the_study_does_not_list_has_no_page(tmp_path):
         tmp_path,
         tasks,
         seeds=1,
-        without=("hessian", "robustness", "connectivity", "sharpness", "truncation"),
+        without=("hessian", "robustness", "connectivity", "symmetry", "sharpness", "truncation"),
     )
     assert {"accuracy", "slice", "rank"} <= set(pages.pages(study))
     assert not {"hessian", "spectrum", "robustness"} & {*pages.tables(study), *pages.pages(study)}

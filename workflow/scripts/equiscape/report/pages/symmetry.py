@@ -170,9 +170,9 @@ def residuals(manifest: Manifest, frame: pd.DataFrame) -> Figure:
         axis.set_xlabel("relative residual")
     handles = style.optimizer_handles(manifest, line=False)
     handles += [
-        Line2D([], [], color=style.GREY, marker="o", linestyle="none", markerfacecolor=face,
+        Line2D([], [], color=style.GRAY, marker="o", linestyle="none", markerfacecolor=face,
                label=name)
-        for name, face in (("gradient", "white"), ("Hessian", style.GREY))
+        for name, face in (("gradient", "white"), ("Hessian", style.GRAY))
     ]  # fmt: skip
     style.legend(figure, handles)
     return figure
@@ -223,7 +223,7 @@ def overlaps(manifest: Manifest, measured: pd.DataFrame) -> Figure:
                 range(len(names)), shares.reindex(names).clip(lower=1e-12), marker[optimizer],
                 color=color[optimizer], linestyle="none", markersize=4.5,
             )  # fmt: skip
-        axis.axhline(mine["random_share"].mean(), color=style.GREY, linewidth=0.8, linestyle="--")
+        axis.axhline(mine["random_share"].mean(), color=style.GRAY, linewidth=0.8, linestyle="--")
         axis.set_yscale("log")
         axis.set_ylim(1e-13, 1.5)
         axis.set_xticks(
@@ -235,6 +235,6 @@ def overlaps(manifest: Manifest, measured: pd.DataFrame) -> Figure:
     for axis in style.leftmost(axes):
         axis.set_ylabel("share in the span")
     handles = style.optimizer_handles(manifest, line=False)
-    handles.append(Line2D([], [], color=style.GREY, linestyle="--", label="a random direction"))
+    handles.append(Line2D([], [], color=style.GRAY, linestyle="--", label="a random direction"))
     style.legend(figure, handles)
     return figure
