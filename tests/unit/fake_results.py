@@ -185,6 +185,10 @@ def _final(manifest, task, optimizer, seed, gain, diverged, rng, epochs) -> None
             "metric": metric,
             "at": None if diverged else
             {"best_validation": at(best), "last": at(epochs - 1), "best_test": at(best)},
+            **({} if diverged or metric["name"] != "accuracy" else {"test": {
+                "metrics": {"accuracy": score[best] * 0.98, "mean class accuracy": score[best] - 5},
+                "classes": {},
+            }}),
             "epochs": rows, "steps": 10 * rows, "parameters": 12345, "samples_per_second": 100.0,
             "seconds": 1.5 * rows * (1 + 0.2 * gain) + 0.01 * seed, "peak_memory_mb": 250.0,
             "provenance": {"device": "cpu", "revision": "0" * 40, "versions": {}},

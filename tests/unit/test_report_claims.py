@@ -9,7 +9,7 @@ import pytest
 from fake_results import CLOUDS, product, write_study
 from report_case import report_study, row
 
-from equiscape.report import cost
+from equiscape.report import cost, more_metrics
 from equiscape.report.manifest import Manifest
 from equiscape.report.pages import (
     accuracy,
@@ -163,3 +163,13 @@ def test_rank_summary_counts_layers_apart_from_ties_and_rank_one_matrices(tmp_pa
     text = rank.summary_text(study, summary)
     assert "8 / 1 / 3" in text
     assert "share_higher" not in text
+
+
+def test_mean_class_accuracy_stands_beside_the_score(study):
+    frame = more_metrics.table(study)
+    cell = row(frame, task="egnn", optimizer="muon", metric="mean class accuracy")
+    files = [study.final("egnn", "muon", seed) for seed in study.seeds]
+    values = [json.loads(f.read_text())["test"]["metrics"]["mean class accuracy"] for f in files]
+    assert cell["mean"] == pytest.approx(np.mean(values))
+    assert cell["std"] == pytest.approx(np.std(values, ddof=1))
+    assert "mean class accuracy (%)" in more_metrics.text(study, frame)

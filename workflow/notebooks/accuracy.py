@@ -24,7 +24,7 @@ figures = "results/figures"  # where the figures go
 # %%
 from IPython.display import Markdown
 
-from equiscape.report import load, style
+from equiscape.report import load, more_metrics, style
 from equiscape.report.manifest import Manifest
 from equiscape.report.pages import accuracy
 from equiscape.report.text import body
@@ -61,3 +61,9 @@ paths = style.save(figure, figures, "accuracy")
 
 # %%
 Markdown(body(accuracy.text(study, scores)))
+
+# %% [markdown]
+# ## More metrics
+
+# %%
+Markdown(body(more_metrics.text(study, more_metrics.table(study))))

@@ -54,7 +54,7 @@ function project(x, y, z, size) {
   const u = x * c - y * s, v = x * s + y * c;
   const h = v * Math.cos(view.tilt) - z * Math.sin(view.tilt);
   const depth = v * Math.sin(view.tilt) + z * Math.cos(view.tilt);
-  return [size.w / 2 + u * size.k, size.h * 0.55 + h * size.k, depth];
+  return [size.w / 2 + u * size.k, size.h * 0.62 + h * size.k, depth];
 }
 
 function paint({ canvas, plane, low, high }) {
@@ -78,8 +78,7 @@ function paint({ canvas, plane, low, high }) {
     const z = corners.map(([a, b]) => heights[a][b]);
     if (Math.min(...z) > 1) continue; // above the loss of chance all around
     const mean = z.reduce((a, b) => a + b) / 4;
-    const shape = corners.map(([a, b]) => points[a][b]);
-    faces.push({ shape, mean, depth: Math.max(...shape.map((p) => p[2])) });
+    faces.push({ shape: corners.map(([a, b]) => points[a][b]), mean });
   }
   faces.sort((a, b) => a.shape[0][2] + a.shape[2][2] - b.shape[0][2] - b.shape[2][2]);
   pen.clearRect(0, 0, size.w, size.h);

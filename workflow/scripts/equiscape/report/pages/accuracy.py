@@ -7,7 +7,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
-from equiscape.report import load, statistics, style, titles
+from equiscape.report import load, more_metrics, statistics, style, titles
 from equiscape.report.comparisons import Comparison, of_scores
 from equiscape.report.manifest import Manifest
 from equiscape.report.numbers import DASH, interval, plus_minus, signed
@@ -24,6 +24,7 @@ PAGE = Page(
         "accuracy": (
             "Test scores of the final seeds under three protocols, with gains over the baseline."
         ),
+        "metrics": "Further metrics of the test split, such as mean class accuracy.",
     },
     figures={
         "accuracy": (
@@ -252,7 +253,7 @@ def _protocols(manifest: Manifest, frame: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-TABLES = {"accuracy": (table, text)}
+TABLES = {"accuracy": (table, text), "metrics": (more_metrics.table, more_metrics.text)}
 
 
 def scores(
