@@ -7,6 +7,7 @@ from test_landscape_graphs import Rings
 from torch import nn
 from training_case import MUON, Plain, case
 
+from equiscape.data.base import Batch
 from equiscape.data.molecules import MoleculeDataset, Molecules
 from equiscape.errors import ConfigError
 from equiscape.models.gine import GINE
@@ -101,6 +102,14 @@ class HeadNorm(GINE):
         self.head.append(nn.BatchNorm1d(160))
 
 
+class Embedded(GINE):
+    """Without batch statistics, so that a batch may be cut."""
+
+    def __init__(self, **arguments):
+        super().__init__(**arguments)
+        self.walks.norm = nn.Identity()
+
+
 def rings(network=GINE, **settings):
     return Graphs(network, **settings)
 
@@ -175,3 +184,25 @@ def test_a_node_budget_is_never_exceeded():
         assert torch.equal(torch.cat(plan).sort().values, torch.arange(len(counts)))
     assert data.fits("train", torch.tensor([0, 3]))
     assert not data.fits("train", torch.tensor([0, 4]))
+
+
+class Trembling(Rings):
+    """Rings whose walks are perturbed in training; counts how many graphs were."""
+
+    augmented = 0
+
+    def augment(self, batch, settings, generator):
+        self.augmented += batch.size
+        features, edges, edge_features, walks, graph, size = batch.inputs
+        noise = torch.rand(walks.shape, generator=generator)
+        inputs = (features, edges, edge_features, walks + noise, graph, size)
+        return Batch(inputs, batch.target, batch.size, batch.graph)
+
+
+@pytest.mark.parametrize("micro_batch", [None, 1, 2, 5])
+def test_graphs_are_augmented_once_whatever_the_micro_batches(micro_batch):
+    task = rings(Embedded)
+    task.dataset = Trembling()
+    settings = {"epochs": 2, "schedule": None, "batch_size": 5, "micro_batch": micro_batch}
+    assert train(task, **settings).metrics["steps"] == 2
+    assert task.dataset.augmented == 10
