@@ -4,12 +4,9 @@ So adding an architecture, an optimizer or a data set is one new file and one re
 a job never imports what its task does not use.
 """
 
-import ast
 from collections.abc import Callable, Iterable, Mapping
 from difflib import get_close_matches
-from functools import lru_cache
 from importlib import import_module
-from pathlib import Path
 from typing import Any
 
 from equiscape.errors import ConfigError, first_line
@@ -70,43 +67,3 @@ def call(function: Callable, key: str, settings: Mapping[str, Any], **arguments:
     from equiscape.settings import read
 
     return read(function, settings, key, **arguments)
-
-
-@lru_cache
-def declared_settings(target: str) -> frozenset[str] | None:
-    """Parameters of the ``__init__`` of ``"equiscape.module:Class"``, read without importing it.
-
-    So the workflow can refuse a misspelt setting before any job starts, in a process that never
-    imports torch. None for a class of another package, which is checked when it is built.
-    """
-    module, _, name = target.partition(":")
-    if module.partition(".")[0] != "equiscape":
-        return None
-    for node in ast.parse(module_source(module).read_text(encoding="utf-8")).body:
-        if isinstance(node, ast.ClassDef) and node.name == name:
-            for method in node.body:
-                if isinstance(method, ast.FunctionDef) and method.name == "__init__":
-                    arguments = method.args.args[1:] + method.args.kwonlyargs
-                    return frozenset(argument.arg for argument in arguments)
-    return None
-
-
-def class_constant(source: Path, name: str, attribute: str, default: Any = None) -> Any:
-    """The literal that class ``name`` in the file ``source`` assigns to ``attribute``.
-
-    Read without importing the file; ``default`` where the class has no such assignment.
-    """
-    for node in ast.parse(source.read_text(encoding="utf-8")).body:
-        if isinstance(node, ast.ClassDef) and node.name == name:
-            for line in node.body:
-                target = getattr(line, "target", None) or next(
-                    iter(getattr(line, "targets", [])), None
-                )
-                if isinstance(target, ast.Name) and target.id == attribute:
-                    return ast.literal_eval(line.value)
-    return default
-
-
-def module_source(module: str) -> Path:
-    """The file of a module of this package, without importing it."""
-    return Path(__file__).parent.joinpath(*module.split(".")[1:]).with_suffix(".py")

@@ -25,7 +25,6 @@ OPTIMIZERS = {
     "schedule-free-adamw": "equiscape.optim.schedule_free:ScheduleFreeAdamW",
     "switch": "equiscape.optim.switch:Switch",
 }
-TORCH_SETTINGS = {"sgd": frozenset({"momentum", "dampening", "nesterov"})}  # classes of torch's own
 
 
 def build_optimizer(
