@@ -305,7 +305,11 @@ def test_state_dict_round_trip_goes_on_bit_for_bit(cls):
         ("polar-adamw", {"matrix_betas": [0.9, 1.0]}, ["betas"]),
         ("soap-muon", {"polar": "none"}, ["polar"]),
         ("schedule-free-adamw", {"betas": [1.0, 0.9]}, ["betas"]),
-        ("switch", {"at": 2, "first": {"class": "sgd"}, "second": {"class": "sgd"}}, ["at 2"]),
+        (
+            "switch",
+            {"at": 2, "first": {"class": "sgd"}, "second": {"class": "sgd"}},
+            ["settings.at", "2"],
+        ),
         (
             "switch",
             {"first": {"class": "adamw"}, "second": {"class": "muom"}},

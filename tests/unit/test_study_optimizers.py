@@ -49,9 +49,9 @@ def test_an_optimizer_made_of_two_is_checked_to_its_depth():
         ),
         (
             {"training": {"constraints": ["spectrum-mach"]}},
-            r"optimizers\.arm\.training\.constraints: 'spectrum-mach'.*'spectrum-match'",
+            r"optimizers\.arm\.training\.constraints\.0: 'spectrum-mach'.*'spectrum-match'",
         ),
-        ({"class": "switch"}, r"optimizers\.arm\.settings\.first\.class is missing"),
+        ({"class": "switch"}, r"optimizers\.arm\.settings\.first is missing"),
         (
             {"class": "switch", "settings": {**TWO, "second": {"class": "moun"}}},
             r"optimizers\.arm\.settings\.second\.class: 'moun'.*'muon'",
