@@ -1,0 +1,52 @@
+"""Cells that are trained together, beside one that is not, to the analyses over the whole study."""
+
+import json
+
+import pandas as pd
+import pytest
+import yaml
+from workspace import ROOT, Workspace
+
+STUDY = yaml.safe_load((ROOT / "config/permutations.yaml").read_text())
+TASKS = ("s3-sign-held", "s3-sign")
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory):
+    config = {**STUDY, "optimizers": {"muon": STUDY["optimizers"]["muon"]}}
+    del config["pathvars"]
+    config["resume"] = "resources/resume"
+    config["datasets"] = {"s3": {**STUDY["datasets"]["s3"], "samples": 4, "passes": 2}}
+    config["tasks"] = {name: STUDY["tasks"][name] for name in TASKS}
+    config["tasks"]["alone"] = {**config["tasks"]["s3-sign"], "training": {"together": False}}
+    config["training"] = {**STUDY["training"], "epochs": 4, "evaluate_every": 2}
+    config["final"] = {"seeds": [1, 2]}
+    config["report"] = {"baseline": "muon"}
+    return Workspace(tmp_path_factory.mktemp("permutations"), config)
+
+
+@pytest.mark.slow
+def test_all_seeds_of_a_task_and_an_optimizer_are_one_job(study):
+    planned = study.planned("analyses")
+    assert planned["train_final_together"] == 2  # for four cells
+    assert planned["train_grid_together_muon"] == 2
+    assert (planned["train_final_cell"], planned["train_grid_cell"]) == (2, 1)
+    del study.config["tasks"]["alone"]  # how such cells end is tested elsewhere
+    study.run("analyses")
+    for seed in (1, 2):
+        cell = study / f"results/final/s3-sign_muon/seed{seed}"
+        files = {path.name for path in cell.iterdir()}
+        assert files == {"metrics.json", "history.csv", "checkpoint.pt", "predictions.npz"}
+        metrics = json.loads((cell / "metrics.json").read_text())
+        assert (metrics["seed"], metrics["lr"], metrics["epochs"]) == (seed, "3e-2", 4)
+        assert set(metrics["sha256"]) == {"checkpoint.pt", "predictions.npz"}
+        assert len(pd.read_csv(cell / "history.csv")) == 4
+    found = pd.read_csv(study / "results/representation/study.csv")
+    assert set(zip(found["task"], found["seed"])) == {
+        (task, seed) for task in study.config["tasks"] for seed in (1, 2)
+    }
+    held = found[found["mode"] == "constrained"]
+    assert (held["distance"] < 1e-15).all()
+    curved = pd.read_csv(study / "results/constrained-landscape/study.csv")
+    assert set(curved["task"]) == {"s3-sign-held"}
+    assert not study.planned("analyses")  # nothing is left to do
