@@ -8,6 +8,7 @@ from training_case import case
 from equiscape.analyses.subject import Subject
 from equiscape.analyses.truncation import Settings, measure
 from equiscape.errors import ConfigError
+from equiscape.settings import read
 
 
 class Wide(nn.Module):
@@ -77,4 +78,4 @@ def test_a_matrix_of_that_rank_is_left_as_it_is(model):
 @pytest.mark.parametrize("kept", [[], [1.5], [-0.1]])
 def test_fractions_out_of_range_are_refused(kept):
     with pytest.raises(ConfigError, match=r"analyses\.truncation\.kept"):
-        Settings(kept=kept)
+        read(Settings, {"kept": kept}, "analyses.truncation")
