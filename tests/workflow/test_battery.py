@@ -196,10 +196,11 @@ def places() -> list[tuple[str, Any, Any, Any]]:
     return found
 
 
-def dataset(kind: str) -> dict:
-    sources = {"pointcloud": "https://example.org/clouds.zip", "qm9": "pyg", "zinc": "pyg"}
-    sources |= {"peptides-func": "pyg"}
-    return {"kind": kind, **({"source": sources[kind]} if kind in sources else {})}
+def dataset(name: str) -> dict:
+    """An entry of a kind of data, with a source where it needs one."""
+    kind = kind_of(name, "")
+    source = "pyg" if kind.downloads else "https://example.org/data.zip"
+    return {"kind": name, **({} if kind.embedded else {"source": source})}
 
 
 def put(config: dict, path: list[str], value: Any) -> None:
