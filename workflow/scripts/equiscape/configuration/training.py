@@ -50,6 +50,7 @@ class Training:
         self.optimizers: dict[str, dict[str, Any]] = {
             name: entry.get("training") or {} for name, entry in config["optimizers"].items()
         }
+        self._merged: dict[tuple[str, bool, str | None], dict[str, Any]] = {}
         self._checked: dict[tuple[str, bool, str | None], dict[str, Any]] = {}
         for key, layer in self._layers(None, grid=True):
             self._check_layer(key, layer)
@@ -103,7 +104,11 @@ class Training:
 
     def merged(self, task: str, grid: bool = False, optimizer: str | None = None) -> dict[str, Any]:
         """All layers of a task, as they are spelled."""
-        return merge_training(*(layer for _, layer in self._layers(task, grid, optimizer)))
+        cell = (task, grid, optimizer)
+        if cell not in self._merged:
+            layers = self._layers(*cell)
+            self._merged[cell] = merge_training(*(layer for _, layer in layers))
+        return self._merged[cell]
 
     def check(
         self, task: str, kind: Kind, grid: bool = False, optimizer: str | None = None
