@@ -5,6 +5,10 @@
 #        <results>/index.html, all of it on one page
 
 
+TABLES = reporting.tables(MANIFEST)
+TABLE_INPUTS = strings(reporting.table_inputs(MANIFEST))
+
+
 rule manifest:
     output:
         "<results>/report.json",
@@ -23,7 +27,7 @@ rule manifest:
 
 rule tables:
     input:
-        strings(reporting.table_inputs(MANIFEST)),
+        TABLE_INPUTS,
         manifest="<results>/report.json",
         reference=strings(sorted(REFERENCE.glob("*.csv"))),
         modules=strings(REPORT_MODULES),
@@ -35,10 +39,10 @@ rule tables:
                 category="Tables",
                 labels={"table": name},
             )
-            for name in reporting.tables(MANIFEST)
+            for name in TABLES
         ],
-        markdown=expand("<results>/tables/{name}.md", name=reporting.tables(MANIFEST)),
-        latex=expand("<results>/tables/{name}.tex", name=reporting.tables(MANIFEST)),
+        markdown=expand("<results>/tables/{name}.md", name=TABLES),
+        latex=expand("<results>/tables/{name}.tex", name=TABLES),
     log:
         "<logs>/tables.log",
     benchmark:
@@ -56,7 +60,7 @@ rule tables:
 
 rule index:
     input:
-        strings(reporting.table_inputs(MANIFEST)),
+        TABLE_INPUTS,
         [
             strings(MANIFEST.products(name))
             for name in ("representative", "selection", "slice")

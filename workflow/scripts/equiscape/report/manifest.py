@@ -6,7 +6,7 @@ standard library and :mod:`equiscape.io`, so a Snakefile can ask it for paths at
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import combinations_with_replacement
 from pathlib import Path
 from typing import Any
@@ -48,6 +48,9 @@ class Manifest:
     analyses: dict[str, dict[str, Any]]
     baseline: str
     reference: Path = REFERENCE
+    _listed: dict[str, list[Path]] = field(
+        default_factory=dict, init=False, repr=False, compare=False
+    )
 
     @classmethod
     def from_study(cls, study: Any, results: str | Path, reference: str | Path) -> "Manifest":
@@ -207,8 +210,20 @@ class Manifest:
             if product.seed in (None, self.seeds[0])
         ]  # fmt: skip
 
+    def has(self, name: str) -> bool:
+        """Whether the study has files of one kind, see :meth:`products`."""
+        return name in (*CELL_FILES, "selection", "representative") or bool(self.analysis(name))
+
     def products(self, name: str) -> list[Path]:
-        """Every file of one kind: ``metrics``, ``history``, ``selection`` or an analysis."""
+        """Every file of one kind: ``metrics``, ``history``, ``selection`` or an analysis.
+
+        Listed once: every Snakemake process asks for the same lists again and again.
+        """
+        if name not in self._listed:
+            self._listed[name] = self._products(name)
+        return list(self._listed[name])
+
+    def _products(self, name: str) -> list[Path]:
         if name in CELL_FILES:
             return [
                 self.final(t, o, s, CELL_FILES[name]) for t, o in self.pairs for s in self.seeds

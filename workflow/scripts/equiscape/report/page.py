@@ -45,9 +45,7 @@ class Page:
 
     def is_made(self, manifest: Manifest) -> bool:
         """Whether the study has what the page reads."""
-        return bool(self.chosen_tasks(manifest)) and all(
-            manifest.products(name) for name in self.reads
-        )
+        return bool(self.chosen_tasks(manifest)) and all(manifest.has(name) for name in self.reads)
 
     def chosen_tasks(self, manifest: Manifest) -> list[str]:
         """The tasks that the page is about."""
