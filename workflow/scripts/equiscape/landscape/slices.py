@@ -197,7 +197,7 @@ def read_slice(path: str | Path) -> SliceResult:
         DataError: the file is absent, damaged, or not a slice.
     """
     try:
-        with h5py.File(path, "r") as file:
+        with h5py.File(path, "r", locking=False) as file:
             attributes = {
                 key: value.tolist() if isinstance(value, (np.generic, np.ndarray)) else value
                 for key, value in file.attrs.items()

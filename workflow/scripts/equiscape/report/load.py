@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from equiscape.errors import DataError
-from equiscape.io import read_json
+from equiscape.io import read_json, sha256
 from equiscape.report.manifest import Manifest
 
 PROTOCOLS = ("best_validation", "last", "best_test")
@@ -125,12 +125,30 @@ def check(path: Path, data: Any, task: str, optimizer: str) -> None:
         raise DataError(f"{path} holds {found}, not {task}_{optimizer}; delete it and rerun.")
 
 
+def unchanged(path: Path) -> None:
+    """Compare a result with the SHA-256 in the envelope beside it, where an analysis wrote one.
+
+    Raises:
+        DataError: the file is not the one that was written.
+    """
+    beside = path.with_suffix(".json")
+    if path.suffix == ".json" or not path.is_file() or not beside.is_file():
+        return
+    written = read_json(beside).get("sha256")
+    if written is not None and sha256(path) != written:
+        raise DataError(
+            f"{path} is not the file that its rule wrote (its SHA-256 differs from "
+            f"{beside.name}); run again with --forcerun {path.parent.name}."
+        )
+
+
 def read_csv(path: Path, columns: Iterable[str]) -> pd.DataFrame:
     """A CSV table that has at least ``columns``.
 
     Raises:
         DataError: the file is absent, is no CSV, or lacks a column.
     """
+    unchanged(path)
     try:
         frame = pd.read_csv(path)
     except FileNotFoundError:

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 
 from equiscape.errors import DataError
 from equiscape.report import style
-from equiscape.report.load import check, plain, reading
+from equiscape.report.load import check, plain, reading, unchanged
 from equiscape.report.manifest import Manifest
 from equiscape.report.numbers import significant
 from equiscape.report.page import Page
@@ -77,7 +77,8 @@ def load(manifest: Manifest) -> dict[tuple[str, str], Slice]:
         if not path.exists():
             raise DataError(f"{path} does not exist; run the rule that writes it first.")
         try:
-            with h5py.File(path) as file, reading(path):
+            unchanged(path)
+            with h5py.File(path, locking=False) as file, reading(path):
                 check(path, file.attrs, task, optimizer)
                 if not len(file):  # every cell diverged
                     continue
