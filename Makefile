@@ -44,7 +44,7 @@ permutations: setup ## run the study of permutation representations (docs/permut
 	$(BIN)/snakemake --configfile config/permutations.yaml --cores $(CORES)
 	@$(BIN)/python -c 'print(open("results/permutations/tables/permutations.md").read())'
 
-figure-planes: setup ## draw the picture of docs/permutations.md anew
+figure-planes: setup ## redraw the picture in docs/permutations.md
 	$(BIN)/python docs/figures/union_of_planes.py
 
 test: lint unit workflow-test ## lint, unit tests, workflow tests
@@ -79,7 +79,7 @@ test-slurm: setup ## the workflow on a real one-node SLURM (Debian's packages; n
 bench: setup ## every comparison with a rival, into benchmarks/results.md and .csv
 	$(BIN)/python benchmarks/run.py
 
-lock: ## write requirements.txt anew from requirements.in
+lock: ## rewrite requirements.txt from requirements.in
 	rm -rf $(VENV)-lock
 	$(PYTHON) -m venv $(VENV)-lock
 	$(VENV)-lock/bin/python -m pip install --quiet -r requirements.in

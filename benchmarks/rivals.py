@@ -65,7 +65,7 @@ class StockDGCNN(nn.Module):
         for edge in model.edges:
             linear = nn.Linear(edge.linear.in_features, edge.linear.out_features, bias=False)
             mlp = nn.Sequential(linear, batch_norm(edge.norm), nn.LeakyReLU(SLOPE))
-            self.edges.append(EdgeConv(mlp, aggr="max"))  # which initialises its MLP anew
+            self.edges.append(EdgeConv(mlp, aggr="max"))  # which initializes its MLP anew
             mlp[1].load_state_dict(edge.norm.state_dict())
             # EdgeConv hands over [x_i, x_j - x_i], ours is written on [x_j - x_i, x_i]
             difference, own = edge.linear.weight.detach().chunk(2, dim=1)

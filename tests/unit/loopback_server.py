@@ -14,7 +14,7 @@ PAGE = b"\n<!DOCTYPE html>\n<html><body>The service is down for maintenance.</bo
 
 
 class LoopbackServer(ThreadingHTTPServer):
-    """Serves ``content`` under ``/{behaviour}/{name}``.
+    """Serves ``content`` under ``/{behavior}/{name}``.
 
     Attributes:
         content: name to bytes.
@@ -33,9 +33,9 @@ class LoopbackServer(ThreadingHTTPServer):
         """The address of ``path``."""
         return f"{self.scheme}://127.0.0.1:{self.server_port}/{path}"
 
-    def count(self, behaviour: str) -> int:
-        """How many requests came for addresses of one behaviour."""
-        return Counter(path.split("/")[1] for path, _ in self.requests)[behaviour]
+    def count(self, behavior: str) -> int:
+        """How many requests came for addresses of one behavior."""
+        return Counter(path.split("/")[1] for path, _ in self.requests)[behavior]
 
     def handle_error(self, request: object, client_address: object) -> None:
         """A client that hangs up is part of the tests."""
@@ -128,38 +128,38 @@ class _Handler(BaseHTTPRequestHandler):
         """Say nothing."""
 
     def do_GET(self) -> None:
-        _, behaviour, name = self.path.split("/")
+        _, behavior, name = self.path.split("/")
         wanted = self.headers.get("Range")
         self.server.requests.append((self.path, wanted))
-        if behaviour == "redirect":
+        if behavior == "redirect":
             self.send_response(302)
             self.send_header("Location", f"/serve/{name}")
             self.send_header("Content-Length", "0")
             self.end_headers()
             return
-        if behaviour in ("404", "500") or (behaviour == "busy" and self.server.count("busy") < 3):
-            self.answer(404 if behaviour == "404" else 503, b"sorry")
+        if behavior in ("404", "500") or (behavior == "busy" and self.server.count("busy") < 3):
+            self.answer(404 if behavior == "404" else 503, b"sorry")
             return
         data = self.server.content[name]
-        if behaviour == "page":
+        if behavior == "page":
             data = PAGE
-        elif behaviour == "corrupt":
+        elif behavior == "corrupt":
             data = data[:100] + bytes([data[100] ^ 1]) + data[101:]
-        elif behaviour == "short":  # as if the file on the server were cut off
+        elif behavior == "short":  # as if the file on the server were cut off
             data = data[: len(data) // 2]
-        if behaviour in LIES:
-            LIES[behaviour](self, data, wanted)
+        if behavior in LIES:
+            LIES[behavior](self, data, wanted)
             self.close_connection = True
             return
         start = 0
-        if wanted and behaviour != "no-range":
+        if wanted and behavior != "no-range":
             start = int(wanted.removeprefix("bytes=").removesuffix("-"))
             if start >= len(data):
                 self.answer(416, b"")
                 return
         # `cut` and `no-range` hang up halfway through what is left, the first two times.
-        cuts = behaviour in ("cut", "no-range") and self.server.count(behaviour) <= 2
-        cuts = cuts or behaviour == "always-cut"
+        cuts = behavior in ("cut", "no-range") and self.server.count(behavior) <= 2
+        cuts = cuts or behavior == "always-cut"
         self.send_response(206 if start else 200)
         self.send_header("Content-Length", str(len(data) - start))
         self.send_header("ETag", f'"{zlib.crc32(data)}"')

@@ -25,7 +25,7 @@ def teacher_task(folder, model=None, name="case", **entry) -> Task:
 
 
 def network(group="S3", inputs="natural", outputs="trivial", seed=0, **settings):
-    """A freshly initialised network in float64."""
+    """A freshly initialized network in float64."""
     torch.manual_seed(seed)
     arguments = {"group": group, "inputs": inputs, "outputs": outputs}
     return read(PermutationMLP, settings, "model", **arguments)

@@ -154,7 +154,7 @@ def draws(number):
 
 
 def test_rotation_is_rx_ry_rz_within_its_angles():
-    for severity, centre in zip(SEVERITIES, (2.5, 5, 7.5, 10, 15)):
+    for severity, center in zip(SEVERITIES, (2.5, 5, 7.5, 10, 15)):
         turns = module.small_rotations(severity, draws(200)).astype(float)
         np.testing.assert_allclose(np.linalg.det(turns), 1, atol=1e-5)
         # Rx Ry Rz = [[cy cz, -cy sz, sy], [.., .., -sx cy], [.., .., cx cy]]
@@ -165,8 +165,8 @@ def test_rotation_is_rx_ry_rz_within_its_angles():
                 np.arctan2(-turns[:, 0, 1], turns[:, 0, 0]),
             ]
         )
-        assert np.abs(angles).min() >= centre - 2.5 - 1e-3
-        assert np.abs(angles).max() <= centre + 2.5 + 1e-3
+        assert np.abs(angles).min() >= center - 2.5 - 1e-3
+        assert np.abs(angles).max() <= center + 2.5 + 1e-3
         assert 0.4 < (angles > 0).mean() < 0.6
 
 
@@ -219,14 +219,14 @@ def test_radial_functions_against_scipy(clouds, monkeypatch, name, kernel):
 
 
 def test_cutout_leaves_holes(clouds):
-    """What is gone at severity 1 are the 30 nearest of a centre, twice."""
+    """What is gone at severity 1 are the 30 nearest of a center, twice."""
     cloud = clouds[0, :N]
     kept = set(map(tuple, made(clouds, "cutout", 1)[0].tolist()))
     gone = cloud[~members(cloud, kept)]
     assert len(gone) == 60
     sizes = []
-    for centre in gone:  # some centre's 30 nearest neighbors are all gone
-        nearest = np.argsort(np.linalg.norm(cloud - centre, axis=1))[:30]
+    for center in gone:  # some center's 30 nearest neighbors are all gone
+        nearest = np.argsort(np.linalg.norm(cloud - center, axis=1))[:30]
         sizes.append((~members(cloud[nearest], kept)).sum())
     assert max(sizes) == 30
 
@@ -235,8 +235,8 @@ def test_density_thins_a_patch_by_three_quarters(clouds):
     cloud = clouds[0, :N]
     kept = set(map(tuple, made(clouds, "density", 1)[0].tolist()))
     lost = [
-        (~members(cloud[np.argsort(np.linalg.norm(cloud - centre, axis=1))[:100]], kept)).sum()
-        for centre in cloud
+        (~members(cloud[np.argsort(np.linalg.norm(cloud - center, axis=1))[:100]], kept)).sum()
+        for center in cloud
     ]
     assert max(lost) == 75
 
@@ -253,8 +253,8 @@ def test_density_inc_keeps_whole_patches(clouds):
         assert not members(points[100 * severity :], {*map(tuple, patches.tolist())}).any()
         first = set(map(tuple, patches[:100].tolist()))
         assert any(
-            members(full[np.argsort(np.linalg.norm(full - centre, axis=1))[:100]], first).all()
-            for centre in patches[:100]
+            members(full[np.argsort(np.linalg.norm(full - center, axis=1))[:100]], first).all()
+            for center in patches[:100]
         )
 
 

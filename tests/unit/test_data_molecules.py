@@ -156,7 +156,7 @@ def test_generation_is_reproducible_and_physical(prepared, tmp_path):
     assert first.targets.std(0).min() > 0.3
 
 
-def test_targets_are_standardised_by_the_training_split(prepared):
+def test_targets_are_standardized_by_the_training_split(prepared):
     data = generated.load(prepared, "cpu", {**ENTRY, "target": "energy"})
     targets = data.gather("train", torch.arange(data.size("train"))).target
     assert data.objective.mean == pytest.approx(targets.mean().item(), rel=1e-5)

@@ -325,8 +325,8 @@ def test_unit_sphere():
     np.testing.assert_array_equal(unit_sphere(np.ones((1, 5, 3), np.float32)), 0)
 
 
-def test_normalised_while_prepared(folder, tmp_path):
-    prepare({**ENTRY, "normalise": True}, folder, tmp_path / "x.h5")
+def test_normalized_while_prepared(folder, tmp_path):
+    prepare({**ENTRY, "normalize": True}, folder, tmp_path / "x.h5")
     points = contents(tmp_path / "x.h5")[0]["points"]
     np.testing.assert_allclose(np.linalg.norm(points, axis=-1).max(1), 1, atol=1e-6)
 

@@ -63,7 +63,7 @@ def test_a_twist_turns_the_ends_against_each_other():
 
 
 @pytest.mark.parametrize("shape", CLASSES, ids=lambda shape: shape.__name__)
-def test_clouds_are_centred_in_the_unit_sphere_and_differ(shape):
+def test_clouds_are_centered_in_the_unit_sphere_and_differ(shape):
     first, second = (make_cloud(shape, 200, 0.02, np.random.default_rng(s)) for s in (0, 1))
     for points in (first, second):
         np.testing.assert_allclose(points.mean(0), 0, atol=1e-12)

@@ -57,10 +57,10 @@ def started(folder, data):
     (folder / ".data.zip.transfer/data").write_bytes(data)
 
 
-def refused(server, folder, *behaviours, checksum=SUM):
+def refused(server, folder, *behaviors, checksum=SUM):
     """The message of a download that must fail, and leave nothing under the final name."""
     with pytest.raises(DataError) as error:
-        fetch([server.url(f"{b}/data.zip") for b in behaviours], folder, checksum)
+        fetch([server.url(f"{b}/data.zip") for b in behaviors], folder, checksum)
     assert names(folder) == []
     assert "\n" not in str(error.value)
     assert "data.zip" in str(error.value)
@@ -151,7 +151,7 @@ def test_mirrors_are_tried_in_order(server, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("behaviour", "says"),
+    ("behavior", "says"),
     [
         ("corrupt", "wrong checksum"),
         ("short", "wrong checksum"),
@@ -161,10 +161,10 @@ def test_mirrors_are_tried_in_order(server, tmp_path):
         ("always-cut", "broke off"),
     ],
 )
-def test_refused_by_name_and_then_tried_again(server, tmp_path, behaviour, says):
-    message = refused(server, tmp_path, behaviour)
+def test_refused_by_name_and_then_tried_again(server, tmp_path, behavior, says):
+    message = refused(server, tmp_path, behavior)
     assert says in message
-    assert server.url(f"{behaviour}/data.zip") in message
+    assert server.url(f"{behavior}/data.zip") in message
     assert fetch([server.url("serve/data.zip")], tmp_path, SUM)[0].read_bytes() == ARCHIVE
 
 

@@ -21,8 +21,8 @@ def impatient(monkeypatch):
 
 @pytest.mark.parametrize("checksum", [SUM, None], ids=["sha256", "none"])
 def test_halves_of_different_answers_are_never_joined(server, tmp_path, checksum):  # noqa: F811
-    for behaviour in ("changing", "elsewhere"):
-        path, _ = fetch([server.url(f"{behaviour}/data.zip")], tmp_path / behaviour, checksum)
+    for behavior in ("changing", "elsewhere"):
+        path, _ = fetch([server.url(f"{behavior}/data.zip")], tmp_path / behavior, checksum)
         assert path.read_bytes() == ARCHIVE
 
 
@@ -35,7 +35,7 @@ def test_without_a_checksum_a_transfer_goes_on_where_the_server_vouches_for_it(
 
 
 @pytest.mark.parametrize(
-    ("behaviour", "says"),
+    ("behavior", "says"),
     [
         ("absurd", "impossible length"),
         ("endless", "impossible length"),
@@ -52,11 +52,11 @@ def test_a_lie_is_one_sentence_and_the_mirror_is_asked(
     server,  # noqa: F811
     tmp_path,
     monkeypatch,
-    behaviour,
+    behavior,
     says,
 ):
     monkeypatch.setattr(module, "ATTEMPTS", 1)
-    urls = [server.url(f"{behaviour}/data.zip"), server.url("serve/data.zip")]
+    urls = [server.url(f"{behavior}/data.zip"), server.url("serve/data.zip")]
     with pytest.raises(DataError, match=says):
         fetch(urls[:1], tmp_path / "a", SUM, least_speed=100_000)
     found, url = fetch(urls, tmp_path / "b", SUM, least_speed=100_000)

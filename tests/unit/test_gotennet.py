@@ -1,4 +1,4 @@
-"""GotenNet's symmetries, its published size, and its behaviour at the cutoff, in float64."""
+"""GotenNet's symmetries, its published size, and its behavior at the cutoff, in float64."""
 
 import plain_gotennet
 import pytest
@@ -145,8 +145,8 @@ def jump(model, gap):
 
     def prediction(distance):
         x = positions.clone()
-        centre = x[:5].mean(0)
-        x[5] = x[0] + (x[0] - centre) / (x[0] - centre).norm() * distance
+        center = x[:5].mean(0)
+        x[5] = x[0] + (x[0] - center) / (x[0] - center).norm() * distance
         return model(*assemble(z, x, (6,))).item()
 
     return abs(prediction(5 + gap) - prediction(5 - gap))

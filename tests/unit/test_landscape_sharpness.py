@@ -1,4 +1,4 @@
-"""Sharpness that a reparametrisation cannot change, and that which it does change."""
+"""Sharpness that a reparametrization cannot change, and that which it does change."""
 
 import numpy as np
 import pytest

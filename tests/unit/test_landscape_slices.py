@@ -1,4 +1,4 @@
-"""The plane: its directions, its centre to the last bit, its file."""
+"""The plane: its directions, its center to the last bit, its file."""
 
 import h5py
 import numpy as np
@@ -12,7 +12,7 @@ from equiscape.errors import ConfigError, DataError
 from equiscape.landscape.slices import (
     cosine,
     cuts,
-    filter_normalised,
+    filter_normalized,
     measure_slice,
     read_slice,
 )
@@ -26,7 +26,7 @@ def plane():
     return measure_slice(tiny_task(), tiny_network(), **SETTINGS)
 
 
-def test_the_centre_is_the_checkpoint_to_the_last_bit(plane):
+def test_the_center_is_the_checkpoint_to_the_last_bit(plane):
     truth = tiny_task().score(
         tiny_network(), [tiny_task().batch("train", i) for i in torch.arange(13).split(5)]
     )
@@ -39,7 +39,7 @@ def test_the_centre_is_the_checkpoint_to_the_last_bit(plane):
 def test_every_point_is_the_loss_of_the_network_moved_there(plane):
     """Rows of ``loss`` run along y, columns along x."""
     model = tiny_network().eval()
-    x, y = filter_normalised(model, 4), filter_normalised(model, 5)
+    x, y = filter_normalized(model, 4), filter_normalized(model, 5)
     assert (plane.attributes["seed_x"], plane.attributes["seed_y"]) == (4, 5)
     with torch.no_grad():
         for p, dx, dy in zip(model.parameters(), x, y, strict=True):
@@ -57,7 +57,7 @@ def test_bands_are_lines_along_further_directions():
     assert np.array_equal(result.band_loss[1], result.loss[:, 2])
     assert (result.band_loss[:, 2] == result.attributes["checkpoint_loss"]).all()
     assert len({tuple(line) for line in result.band_loss}) == 6
-    direction = filter_normalised(tiny_network(), result.attributes["band_seeds"][0])
+    direction = filter_normalized(tiny_network(), result.attributes["band_seeds"][0])
     model = tiny_network().eval()
     with torch.no_grad():
         for p, d in zip(model.parameters(), direction, strict=True):
@@ -83,9 +83,9 @@ def test_axes_are_symmetric_and_exact(plane):
     assert np.array_equal(plane.axis_x, -plane.axis_x[::-1])
 
 
-def test_directions_are_filter_normalised():
+def test_directions_are_filter_normalized():
     model = tiny_network()
-    direction = filter_normalised(model, 0)
+    direction = filter_normalized(model, 0)
     for (name, parameter), d in zip(model.named_parameters(), direction, strict=True):
         assert d.shape == parameter.shape
         if parameter.dim() == 2:
@@ -100,20 +100,20 @@ def test_directions_scale_with_the_network():
     with torch.no_grad():
         for parameter in doubled.parameters():
             parameter *= 2
-    for d, twice in zip(filter_normalised(model, 1), filter_normalised(doubled, 1), strict=True):
+    for d, twice in zip(filter_normalized(model, 1), filter_normalized(doubled, 1), strict=True):
         torch.testing.assert_close(2 * d, twice)
 
 
 def test_one_seed_is_one_direction_and_others_are_nearly_orthogonal():
     model = tiny_network(hidden=400)
-    first, again, other = (filter_normalised(model, seed) for seed in (0, 0, 1))
+    first, again, other = (filter_normalized(model, seed) for seed in (0, 0, 1))
     assert cosine(first, again) == pytest.approx(1.0)
     assert abs(cosine(first, other)) < 0.1
 
 
 def test_the_cosine_is_stored(plane):
     model = tiny_network()
-    expected = cosine(filter_normalised(model, 4), filter_normalised(model, 5))
+    expected = cosine(filter_normalized(model, 4), filter_normalized(model, 5))
     assert plane.attributes["cosine"] == pytest.approx(expected, rel=1e-12)
 
 

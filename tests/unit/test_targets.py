@@ -46,7 +46,7 @@ def study():
         ("tabels", r"no rule makes it; did you mean 'tables'"),
     ],
 )
-def test_a_misspelt_target_is_named(study, target, message):
+def test_a_misspelled_target_is_named(study, target, message):
     with pytest.raises(ConfigError, match=message) as caught:
         check_target(target, RULES, study)
     assert "\n" not in str(caught.value)

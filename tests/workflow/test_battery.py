@@ -1,4 +1,4 @@
-"""Every declared setting with a value of a wrong type, out of range, NaN, or misspelt.
+"""Every declared setting with a value of a wrong type, out of range, NaN, or misspelled.
 
 The cases come from the declarations, so a new setting is tried without being named here. All must
 be refused before any job, in one sentence that names the key.

@@ -49,7 +49,7 @@ paths = style.save(figure, figures, "learning_score")
 #
 # Training loss as it was minimized (with augmentation, dropout and label smoothing, if the task has
 # them) is solid; validation loss, without any of them, is dashed. So the gap between the
-# two is not a generalisation gap alone, and validation may lie below training.
+# two is not a generalization gap alone, and validation may lie below training.
 
 # %%
 figure = learning.loss(study, histories)

@@ -57,7 +57,7 @@ wildcard_constraints:
     epoch="[0-9]+",
 
 
-# Relative, so that a study that is moved with its workflow is not made anew.
+# Relative, so that a study that is moved with its workflow is not rebuilt.
 WORKFLOW = Path(os.path.relpath(workflow.basedir)) / "workflow"
 REFERENCE = WORKFLOW / "reference"
 REPORT_MODULES = sorted((WORKFLOW / "scripts/equiscape/report").rglob("*.py"))

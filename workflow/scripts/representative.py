@@ -1,4 +1,4 @@
-"""Find the final cell nearest the mean score of its seeds: the one that is analysed."""
+"""Find the final cell nearest the mean score of its seeds: the one that is analyzed."""
 
 import time
 from typing import TYPE_CHECKING

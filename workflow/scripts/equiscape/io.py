@@ -124,7 +124,7 @@ def _validator(schema: str) -> Any:
 
 
 def write_json(path: str | Path, data: Any) -> None:
-    """Write ``data`` as strict JSON; non-finite floats become null, which JSON has no word for."""
+    """Write ``data`` as strict JSON; NaN and infinity become null, since JSON has neither."""
     text = json.dumps(_finite(data), indent=2, allow_nan=False) + "\n"
     with atomic_path(path) as temporary:
         temporary.write_text(text)

@@ -1,4 +1,4 @@
-"""What a task minimises and what it reports: a loss, a metric and the metric's direction."""
+"""What a task minimizes and what it reports: a loss, a metric and the metric's direction."""
 
 import logging
 from collections.abc import Callable
@@ -131,7 +131,7 @@ class Regression(Objective):
         return {"kind": "regression", **scale}
 
     def loss(self, output: Tensor, target: Tensor, label_smoothing: float = 0.0) -> Tensor:
-        """Mean squared or absolute error of the standardised target; smoothing has no meaning."""
+        """Mean squared or absolute error of the standardized target; smoothing has no meaning."""
         return self._loss(output.flatten(), (target.flatten() - self.mean) / self.std)
 
     def chance_loss(self, target: Tensor) -> float:

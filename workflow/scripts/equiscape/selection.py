@@ -1,4 +1,4 @@
-"""Which (lr, wd) is trained with every final seed, and which final cell is analysed."""
+"""Which (lr, wd) is trained with every final seed, and which final cell is analyzed."""
 
 import logging
 import re
@@ -189,7 +189,7 @@ def _diverged(cell: Cell) -> bool:
 
 
 def _number(loss: float | None) -> float:
-    """JSON has no word for a non-finite loss and holds null for it."""
+    """JSON has no NaN or infinity, so a loss that is not finite is null there."""
     return float("inf") if loss is None else loss
 
 

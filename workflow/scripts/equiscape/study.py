@@ -266,11 +266,11 @@ class Study:
         return {"kind": self.datasets[dataset]["kind"], **self._own[dataset]}
 
     def preparation_version(self, dataset: str) -> int:
-        """Version of the data set's preparation; raising it prepares its kind anew."""
+        """Version of the data set's preparation; raising it prepares its kind again."""
         return self._kinds[dataset].version
 
     def preparation_settings(self, dataset: str) -> dict:
-        """What preparation depends on, so that a loader's setting does not prepare anew."""
+        """What preparation depends on; the settings of the loader are left out."""
         kind, entry = self._kinds[dataset], self.datasets[dataset]
         kept = {k: v for k, v in self._own[dataset].items() if k not in kind.loader}
         checked = {k: entry[k] for k in ("expect", "sha256") if entry.get(k)}
@@ -281,7 +281,7 @@ class Study:
 
         ``grid`` adds ``selection.training``, which lets grid cells be cheaper than final ones, and
         ``optimizer`` the training settings of its own entry. What only says how a cell is executed,
-        or how it is analysed, is left out, and so are the snapshots, which are outputs.
+        or how it is analyzed, is left out, and so are the snapshots, which are outputs.
         """
         entry = self.tasks[task]
         kept = {k: entry[k] for k in ("architecture", "dataset", "target") if k in entry}

@@ -68,7 +68,7 @@ class Task:
         return int(self.training.get("batch_size", 32))
 
     def build(self, seed: int) -> nn.Module:
-        """A freshly initialised network on the device; the CPU's random state is left alone."""
+        """A freshly initialized network on the device; the CPU's random state is left alone."""
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             model = models.build(

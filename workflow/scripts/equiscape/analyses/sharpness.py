@@ -64,7 +64,7 @@ class Settings:
         probes: random vectors of each trace.
         flatness_probes: random vectors of relative flatness, shared by all layers.
         starts: of S_M; maxima are local, and the best start counts.
-        directions: random directions of the normalised directional sharpness.
+        directions: random directions of the normalized directional sharpness.
         folded: whether to measure the folded network; False leaves the raw one alone.
         raw: whether to measure the usual kinds of the raw network too.
         dtype: ``"float32"`` or ``"float64"``.
@@ -286,9 +286,9 @@ def _spectral(objective: TrainingLoss, gradient: Tensor, s: Settings) -> Rows:
 
 
 def _along(objective: TrainingLoss, gradient: Tensor, s: Settings) -> Rows:
-    """Normalised directional sharpness of the gradient, of first steps, of random directions.
+    """Normalized directional sharpness of the gradient, of first steps, of random directions.
 
-    ``sign`` is Adam's first step, ``polar`` Muon's (its matrices orthogonalised and scaled, signs
+    ``sign`` is Adam's first step, ``polar`` Muon's (its matrices orthogonalized and scaled, signs
     elsewhere): the steps that each optimizer would take here from a fresh state.
     """
     directions = {

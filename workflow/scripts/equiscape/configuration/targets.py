@@ -11,7 +11,7 @@ from equiscape.errors import ConfigError
 from equiscape.registry import unknown
 
 WILDCARD = re.compile(r"\{(\w+)(?:,[^{}]*)?\}")
-CANDIDATES = 5000  # compared with a misspelt target at most
+CANDIDATES = 5000  # compared with a misspelled target at most
 
 
 def check_target(target: str, rules: Mapping[str, Sequence[str]], study: Any) -> None:

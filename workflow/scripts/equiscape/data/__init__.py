@@ -6,7 +6,7 @@ file into a :class:`~equiscape.data.base.Dataset` that is resident on a device.
 
 A kind's module also declares, read from its source so that nothing heavy is imported:
 
-``VERSION``   raised where the meaning of its prepared file changes: it is prepared anew, and
+``VERSION``   raised where the meaning of its prepared file changes: it is prepared again, and
               nothing else
 ``EMBEDDED``  whether it needs no source
 ``LOADER``    settings that only loading depends on

@@ -96,7 +96,7 @@ def write_corrupted(prepared: Path, output: Path, settings: dict[str, Any]) -> N
         if np.abs(full).max() > 1.01:
             raise DataError(
                 f"{prepared} has coordinates beyond [-1, 1], but corruptions suppose that box; "
-                "set `normalise: true` for its data set."
+                "set `normalize: true` for its data set."
             )
         seeds = [sequence_seed(seed, i) for i in indices]
         put(out, "labels", file["labels"][()][indices])

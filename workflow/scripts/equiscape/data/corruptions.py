@@ -104,8 +104,8 @@ def rotation(points: np.ndarray, severity: int, draws: Draws) -> np.ndarray:
 
 def small_rotations(severity: int, draws: Draws) -> np.ndarray:
     """``[n, 3, 3]``: ``Rx Ry Rz``, each angle within 2.5 degrees of the severity's, either sign."""
-    centre = (2.5, 5.0, 7.5, 10.0, 15.0)[severity - 1]
-    angles = np.deg2rad(draws.uniform(centre - 2.5, centre + 2.5, 3) * draws.signs(3))
+    center = (2.5, 5.0, 7.5, 10.0, 15.0)[severity - 1]
+    angles = np.deg2rad(draws.uniform(center - 2.5, center + 2.5, 3) * draws.signs(3))
     rotations = np.broadcast_to(np.eye(3, dtype=np.float32), (len(angles), 3, 3))
     for axis, angle in enumerate(angles.T):
         turn = np.zeros((len(angles), 3, 3), np.float32)
@@ -124,8 +124,8 @@ def shear(points: np.ndarray, severity: int, draws: Draws) -> np.ndarray:
 
 def shears(severity: int, draws: Draws) -> np.ndarray:
     """``[n, 3, 3]``: ``[[1, 0, b], [d, 1, e], [f, 0, 1]]``, entries near the severity's size."""
-    centre = 0.05 * severity
-    b, d, e, f = (draws.uniform(centre - 0.05, centre + 0.05, 4) * draws.signs(4)).T
+    center = 0.05 * severity
+    b, d, e, f = (draws.uniform(center - 0.05, center + 0.05, 4) * draws.signs(4)).T
     one, zero = np.ones_like(b), np.zeros_like(b)
     return np.stack([one, zero, b, d, one, e, f, zero, one], axis=-1).reshape(-1, 3, 3)
 
@@ -303,7 +303,7 @@ def _stream(seed: int, name: str, severity: int) -> np.random.Generator:
 
 
 def unit_box(points: np.ndarray) -> np.ndarray:
-    """Clouds with the bounding box centred on the origin and its longest side 2 long."""
+    """Clouds with the bounding box centered on the origin and its longest side 2 long."""
     low, high = points.min(axis=1, keepdims=True), points.max(axis=1, keepdims=True)
     longest = (high - low).max(axis=2, keepdims=True)
     return (points - (low + high) / 2) * (2 / np.maximum(longest, np.finfo(np.float32).tiny))
@@ -314,9 +314,9 @@ def of_1024(count: int, number: int) -> int:
     return max(1, round(count * number / POINTS))
 
 
-def nearest(points: np.ndarray, centres: np.ndarray, size: int) -> np.ndarray:
-    """``[n, size]``: indices of the points nearest to point ``centres[i]``, itself among them."""
-    squares = ((points - take(points, centres[:, None])) ** 2).sum(-1)
+def nearest(points: np.ndarray, centers: np.ndarray, size: int) -> np.ndarray:
+    """``[n, size]``: indices of the points nearest to point ``centers[i]``, itself among them."""
+    squares = ((points - take(points, centers[:, None])) ** 2).sum(-1)
     return np.argpartition(squares, size - 1, axis=1)[:, :size]
 
 

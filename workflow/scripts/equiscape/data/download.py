@@ -63,7 +63,7 @@ def download(
         folder: where the file goes. A file of the same name in the folder that the environment
             variable EQUISCAPE_DOWNLOADS names is used where it lies, without a network.
         record: JSON to write: ``path``, ``sha256``, ``bytes``. Preparation reads the path
-            and depends on the record alone, so data are prepared anew when the bytes change, not
+            and depends on the record alone, so data are prepared again when the bytes change, not
             when a file is touched.
         least_speed: bytes a second, over a minute, below which an address is given up.
 

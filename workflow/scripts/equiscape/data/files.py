@@ -57,9 +57,9 @@ class Settings:
     Attributes:
         samples: points that are drawn from each mesh or cloud, and kept.
         points: of a cloud that the networks see; None for all.
-        sample_points: draw the points of a training cloud anew each epoch, instead of taking the
+        sample_points: redraw the points of a training cloud each epoch, instead of taking the
             first.
-        normalise: center each cloud and scale it into the unit sphere.
+        normalize: center each cloud and scale it into the unit sphere.
         test: share of each class that becomes the test split where the source names none.
         validation: share of the training clouds held out for selection.
         validation_minimum: validation clouds that every class has at least.
@@ -72,7 +72,7 @@ class Settings:
     samples: PositiveInt = 2048
     points: PositiveInt | None = None
     sample_points: bool = False
-    normalise: bool = True
+    normalize: bool = True
     test: Annotated[float, Above(0), Below(1)] = 0.2
     validation: Annotated[float, Above(0), Below(1)] = 0.1
     validation_minimum: NonNegativeInt = 0
@@ -128,7 +128,7 @@ def prepare(entry: dict[str, Any], source: Path | None, output: Path) -> None:
         train, test = hold_out(labels, groups, entry.get("test", 0.2), seed, 1, names)
         sides[train], sides[test] = "train", "test"
     clouds = np.stack([points for _, points, _ in read])
-    if entry.get("normalise", True):
+    if entry.get("normalize", True):
         clouds = unit_sphere(clouds)
     digest = hashlib.sha256("".join(f"{i.path} {d}\n" for i, _, d in read).encode()).hexdigest()
 
@@ -139,7 +139,7 @@ def prepare(entry: dict[str, Any], source: Path | None, output: Path) -> None:
                 raise DataError(f"{source} has no {side} files; give both splits, or none.")
             yield Part(side, f"{side} files", clouds[mine], labels[mine], groups[mine])
 
-    write_clouds({**entry, "normalise": False}, source, names, parts(), output, digest, VERSION)
+    write_clouds({**entry, "normalize": False}, source, names, parts(), output, digest, VERSION)
 
 
 def walked(source: Source) -> list[Item]:

@@ -1,4 +1,4 @@
-"""Labelled point clouds: any data set in ModelNet40's HDF5 layout, prepared and loaded.
+"""Labeled point clouds: any data set in ModelNet40's HDF5 layout, prepared and loaded.
 
 Preparation reads a folder or an archive, checks all of it, holds out a validation split and
 writes one HDF5 file: ``points [n, P, 3]`` float32, ``labels [n]``, ``class_names``, ``group [n]``,
@@ -54,9 +54,9 @@ class Settings:
 
     Attributes:
         points: of a cloud that the networks see; None for all.
-        sample_points: draw the points of a training cloud anew each epoch, instead of taking the
+        sample_points: redraw the points of a training cloud each epoch, instead of taking the
             first.
-        normalise: center each cloud and scale it into the unit sphere.
+        normalize: center each cloud and scale it into the unit sphere.
         validation: share of the training clouds held out for selection.
         validation_minimum: validation clouds that every class has at least.
         duplicates: exact copies in two splits: ``refuse`` them, ``group`` them on one side, or
@@ -66,7 +66,7 @@ class Settings:
 
     points: PositiveInt | None = None
     sample_points: bool = False
-    normalise: bool = False
+    normalize: bool = False
     validation: Annotated[float, Above(0), Below(1)] = 0.1
     validation_minimum: NonNegativeInt = 0
     duplicates: Literal["refuse", "group", "keep"] = "refuse"
@@ -110,10 +110,10 @@ def write_clouds(
     checksum: str,
     version: int = VERSION,
 ) -> None:
-    """Write labelled clouds with a validation split: what every kind of clouds ends in.
+    """Write labeled clouds with a validation split: what every kind of clouds ends in.
 
     Args:
-        entry: ``normalise``, ``validation`` (default 0.1), ``validation_minimum`` (0), ``seed``
+        entry: ``normalize``, ``validation`` (default 0.1), ``validation_minimum`` (0), ``seed``
             (0), ``duplicates`` (``refuse``, ``group`` or ``keep``) and ``expect``.
         source: for messages.
         names: of the classes.
@@ -128,7 +128,7 @@ def write_clouds(
     """
     chosen = duplicates.policy(entry)
     with writing(output) as file:
-        labels, groups, test, copies, places = _copy(source, parts, file, entry.get("normalise"))
+        labels, groups, test, copies, places = _copy(source, parts, file, entry.get("normalize"))
         _check_expected(source, entry.get("expect") or {}, len(names), test)
         training = np.flatnonzero(~test)
         kept, together = training, groups
@@ -181,7 +181,7 @@ def source_sha256(source: Source) -> str:
 Copied = tuple[np.ndarray, np.ndarray | None, np.ndarray, np.ndarray, list[tuple[str, int]]]
 
 
-def _copy(source: Path, parts: Iterable[Part], file: h5py.File, normalise: bool | None) -> Copied:
+def _copy(source: Path, parts: Iterable[Part], file: h5py.File, normalize: bool | None) -> Copied:
     """Copy the points, part by part.
 
     Returns:
@@ -190,7 +190,7 @@ def _copy(source: Path, parts: Iterable[Part], file: h5py.File, normalise: bool 
     """
     points, labels, groups, test, digests, places = None, [], [], [], [], []
     for part in parts:
-        clouds = unit_sphere(part.points) if normalise else part.points
+        clouds = unit_sphere(part.points) if normalize else part.points
         if points is None:
             shape = clouds.shape[1:]
             points = file.create_dataset(
@@ -219,7 +219,7 @@ def _copy(source: Path, parts: Iterable[Part], file: h5py.File, normalise: bool 
     is_test, copies = np.concatenate(test), duplicates.numbered(digests)
     if any(group is None for group in groups):
         return np.concatenate(labels), None, is_test, copies, places
-    # The two sides may count their groups anew, so equal ids of train and test mean nothing.
+    # Each side may count its groups from zero, so equal ids of train and test mean nothing.
     pairs = np.stack([is_test.astype(np.int64), np.concatenate(groups)], axis=1)
     _, renumbered = np.unique(pairs, axis=0, return_inverse=True)
     renumbered = renumbered.reshape(-1).astype(np.int64)
@@ -250,10 +250,10 @@ def _check_expected(source: Path, expect: dict, classes: int, test: np.ndarray) 
 
 
 def unit_sphere(points: np.ndarray) -> np.ndarray:
-    """``[n, P, 3]`` clouds, each centred on its mean and scaled so that its radius is 1."""
-    centred = points - points.mean(axis=1, keepdims=True)
-    radius = np.sqrt((centred**2).sum(-1)).max(axis=1)[:, None, None]
-    return centred / np.maximum(radius, np.finfo(points.dtype).tiny)
+    """``[n, P, 3]`` clouds, each centered on its mean and scaled so that its radius is 1."""
+    centered = points - points.mean(axis=1, keepdims=True)
+    radius = np.sqrt((centered**2).sum(-1)).max(axis=1)[:, None, None]
+    return centered / np.maximum(radius, np.finfo(points.dtype).tiny)
 
 
 @dataclass(frozen=True)
@@ -317,7 +317,7 @@ class PointClouds(Dataset):
         )
 
     def augment(self, batch: Batch, settings: dict[str, Any], generator: torch.Generator) -> Batch:
-        """Draw the points anew where ``sample_points``, then transform them."""
+        """Redraw the points where ``sample_points``, then transform them."""
         (points,) = batch.inputs
         every = getattr(batch, "every_point", None)
         if every is None and not any(value is not None for value in settings.values()):

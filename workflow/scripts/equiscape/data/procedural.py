@@ -268,8 +268,8 @@ class Settings:
             the training ones.
         points: of a cloud that the networks see; it is written with twice as many.
         noise: standard deviation of the points, where an object has radius 1.
-        sample_points: draw the points of a training cloud anew each epoch.
-        normalise: center each cloud and scale it into the unit sphere.
+        sample_points: redraw the points of a training cloud each epoch.
+        normalize: center each cloud and scale it into the unit sphere.
         validation: share of the training clouds held out for selection.
         validation_minimum, duplicates: as for the kind ``pointcloud``.
         seed: of the objects and of the validation split.
@@ -281,7 +281,7 @@ class Settings:
     points: PositiveInt = 128
     noise: NonNegative = 0.02
     sample_points: bool = False
-    normalise: bool = False
+    normalize: bool = False
     validation: Annotated[float, Above(0), Below(1)] = 0.2
     validation_minimum: NonNegativeInt = 0
     duplicates: Literal["refuse", "group", "keep"] = "refuse"

@@ -48,15 +48,15 @@ def superquadric(size: ArrayLike, e1: float, e2: float, steps: int = 20) -> list
     return [np.stack([x, y, z], -1) * np.asarray(size)]
 
 
-def box(size: ArrayLike, centre: ArrayLike = (0, 0, 0), steps: int = 4) -> list[Patch]:
-    """A box of edge lengths ``size`` around ``centre``."""
+def box(size: ArrayLike, center: ArrayLike = (0, 0, 0), steps: int = 4) -> list[Patch]:
+    """A box of edge lengths ``size`` around ``center``."""
     half, patches = np.asarray(size, float) / 2, []
     a, b = np.meshgrid(*[np.linspace(-1, 1, steps)] * 2, indexing="ij")
     for axis in range(3):
         for side in (-1.0, 1.0):
             face = np.empty((steps, steps, 3))
             face[..., axis], face[..., axis - 1], face[..., axis - 2] = side, a, b
-            patches.append(face * half + np.asarray(centre))
+            patches.append(face * half + np.asarray(center))
     return patches
 
 
@@ -94,8 +94,8 @@ def deform(solid: list[Patch], bend: float, twist: float, taper: float) -> list[
     """
     everything = np.concatenate([patch.reshape(-1, 3) for patch in solid])
     low, high = everything.min(0), everything.max(0)
-    centre, scale = (low + high) / 2, max((high - low).max() / 2, 1e-9)
-    return [_deform((patch - centre) / scale, bend, twist, taper) for patch in solid]
+    center, scale = (low + high) / 2, max((high - low).max() / 2, 1e-9)
+    return [_deform((patch - center) / scale, bend, twist, taper) for patch in solid]
 
 
 def _deform(vertices: np.ndarray, bend: float, twist: float, taper: float) -> np.ndarray:
@@ -118,7 +118,7 @@ def sample_surface(
     Args:
         solid: its patches.
         number: of points.
-        unevenness: 0 draws uniformly by area; a larger value favours one random side by a factor
+        unevenness: 0 draws uniformly by area; a larger value favors one random side by a factor
             of up to ``exp(2 * unevenness)`` over the opposite one.
         rng: source of randomness.
     """

@@ -153,7 +153,7 @@ class Transfer:
         os.replace(self.data, output_file)
 
     def forget(self) -> None:
-        """Start anew at the next attempt."""
+        """Start over at the next attempt."""
         for file in (self.data, self.answer):
             file.unlink(missing_ok=True)
 

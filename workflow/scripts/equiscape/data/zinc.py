@@ -1,4 +1,4 @@
-"""ZINC-12k (Dwivedi et al. 2023): molecular graphs and their penalised logP.
+"""ZINC-12k (Dwivedi et al. 2023): molecular graphs and their penalized logP.
 
 The source is PyG's download, a folder with its raw pickles, or a folder with the official splits
 as ``zinc12k_official_{train,val,test}.npz``. Without the training file, 900 of the validation

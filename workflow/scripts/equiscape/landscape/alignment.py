@@ -93,7 +93,7 @@ def match_weights(
 ) -> Orders:
     """Orders of the channels of ``state`` that bring it nearest to ``target``.
 
-    Maximises ``sum <target, P state>`` over the tied parameters by linear assignments, one
+    Maximizes ``sum <target, P state>`` over the tied parameters by linear assignments, one
     permutation after the other until none changes anything (Ainsworth et al. 2023, algorithm 1);
     that is a local optimum, so the best of several orders of going round is kept.
 

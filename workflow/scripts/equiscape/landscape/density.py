@@ -79,7 +79,7 @@ def spectral_density(
         generator: CPU generator of the probes.
         exact: ``[k]`` known eigenvalues.
         vectors: ``[k, n]`` their orthonormal eigenvectors.
-        block: probes at once, which share one linearisation; memory is ``block x steps x n``.
+        block: probes at once, which share one linearization; memory is ``block x steps x n``.
     """
     exact = np.zeros(0) if exact is None else np.asarray(exact, dtype=np.float64)
     known = None if vectors is None or not len(vectors) else vectors

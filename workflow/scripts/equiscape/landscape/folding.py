@@ -132,7 +132,7 @@ def _smallest(symmetry: Continuous, state: dict[str, Tensor]) -> Tensor:
 
 @torch.no_grad()
 def norm_producers(task: Task, model: nn.Module, batch: Batch) -> dict[str, str]:
-    """Name of a batch norm -> name of the linear module whose output it normalises.
+    """Name of a batch norm -> name of the linear module whose output it normalizes.
 
     Found where both are the ``norm`` and the ``linear`` of one module, or where the tensor that a
     forward pass gives to the norm is the one that the linear module returned. A norm of anything

@@ -1,7 +1,7 @@
 """The generalized Gauss-Newton matrix (Schraudolph 2002) of the training loss, by products.
 
 ``G = mean over samples of J^T (d^2 loss / d output^2) J`` is what is left of the Hessian when the
-network is replaced by its linearisation; ``H - G`` is the network's own curvature weighed by the
+network is replaced by its linearization; ``H - G`` is the network's own curvature weighed by the
 loss's slope.
 """
 
@@ -46,7 +46,7 @@ class GaussNewton:
                 product = self._kept[index]
             else:
                 with saved_bytes() as saved:
-                    product = self._linearise(cast(o.task.batch(o.split, indices), o.dtype))
+                    product = self._linearize(cast(o.task.batch(o.split, indices), o.dtype))
                 # Chunks are about equal: once one does not fit, none after it is kept.
                 fits = self._bytes + saved["bytes"] <= o.graph_memory
                 if fits and index == len(self._kept):
@@ -56,7 +56,7 @@ class GaussNewton:
                 row += product(vector)
         return total.to(o.dtype)
 
-    def _linearise(self, batch: Batch) -> Products:
+    def _linearize(self, batch: Batch) -> Products:
         """This chunk's products, from a graph that is built once."""
         o = self.objective
         with torch.enable_grad():

@@ -80,7 +80,7 @@ class LanczosResult:
 
 
 class Krylov:
-    """A growing block Krylov space with full reorthogonalisation, and its Rayleigh-Ritz pairs.
+    """A growing block Krylov space with full reorthogonalization, and its Rayleigh-Ritz pairs.
 
     Everything is kept in units of the first product (a power of two, so nothing is rounded): the
     scale of A does not matter (squares of 1e-25 underflow in float32, those of 1e30 overflow).
@@ -175,7 +175,7 @@ class Krylov:
         return bool((self.bounds[rows] <= allowed).all())
 
     def _orthonormal(self, vector: Tensor, floor: float) -> Tensor:
-        """``vector [n]`` orthonormalised against the basis.
+        """``vector [n]`` orthonormalized against the basis.
 
         What is left below ``floor`` is rounding: a random direction takes its place.
         """
@@ -201,7 +201,7 @@ def lanczos(
     copies: bool = False,
     generator: torch.Generator | None = None,
 ) -> LanczosResult:
-    """Block Lanczos with full reorthogonalisation (Golub & Van Loan, section 10.3).
+    """Block Lanczos with full reorthogonalization (Golub & Van Loan, section 10.3).
 
     Starts from Gaussian vectors and goes on until each wanted Ritz pair has converged by its own
     magnitude and none has changed for five more steps (an end of the spectrum that the start

@@ -98,14 +98,14 @@ class TrainingLoss:
 
     def value_and_gradient(self) -> tuple[float, Tensor]:
         """Loss, and its gradient ``[n]``; keeps the graphs that fit for :attr:`operator`."""
-        return self._linearise()
+        return self._linearize()
 
     def batches(self) -> Iterator[Batch]:
         """The chunks of the subset, in the loss's precision."""
         for indices in self.plan:
             yield cast(self.task.batch(self.split, indices), self.dtype)
 
-    def _linearise(self) -> tuple[float, Tensor]:
+    def _linearize(self) -> tuple[float, Tensor]:
         self._kept, self.kept_bytes = [], 0
         keep, value = True, 0.0
         self._keep_edges = self._edges_fit()
@@ -129,7 +129,7 @@ class TrainingLoss:
     def _edges_fit(self) -> bool:
         """Whether a chunk's graph that keeps every edge is small, judged by the first sample's.
 
-        Such graphs give the faster products even where they are built anew for each; so the
+        Such graphs give the faster products even where they are rebuilt for each; so the
         question is only whether the one chunk in work fits beside those that are kept.
         """
         batch = cast(self.task.batch(self.split, self.plan[0][:1]), self.dtype)
@@ -151,7 +151,7 @@ class TrainingLoss:
     def _products(self, vectors: Tensor) -> Tensor:
         """``H v`` for each row v of ``vectors [k, n]``."""
         if self._kept is None:
-            self._linearise()
+            self._linearize()
         total = torch.zeros(vectors.shape, dtype=torch.float64, device=self.device)
         kept = self._kept or []
         for gradients in kept:

@@ -44,7 +44,7 @@ def along(
             does not have counts as zero there, one that none has stays what it is in ``model``.
         points: ``[g, len(states)]`` coefficients. A coefficient of 1 beside zeros gives that state
             to the last bit.
-        reset: batches from which the statistics of every batch norm are computed anew at each
+        reset: batches from which the statistics of every batch norm are recomputed at each
             point, with dropout off; None leaves them.
         batch_points: points in one forward pass, through ``torch.func.vmap``: memory grows with
             it. None takes 16 on CUDA, where starting kernels is what a small network waits for,

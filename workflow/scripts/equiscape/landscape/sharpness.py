@@ -126,7 +126,7 @@ class Directional:
 
 
 def directional(objective: TrainingLoss, direction: Tensor, within: bool = True) -> Directional:
-    """Normalised directional sharpness of ``direction [n]``, within and across layers.
+    """Normalized directional sharpness of ``direction [n]``, within and across layers.
 
     A layer is what one module holds, weight and bias together. One product for each layer that
     the direction moves; without ``within`` (then NaN) one product in all.

@@ -1,6 +1,6 @@
 """The training loss on a plane through a checkpoint (Li et al. 2018, section 4).
 
-The plane is ``theta + x d_x + y d_y`` with two random *filter-normalised* directions: Gaussian,
+The plane is ``theta + x d_x + y d_y`` with two random *filter-normalized* directions: Gaussian,
 each row of a weight matrix rescaled to the norm of that row of the weights, and zero for biases
 and norm parameters. So one unit of distance means the same relative change in every network, and
 planes of two optimizers can be compared at the same range.
@@ -24,7 +24,7 @@ from equiscape.seeds import sequence_seed
 from equiscape.task import Task
 
 FORMAT = "equiscape-slice-1"
-NORMALISATION = "filter: rows of matrices to the weights' row norms; biases and norms zero"
+NORMALIZATION = "filter: rows of matrices to the weights' row norms; biases and norms zero"
 
 
 ARRAYS = ("axis_x", "axis_y", "loss", "score")
@@ -45,7 +45,7 @@ class SliceResult:
             files of earlier versions.
         attributes: ``chance_loss`` (of the best constant prediction), ``checkpoint_loss``,
             ``center_loss`` (equal to the last bit), ``cosine`` of the directions, ``seed_x``,
-            ``seed_y``, ``normalisation``, data and metric.
+            ``seed_y``, ``normalization``, data and metric.
     """
 
     axis_x: np.ndarray
@@ -79,7 +79,7 @@ def measure_slice(
     bands: int = 1,
     batch_points: int | None = None,
 ) -> SliceResult:
-    """Loss and score of ``model`` on a filter-normalised plane, in eval mode.
+    """Loss and score of ``model`` on a filter-normalized plane, in eval mode.
 
     Training samples without augmentation, loss without label smoothing, batch norm with the
     checkpoint's running statistics throughout. The model's parameters are restored afterwards.
@@ -98,7 +98,7 @@ def measure_slice(
     """
     plan = task.subset("train", samples, seed, batch_size)
     seeds = {"seed_x": 2 * seed, "seed_y": 2 * seed + 1}
-    along_x, along_y = (filter_normalised(model, seed) for seed in seeds.values())
+    along_x, along_y = (filter_normalized(model, seed) for seed in seeds.values())
     half = resolution // 2
     axis = np.arange(-half, half + 1) / half * range
     batches = [task.batch("train", indices) for indices in plan]
@@ -119,7 +119,7 @@ def measure_slice(
     lines = [(loss[half], score[half]), (loss[:, half], score[:, half])]
     band_seeds = [sequence_seed(seed, "band", line) for line in builtins.range(2, 2 * bands)]
     for band_seed in band_seeds:
-        lines.append(evaluate([filter_normalised(model, band_seed)], axis[:, None]))
+        lines.append(evaluate([filter_normalized(model, band_seed)], axis[:, None]))
     band_loss, band_score = (np.array(values) for values in zip(*lines[: 2 * bands], strict=True))
     checkpoint = task.score(model, batches)
     attributes = {
@@ -134,7 +134,7 @@ def measure_slice(
         **seeds,
         "band_seeds": band_seeds,
         "range": range,
-        "normalisation": NORMALISATION,
+        "normalization": NORMALIZATION,
         "batch_norm": "eval",
         "cosine": cosine(along_x, along_y),
         "chance_loss": task.dataset.objective.chance_loss(
@@ -147,7 +147,7 @@ def measure_slice(
     return SliceResult(axis, axis.copy(), loss, score, attributes, band_loss, band_score)
 
 
-def filter_normalised(model: nn.Module, seed: int) -> list[Tensor]:
+def filter_normalized(model: nn.Module, seed: int) -> list[Tensor]:
     """A random direction in parameter space, one tensor a parameter.
 
     Rows of matrices get the norm of the parameter's row; vectors and scalars (biases, norm

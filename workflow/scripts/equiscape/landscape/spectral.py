@@ -48,7 +48,7 @@ def spectral_sharpness(
 ) -> SpectralSharpness:
     """``S = max <D, A D>`` by steps ``D_i <- r_i polar((A D)_i + c D_i)``.
 
-    The generalised sharpness of Islamov et al. (arXiv 2603.05002) for the norm
+    The generalized sharpness of Islamov et al. (arXiv 2603.05002) for the norm
     ``max_i |D_i|_op / r_i``. Extreme points of the ball are ``r_i`` times matrices with orthonormal
     rows or columns, all of one Frobenius norm, so c changes no maximum, and from some c on (the
     most negative curvature) no step can lower the value. c starts at 0 and grows where one does,

@@ -73,7 +73,7 @@ def hutchinson(
         generator: CPU generator of the probes.
         krylov: a Lanczos run on the same operator.
         tolerance: standard error to reach, relative to ``|value|``; None spends all ``probes``.
-        block: probes applied at once, which share one linearisation.
+        block: probes applied at once, which share one linearization.
     """
     exact = 0.0 if krylov is None else float(krylov.projection.trace())
     basis = None if krylov is None else krylov.basis

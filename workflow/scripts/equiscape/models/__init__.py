@@ -43,7 +43,7 @@ def build(
     settings: Mapping[str, Any],
     key: str = "model",
 ) -> "nn.Module":
-    """The network ``architecture``, freshly initialised on the CPU.
+    """The network ``architecture``, freshly initialized on the CPU.
 
     Args:
         architecture: a name in :data:`ARCHITECTURES`, or ``"module:Class"``.

@@ -10,7 +10,7 @@ from equiscape.models.molecular_pairs import Pairs, degree_rows
 
 
 def weighted_softmax(scores: Tensor, weights: Tensor) -> Tensor:
-    """``weights exp(scores)`` normalised over the third axis of ``[B, n, n, heads]``.
+    """``weights exp(scores)`` normalized over the third axis of ``[B, n, n, heads]``.
 
     Rows whose weights are all zero, which padding has, give zeros.
     """

@@ -128,7 +128,7 @@ def _cut(graph: Graph, size: int, width: int, whole_clouds: bool) -> list[_Chunk
 
 
 class _Workspace:
-    """Buffers ``[edges, H]`` that all chunks of a pass share; fresh ones would be paged in anew."""
+    """Buffers ``[edges, H]`` that all chunks of a pass share, since fresh memory costs time."""
 
     def __init__(self, count: int, chunks: list[_Chunk], like: Tensor):
         rows = max(chunk.sources.numel() for chunk in chunks)

@@ -16,7 +16,7 @@ COEFFICIENTS: Triple = (3.4445, -4.7750, 2.0315)
 CONVERGENT: Triple = (15 / 8, -10 / 8, 3 / 8)
 NS_DTYPES = ("auto", "float32", "bfloat16")
 WIDE = 1.5  # columns by rows from which the Gram matrix's way is faster
-RESTART = 3  # steps on one Gram matrix before it is formed anew
+RESTART = 3  # steps on one Gram matrix before it is formed again
 STRIPS_FROM = 384  # rows from which float32 products known to be symmetric are made by strips
 STRIP = 128  # rows of a strip
 
@@ -46,10 +46,10 @@ def orthogonalize(
         by_gram: take the steps on the Gram matrix ``X X^T`` and multiply ``X`` by the product of
             their factors, which is less work for a wide matrix. It squares the condition number.
             In float32, with one Gram matrix for all five steps, a matrix of condition 1e6 ends off
-            by up to 2.5e-4 (entries of the result; 7e-6 by the plain form); formed anew after
+            by up to 2.5e-4 (entries of the result; 7e-6 by the plain form); formed again after
             three steps (``restart``) it ends as near as by the plain form. bfloat16 is off by 1e-2
             in either form, so float32 is where this pays, for matrices that are ``WIDE``.
-        restart: steps on one Gram matrix before it is formed anew from the product so far.
+        restart: steps on one Gram matrix before it is formed again from the product so far.
 
     Returns:
         ``[n, rows, columns]`` in ``dtype``.

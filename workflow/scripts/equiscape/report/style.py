@@ -92,7 +92,7 @@ def colors(manifest: Manifest) -> dict[str, str]:
 def markers(manifest: Manifest) -> dict[str, str]:
     """Optimizer -> marker, in the order of the configuration.
 
-    Where colors begin anew the markers are shifted, so that up to 49 pairs differ.
+    Where colors repeat, the markers are shifted, so that up to 49 pairs differ.
     """
     count = len(MARKERS)
     return {n: MARKERS[(i + i // count) % count] for i, n in enumerate(manifest.optimizers)}

@@ -1,4 +1,4 @@
-"""What each layer of a network puts out, as one matrix with a row for every sample."""
+"""The output of each layer of a network, as one matrix with a row for every sample."""
 
 from functools import partial
 
