@@ -35,9 +35,7 @@ def test_float32_equals_a_tree_in_three_dimensions(scale):
 
 
 def test_float32_features_err_only_within_the_documented_rounding():
-    x = (
-        cloud(2, 300, 64, dtype=torch.float32) + 5.0
-    )  # an offset that products would lose
+    x = cloud(2, 300, 64, dtype=torch.float32) + 5.0  # an offset that products would lose
     found = knn(x, 10, include_self=True)
     exact = (x.double().unsqueeze(2) - x.double().unsqueeze(1)).square().sum(-1)
     chosen = exact.gather(2, found)
