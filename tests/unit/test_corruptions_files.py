@@ -83,6 +83,17 @@ def test_unknown_settings(prepared, tmp_path, settings, says):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_new_generated_corruption_is_read_and_no_archive_must_have_it(
+    prepared, tmp_path, monkeypatch
+):
+    monkeypatch.setitem(CORRUPTIONS, "mirrored", lambda points, severity, draws: -points)
+    assert [cell[0] for cell in generate(prepared, tmp_path / "c.h5", names=["mirrored"])][:1] == [
+        "mirrored"
+    ]
+    assert len(PUBLISHED) == 15
+    assert "mirrored" not in PUBLISHED
+
+
 @pytest.fixture
 def published(tmp_path):
     """All 75 arrays of 6 clouds, in an archive as the benchmark's."""
@@ -177,7 +188,7 @@ def test_robustness_is_the_accuracy_of_every_cell(prepared, tmp_path):
     models = {1: Radius(0.0), 2: Radius(0.5)}
     frame = measure_robustness(task, models, tmp_path / "c.h5")
     assert list(frame.columns) == ["seed", "corruption", "severity", "accuracy", "mean"]
-    assert len(frame) == 13 * 2 * 2
+    assert len(frame) == len(CORRUPTIONS) * 2 * 2
     assert (frame[frame.seed == 1].accuracy == 50).all(), "always class 1, half of the clouds"
 
     with h5py.File(prepared) as file:

@@ -28,7 +28,12 @@ from equiscape.settings import AtLeast, Distinct, PositiveInt, Seed
 
 FORMAT = "equiscape-corrupted-1"
 GENERATED = "generated"
-PUBLISHED = (*CORRUPTIONS, "occlusion", "lidar")
+PUBLISHED = (
+    *("uniform", "gaussian", "background", "impulse", "upsampling", "rotation", "shear"),
+    *("distortion", "distortion_rbf", "distortion_rbf_inv", "cutout", "density", "density_inc"),
+    *("occlusion", "lidar"),
+)
+"""The corruptions of the published archive; generated ones may be others."""
 
 
 @dataclass(frozen=True)
@@ -178,7 +183,7 @@ def read_corrupted(path: Path) -> Iterator[tuple[str, int, np.ndarray, np.ndarra
     """
     with reading(path, FORMAT, "corrupt") as file:
         labels = file["labels"][()]
-        names = [name for name in PUBLISHED if name in file]
+        names = [name for name in dict.fromkeys((*CORRUPTIONS, *PUBLISHED)) if name in file]
         for name in names:
             for severity in sorted(map(int, file[name])):
                 yield name, severity, file[f"{name}/{severity}"][()], labels

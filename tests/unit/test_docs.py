@@ -1,0 +1,51 @@
+"""The examples of docs/python.md run as they stand, and links between the pages lead somewhere."""
+
+import doctest
+import re
+from pathlib import Path
+
+import pytest
+import torch
+
+from equiscape import checkpoint, io, models
+
+ROOT = Path(__file__).resolve().parents[2]
+PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("benchmarks/*.md")])
+
+
+@pytest.fixture
+def path(tmp_path):
+    """A checkpoint of a small PointNet."""
+    settings = {"channels": [8, 8], "head": [8]}
+    model = models.build("pointnet", {"num_outputs": 3}, settings)
+    state = {
+        "format": checkpoint.CHECKPOINT_FORMAT,
+        "status": "finished",
+        "model": model.state_dict(),
+        "epoch": 1,
+        "task": "pointnet",
+        "architecture": "pointnet",
+        "model_settings": settings,
+        "model_arguments": {"num_outputs": 3},
+        "outputs": {"kind": "classification"},
+    }
+    io.save_checkpoint(tmp_path / "checkpoint.pt", state)
+    return tmp_path / "checkpoint.pt"
+
+
+def test_the_examples_of_the_python_page(path):
+    text = (ROOT / "docs/python.md").read_text()
+    names = {"path": path, "clouds": torch.randn(4, 32, 3)}
+    test = doctest.DocTestParser().get_doctest(text, names, "docs/python.md", None, 0)
+    assert len(test.examples) > 30
+    failures = []
+    with torch.random.fork_rng():
+        result = doctest.DocTestRunner(verbose=False).run(test, out=failures.append)
+    assert result.failed == 0, "".join(failures)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_links_between_pages_lead_to_files(page):
+    for target in re.findall(r"\]\(([^)#]+)[^)]*\)", page.read_text()):
+        if "://" not in target:
+            assert (page.parent / target).exists(), f"{page.name} links to {target}"
