@@ -52,7 +52,7 @@ def check_architecture(
     kind = _readable(name, plugins)
     arguments, inputs, size = _example(kind)
     torch.manual_seed(0)
-    model = build_network(name, arguments, settings or {}, "settings").double()
+    model: Any = build_network(name, arguments, settings or {}, "settings").double()
     outputs = arguments.get("num_outputs", 1)
     doubled = tuple(
         x.double() if isinstance(x, torch.Tensor) and x.is_floating_point() else x for x in inputs
@@ -104,7 +104,7 @@ def _check_second_derivatives(name: str, model: Any, inputs: tuple) -> None:
     parameters = [p for p in model.parameters() if p.requires_grad]
     loss = model(*inputs).square().mean()
     first = torch.autograd.grad(loss, parameters, create_graph=True, allow_unused=True)
-    total = sum(g.square().sum() for g in first if g is not None)
+    total: Any = sum(g.square().sum() for g in first if g is not None)
     try:
         second = torch.autograd.grad(total, parameters, allow_unused=True)
     except RuntimeError as error:
@@ -133,7 +133,7 @@ def _example(kind: Kind) -> tuple[dict[str, Any], tuple, int]:
     """What a kind dictates to a network, the inputs of a small batch, and its size."""
     if kind.name == "zinc":
         return _graphs()
-    entry = {"kind": kind.name}
+    entry: dict[str, Any] = {"kind": kind.name}
     entry |= {"classes": CLASSES, "train_per_class": 10, "points": 32} if kind.corruptible else {}
     entry |= {"molecules": 30} if "molecules" in kind.name else {}
     entry["validation"] = 0.2
@@ -207,7 +207,7 @@ def check_optimizer(
 
     def made() -> tuple[Any, Any]:
         torch.manual_seed(0)
-        model = nn.Sequential(nn.Linear(12, 16), nn.Tanh(), nn.Linear(16, 3))
+        model: Any = nn.Sequential(nn.Linear(12, 16), nn.Tanh(), nn.Linear(16, 3))
         model.non_hidden = ("2",)
         optimizer, _ = build_optimizer(model, entry, 1e-3, 1e-2)
         if hasattr(optimizer, "plan"):

@@ -130,7 +130,7 @@ def declared_in(module: str, path: Path, qualname: str) -> Declaration:
         ConfigError: the file holds nothing of that name.
     """
     opened = read_module(module, path)
-    node: ast.AST | None = opened.tree
+    node: Any = opened.tree
     for name in qualname.split("."):
         if name != "<locals>":
             inside = (n for n in ast.walk(node) if getattr(n, "name", None) == name)
@@ -155,7 +155,7 @@ def _of_class(module: Module, node: ast.ClassDef) -> Declaration:
     for name in map(ast.unparse, node.bases):
         found = find(module, name, far=True)
         if found and isinstance(found[1], ast.ClassDef):
-            bases.append(_of_class(*found))
+            bases.append(_of_class(found[0], found[1]))
         elif name.rpartition(".")[2] not in EMPTY:
             known = False
     base = bases[0] if bases else Declaration("")
@@ -250,9 +250,9 @@ def _handed_on(
             found = find(module, function.removesuffix(".__init__"), far=True)
             onward = None
             if found and isinstance(found[1], ast.ClassDef):
-                onward = _of_class(*found)
+                onward = _of_class(found[0], found[1])
             elif found and isinstance(found[1], ast.FunctionDef):
-                onward = replace(_parameters(*found, skip=0), files=(found[0].path,))
+                onward = replace(_parameters(found[0], found[1], skip=0), files=(found[0].path,))
         if onward is None:
             return None
         given = {k.arg for k in call.keywords}
@@ -284,8 +284,8 @@ def _body(
                 most = float("inf") if line.args.vararg else len(positional) - 1
                 inputs = (len(forward), most)
         elif isinstance(line, ast.Assign | ast.AnnAssign) and line.value is not None:
-            targets = line.targets if isinstance(line, ast.Assign) else [line.target]
-            for target in targets:
+            assigned = line.targets if isinstance(line, ast.Assign) else [line.target]
+            for target in assigned:
                 if isinstance(target, ast.Name):
                     members.add(target.id)
                     if (value := literal(module, line.value)) is not UNKNOWN:
@@ -309,9 +309,9 @@ def _evaluate(module: Module, node: ast.expr) -> Any:
     if isinstance(node, ast.Name | ast.Attribute):
         found = find(module, ast.unparse(node))
         if found and isinstance(found[1], ast.ClassDef) and found[0].name != "equiscape.hints":
-            return _nested_hint(*found)
+            return _nested_hint(found[0], found[1])
         if found and isinstance(found[1], ast.Assign):
-            owner, assigned = found
+            owner, assigned = found[0], found[1]
             if owner.name != "equiscape.hints":
                 return _evaluate(owner, assigned.value)
             return hints.NAMES[ast.unparse(assigned.targets[0])]

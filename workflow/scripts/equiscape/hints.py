@@ -154,7 +154,7 @@ def conform(value: Any, hint: Any, key: str) -> Any:
         checked = conform_base(value, hint, key)
         measured = len(checked) if isinstance(checked, list | tuple) else checked
         for bound in hint.__metadata__:
-            subject = checked if isinstance(bound, Distinct) else measured
+            subject: Any = checked if isinstance(bound, Distinct) else measured
             if checked is not None and isinstance(bound, MARKERS) and not bound.holds(subject):
                 raise refusal(value, hint, key)
         return checked
@@ -165,12 +165,12 @@ def conform(value: Any, hint: Any, key: str) -> Any:
     if origin is not None and issubclass(origin, Mapping):
         if not isinstance(value, Mapping):
             raise refusal(value, hint, key)
-        names, inner = arguments if len(arguments) == 2 else (str, Any)
+        names, values = arguments if len(arguments) == 2 else (str, Any)
         checked = {}
         for name, item in value.items():
             if get_origin(names) is Literal and name not in get_args(names):
                 raise unknown(str(name), map(str, get_args(names)), key)
-            checked[str(name)] = conform(item, inner, f"{key}.{name}")
+            checked[str(name)] = conform(item, values, f"{key}.{name}")
         return checked
     if origin is tuple and arguments[-1] is not Ellipsis:
         if not isinstance(value, list | tuple) or len(value) != len(arguments):
@@ -324,7 +324,12 @@ def describe(hint: Any) -> str:
         return f"a list of {len(arguments)} values, each {describe(arguments[0])}"
     if origin in (list, tuple, Sequence):
         return f"a list, each value {describe(arguments[0])}"
-    words = {int: "a whole number", float: "a finite number", bool: "true or false", str: "a text"}
+    words: dict[Any, str] = {
+        int: "a whole number",
+        float: "a finite number",
+        bool: "true or false",
+        str: "a text",
+    }
     return {**words, list: "a list", None: "null", NoneType: "null"}.get(hint, "given")
 
 

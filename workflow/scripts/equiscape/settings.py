@@ -135,7 +135,7 @@ def read(
 def declaration_of(cls: Callable) -> Declaration:
     """The declaration of a class or function that is at hand, from its source."""
     module = sys.modules[cls.__module__]
-    return declared_in(cls.__module__, Path(module.__file__), cls.__qualname__)
+    return declared_in(cls.__module__, Path(str(module.__file__)), cls.__qualname__)
 
 
 def checked(

@@ -208,7 +208,8 @@ def literal(module: Module, node: ast.expr) -> Any:
     if isinstance(node, ast.Name | ast.Attribute):
         found = find(module, ast.unparse(node))
         if found and isinstance(found[1], ast.Assign | ast.AnnAssign):
-            return literal(found[0], found[1].value)
+            value = found[1].value
+            return UNKNOWN if value is None else literal(found[0], value)
         return UNKNOWN
     try:
         return ast.literal_eval(node)

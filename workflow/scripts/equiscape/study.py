@@ -28,7 +28,7 @@ __all__ = ["NUMBER", "Study", "check_schema", "merge", "spell", "with_defaults"]
 PATHVARS = ("results", "resources", "logs", "benchmarks")
 FOLDERS = ("grid", "final", "selection", "representative", "tables", "notebooks", "figures")
 RULES = ("all", "grid", "selections", "final", "analyses", "manifest", "tables", "download")
-RULES += ("prepare", "corrupt", "select", "choose", "representative", "logs", "benchmarks")
+MORE_RULES = ("prepare", "corrupt", "select", "choose", "representative", "logs", "benchmarks")
 
 
 class Study:
@@ -83,7 +83,7 @@ class Study:
                 raise ConfigError(f"plugins.{i}: {folder} is no folder; give one with modules.")
         entries.check_pathvars(self.config.get("pathvars") or {}, PATHVARS)
         entries.check_resume(self.config.get("resume") or "resources/resume", self.root)
-        entries.check_names(self.config, {*FOLDERS, *RULES})
+        entries.check_names(self.config, {*FOLDERS, *RULES, *MORE_RULES})
         baseline = self.config["report"]["baseline"]
         if baseline is not None and baseline not in self.config["optimizers"]:
             raise unknown(baseline, self.config["optimizers"], "report.baseline")

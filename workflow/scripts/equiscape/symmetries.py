@@ -9,7 +9,7 @@ identities; permutations are lists of tied axes, for alignment.
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -107,9 +107,9 @@ class Continuous(Symmetry):
         """
         zero = coefficients.new_zeros(())
         one = torch.ones_like(zero)
-        _, tangent = torch.func.jvp(
+        tangent = torch.func.jvp(
             lambda size: self.element(state, size * coefficients), (zero,), (one,)
-        )
+        )[1]
         return {name: tangent[name] for name in self.parameters}
 
     def draw(
@@ -253,7 +253,7 @@ def common_shift(name: str, family: str, layer: str, inputs: int, **attributes) 
             bias: state[bias] + coefficients[-1],
         }
 
-    free = {"shape": (inputs + 1,), "dimension": inputs + 1}
+    free: dict[str, Any] = {"shape": (inputs + 1,), "dimension": inputs + 1}
     return Continuous(name, family, (weight, bias), element=element, **free, **attributes)
 
 
@@ -354,7 +354,7 @@ def norm_gauges(
             beta: state[beta] - slope(state) * coefficients,
         }
 
-    free = {"shape": (size,), "dimension": size}
+    free: dict[str, Any] = {"shape": (size,), "dimension": size}
     found = [
         Continuous(
             f"{norm} gauge", "norm gauge", (weight, gamma, beta), "eval", element=scaled, **free

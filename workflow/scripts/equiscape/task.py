@@ -5,7 +5,7 @@ set gets all of them at once.
 """
 
 import inspect
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -138,7 +138,7 @@ class Task:
 
     def loss(
         self,
-        model: nn.Module,
+        model: Callable[..., Any],
         batch: Batch,
         label_smoothing: float = 0.0,
         keep_edges: bool = False,
@@ -151,7 +151,7 @@ class Task:
         output = self.output(model, batch, keep_edges)
         return self.dataset.objective.loss(output, batch.target, label_smoothing)
 
-    def output(self, model: nn.Module, batch: Batch, keep_edges: bool = False) -> Tensor:
+    def output(self, model: Any, batch: Batch, keep_edges: bool = False) -> Tensor:
         """The network's output ``[size, num_outputs]``; see :meth:`loss` for ``keep_edges``."""
         if batch.rows is not None:
             batch = self.with_neighbors(model, batch)
@@ -182,12 +182,12 @@ class Task:
         """Loss and score of ``split`` in eval mode; the mode is restored afterwards."""
         return self.score(model, self.batches(split))
 
-    def score(self, model: nn.Module, batches: Iterator[Batch]) -> dict[str, float]:
+    def score(self, model: nn.Module, batches: Iterable[Batch]) -> dict[str, float]:
         """Loss and score over ``batches`` in eval mode; every sample weighs the same."""
         return self.predict(model, batches).scores
 
     @torch.no_grad()
-    def predict(self, model: nn.Module, batches: Iterator[Batch]) -> Predictions:
+    def predict(self, model: nn.Module, batches: Iterable[Batch]) -> Predictions:
         """Outputs, targets, loss and score over ``batches`` in eval mode, batch after batch."""
         training = model.training
         model.eval()

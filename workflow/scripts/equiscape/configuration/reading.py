@@ -73,7 +73,7 @@ def _refuse_repetitions(node: yaml.Node, path: str | Path, seen: set[int]) -> No
         _refuse_repetitions(value, path, seen)
 
 
-def _fault(error: yaml.YAMLError, text: str, path: str | Path) -> str:
+def _fault(error: Any, text: str, path: str | Path) -> str:
     mark = getattr(error, "problem_mark", None)
     if mark is None:
         return f"{path} holds a character that YAML forbids; save it as plain text."

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from difflib import get_close_matches
+from functools import partial
 from itertools import islice, product
 from pathlib import Path
 from typing import Any
@@ -96,6 +97,11 @@ def _nothing_makes(target: str, rules: Mapping[str, Sequence[str]], study: Any) 
     return ConfigError(f"{target}: no rule makes it; {hint}.")
 
 
+def _filled(values: Mapping[str, str], match: re.Match[str]) -> str:
+    """The value of the wildcard that was found."""
+    return values[match[1]]
+
+
 def _expand(pattern: str, study: Any) -> Iterable[str]:
     """Files of ``pattern``, wildcard by wildcard."""
     names = list(dict.fromkeys(match[1] for match in WILDCARD.finditer(pattern)))
@@ -105,4 +111,4 @@ def _expand(pattern: str, study: Any) -> Iterable[str]:
         values = dict(zip(outer, chosen))
         for rest in product(*(_values(name, pattern, values, study) or ["0"] for name in inner)):
             filled = {**values, **dict(zip(inner, rest))}
-            yield WILDCARD.sub(lambda match, filled=filled: filled[match[1]], pattern)
+            yield WILDCARD.sub(partial(_filled, filled), pattern)

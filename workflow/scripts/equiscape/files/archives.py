@@ -18,7 +18,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath, PureWindowsPath
-from typing import BinaryIO
+from typing import IO, Any, BinaryIO, cast
 
 from equiscape.errors import DataError, first_line
 
@@ -33,7 +33,11 @@ RATIO = 250  # most bytes unpacked for one packed, beyond that: coordinates pack
 LARGEST = 2**36  # bytes of a member
 DEPTH = 3  # folders below a source that are looked into
 PIECE = 2**20
-COMPRESSED = {b"\x1f\x8b": gzip.open, b"BZh": bz2.open, b"\xfd7zXZ\x00": lzma.open}
+COMPRESSED: dict[bytes, Any] = {
+    b"\x1f\x8b": gzip.open,
+    b"BZh": bz2.open,
+    b"\xfd7zXZ\x00": lzma.open,
+}
 SUFFIXES = (".zip", ".tar", ".tgz", ".tar.gz", ".tar.bz2", ".tar.xz", ".7z", ".rar")
 
 
@@ -156,7 +160,7 @@ class _Zip(Source):
         if info.compress_type not in (0, 8, 12, 14):
             raise ValueError(f"it is compressed by method {info.compress_type}, unknown to Python")
         check_size(info.file_size, info.compress_size)
-        return _Whole(self._archive.open(info), info.file_size)
+        return cast(BinaryIO, _Whole(self._archive.open(info), info.file_size))
 
     def close(self) -> None:
         self._archive.close()
@@ -166,7 +170,8 @@ class _Tar(Source):
     def __init__(self, path: Path):
         _drain(path)
         self._archive = tarfile.open(path)  # noqa: SIM115  closed by close()
-        names, last = [], -1
+        names: list[str] = []
+        last = -1
         for member in self._archive:
             if member.offset <= last or len(names) > MEMBERS:
                 raise tarfile.ReadError("its members overlap")
@@ -182,7 +187,7 @@ class _Tar(Source):
     def _open(self, member: str) -> BinaryIO:
         info = self._archive.getmember(member)
         file = self._archive.extractfile(info)
-        return io.BytesIO() if file is None else _Whole(file, info.size)
+        return io.BytesIO() if file is None else cast(BinaryIO, _Whole(file, info.size))
 
     def close(self) -> None:
         self._archive.close()
@@ -191,7 +196,7 @@ class _Tar(Source):
 class _Whole(io.RawIOBase):
     """A member that must hold the number of bytes that its archive says: no fewer, no more."""
 
-    def __init__(self, file: BinaryIO, size: int):
+    def __init__(self, file: IO[bytes], size: int):
         self._file, self._size, self._read = file, size, 0
 
     def readable(self) -> bool:
@@ -205,7 +210,7 @@ class _Whole(io.RawIOBase):
             raise EOFError(f"it has not the {self._size} bytes that it should")
         return data
 
-    def readinto(self, buffer: memoryview) -> int:
+    def readinto(self, buffer: Any) -> int:
         data = self.read(len(buffer))
         buffer[: len(data)] = data
         return len(data)
@@ -234,7 +239,7 @@ def unpacked(path: Path, largest: int = 2**30) -> bytes:
     """
     with open(path, "rb") as file:
         head = file.read(6)
-    opener = next((o for magic, o in COMPRESSED.items() if head.startswith(magic)), open)
+    opener: Any = next((o for magic, o in COMPRESSED.items() if head.startswith(magic)), open)
     pieces, size, packed = [], 0, path.stat().st_size
     with opener(path, "rb") as stream:
         while piece := stream.read(PIECE):

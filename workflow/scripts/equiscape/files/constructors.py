@@ -3,7 +3,7 @@
 import struct
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 
@@ -37,7 +37,7 @@ class Storage:
     numel: int
 
 
-def refuse(reason: str) -> Any:
+def refuse(reason: str) -> NoReturn:
     """Give up on a pickle for ``reason``."""
     raise Refused(reason)
 

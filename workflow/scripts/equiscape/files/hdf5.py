@@ -40,7 +40,8 @@ class _Disk(io.RawIOBase):
     """
 
     def __init__(self, file: BinaryIO):
-        self.file, self.error = file, None
+        self.file: Any = file
+        self.error: OSError | None = None
 
     def readable(self) -> bool:
         return True
@@ -151,7 +152,7 @@ class ForeignFiles:
 
     def __init__(self, patience: float = PATIENCE):
         self.patience = patience
-        self._child: subprocess.Popen | None = None
+        self._child: Any = None  # a Popen whose pipes are open
 
     def __enter__(self) -> "ForeignFiles":
         return self
@@ -172,7 +173,7 @@ class ForeignFiles:
             self._child.wait()
             self._child = None
 
-    def _start(self) -> subprocess.Popen:
+    def _start(self) -> Any:
         if self._child is None:
             worker = Path(__file__).with_name("hdf5_worker.py")
             self._child = subprocess.Popen(
@@ -220,7 +221,7 @@ class ForeignFiles:
     def _array(self, code: str, shape: list[int], until: float) -> np.ndarray:
         dtype = plain_dtype(code) or np.dtype("u1")
         array = np.empty(shape, dtype)
-        view = memoryview(array.reshape(-1)).cast("B") if array.size else memoryview(b"")
+        view = memoryview(array.reshape(-1).data).cast("B") if array.size else memoryview(b"")
         while view:
             self._wait(until)
             got = self._child.stdout.readinto(view)

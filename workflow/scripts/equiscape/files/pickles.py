@@ -204,6 +204,13 @@ def _stack_global(machine: Machine) -> None:
     machine.push(global_name(module, name))
 
 
+def _dictionary(machine: Machine) -> None:
+    """The dictionary of the keys and values above the last mark."""
+    pairs = machine.pop_to_mark()
+    machine.push({})
+    machine.set_items(pairs)
+
+
 # fmt: off
 STEPS: dict[bytes, Callable[[Machine], Any]] = {
     b"\x80": _protocol,
@@ -237,7 +244,7 @@ STEPS: dict[bytes, Callable[[Machine], Any]] = {
     b")": lambda m: m.push(()),
     b"t": lambda m: m.push(tuple(m.pop_to_mark())),
     b"l": lambda m: m.push(m.pop_to_mark()),
-    b"d": lambda m: (lambda pairs: (m.push({}), m.set_items(pairs)))(m.pop_to_mark()),
+    b"d": _dictionary,
     b"\x85": _tuple(1),
     b"\x86": _tuple(2),
     b"\x87": _tuple(3),
