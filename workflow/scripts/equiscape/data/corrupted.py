@@ -8,7 +8,7 @@ preparation as attributes.
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, cast
 
 import h5py
 import numpy as np
@@ -54,7 +54,7 @@ class Settings:
     sha256: str | None = None
     mirrors: list[str] = field(default_factory=list)
     samples: PositiveInt | None = None
-    severities: Annotated[list[Literal[1, 2, 3, 4, 5]], AtLeast(1), Distinct()] = (1, 2, 3, 4, 5)
+    severities: Annotated[list[Literal[1, 2, 3, 4, 5]], AtLeast(1), Distinct()] = (1, 2, 3, 4, 5)  # type: ignore[assignment]  # a tuple once read
     names: Annotated[list[str], AtLeast(1), Distinct()] | None = None
     seed: Seed = 0
 
@@ -79,9 +79,9 @@ def prepare(
     """
     settings = entry["corruptions"]
     if settings["source"] == GENERATED:
-        write_corrupted(prepared, output, {**settings, "points": entry.get("points")})
+        write_corrupted(cast(Path, prepared), output, {**settings, "points": entry.get("points")})
     else:
-        write_published(source, output, settings)
+        write_published(cast(Path, source), output, settings)
 
 
 def write_corrupted(prepared: Path, output: Path, settings: dict[str, Any]) -> None:
@@ -111,7 +111,7 @@ def write_corrupted(prepared: Path, output: Path, settings: dict[str, Any]) -> N
             clouds, options = (full, {"number": number}) if dense else (full[:, :number], {})
             for severity in severities:
                 made = corrupt(clouds, name, severity, seeds, **options)
-                put(out, f"{name}/{severity}", made)
+                put(out, f"{name}/{severity}", np.asarray(made))
         _sign(out, GENERATED, products.verify(prepared, "prepare")["sha256"])
     products.sign(output, format=FORMAT, preparation_version=CORRUPTED_VERSION)
 

@@ -50,7 +50,7 @@ class Draws:
 
     def signs(self, *shape: int) -> np.ndarray:
         """-1 or 1."""
-        return self._stack(lambda g: g.choice(np.float32([-1, 1]), shape))
+        return self._stack(lambda g: g.choice(np.array([-1, 1], dtype=np.float32), shape))
 
     def indices(self, below: int, *shape: int) -> np.ndarray:
         """Integers below a bound, with replacement."""
@@ -284,7 +284,7 @@ def corrupt(
         corrupted: list[np.ndarray] = [np.empty(0)] * len(points)
         sizes = np.array([len(cloud) for cloud in points])
         for size in np.unique(sizes):
-            same = np.flatnonzero(sizes == size)
+            same = np.flatnonzero(sizes == size).tolist()
             clouds = np.stack([points[i] for i in same])
             made = corrupt(clouds, name, severity, [seeds[i] for i in same], **options)
             for i, cloud in zip(same, made):

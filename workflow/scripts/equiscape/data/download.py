@@ -131,7 +131,8 @@ def fetch(
     if not name or name.startswith("."):
         raise ConfigError(f"source: {redact(urls[0])} does not end in the name of a file.")
     shared = os.environ.get(FOLDER_VARIABLE)
-    for place in filter(None, (shared, folder)):
+    places: list[str | Path] = [shared, folder] if shared else [folder]
+    for place in places:
         path = Path(place) / name
         if path.is_file():
             if not checksum or matches(path, checksum):
@@ -211,8 +212,8 @@ def _fetch(url: str, path: Path, checksum: str | None, least_speed: int) -> None
     """Fetch ``url`` to ``path``, in some attempts; :class:`PermanentFault` where they all fail."""
     url, secrets = expand(url)
     folder = path.with_name(f".{path.name}.transfer")
-    known = checksum and (checksum if ":" in checksum else f"sha256:{checksum}").lower()
-    sha256 = bool(known) and known.startswith("sha256:")  # MD5 can be forged
+    known = (checksum if ":" in checksum else f"sha256:{checksum}").lower() if checksum else None
+    sha256 = known is not None and known.startswith("sha256:")  # MD5 can be forged
     transfer = Transfer(folder, path.name, sha256, least_speed, secrets)
     unchecked = folder / path.name
     for attempt in range(ATTEMPTS):
@@ -236,8 +237,9 @@ def _fetch(url: str, path: Path, checksum: str | None, least_speed: int) -> None
                 shutil.rmtree(folder, ignore_errors=True)
                 return
         except requests.HTTPError as error:
-            fault = f"the server answered {error.response.status_code} {error.response.reason}"
-            if error.response.status_code < 500 and error.response.status_code != 429:
+            answer: Any = error.response  # raise_for_status always gives it
+            fault = f"the server answered {answer.status_code} {answer.reason}"
+            if answer.status_code < 500 and answer.status_code != 429:
                 raise PermanentFault(hidden(fault, secrets)) from None
         except (requests.exceptions.InvalidURL, requests.exceptions.InvalidHeader) as error:
             raise PermanentFault(hidden(f"no request can be made ({error})", secrets)) from None

@@ -254,7 +254,7 @@ def mesh(data: bytes, suffix: str) -> tuple[np.ndarray, np.ndarray]:
     if suffix == ".off":  # "OFF123 456 0" for "OFF" and "123 456 0" below it
         data = re.sub(rb"\A(\s*OFF)[ \t]*(?=\d)", rb"\1\n", data)
     try:
-        loaded = trimesh.load(
+        loaded: Any = trimesh.load(
             io.BytesIO(data), file_type=suffix[1:], process=False, force="mesh", resolver=None
         )
         vertices = np.asarray(loaded.vertices, dtype=np.float64).reshape(-1, 3)

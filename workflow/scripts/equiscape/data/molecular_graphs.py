@@ -4,7 +4,7 @@ A list of graphs is stored flat, the elements of graph g at ``ptr[g]:ptr[g + 1]`
 groups of graphs, so that no Python loop runs over single ones.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
@@ -19,7 +19,7 @@ def ranges(starts: np.ndarray, counts: np.ndarray) -> np.ndarray:
     return np.repeat(np.asarray(starts, dtype=np.int64) - before, counts) + np.arange(counts.sum())
 
 
-def pointer(counts: np.ndarray) -> np.ndarray:
+def pointer(counts: np.ndarray | Sequence[int]) -> np.ndarray:
     """``[0, c_0, c_0 + c_1, ...]`` as int64."""
     return np.concatenate([[0], np.cumsum(counts, dtype=np.int64)])
 
@@ -55,7 +55,7 @@ def radius_edges(
     counts = np.diff(node_ptr)
     edge_counts = np.zeros(len(counts), dtype=np.int64)
     kind = index_type(int(counts.max(initial=0)))
-    found = []
+    found: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
     for nodes, graphs in blocks_of_size(counts):
         x = positions[node_ptr[graphs][:, None] + np.arange(nodes)]
         squared = np.zeros((len(graphs), nodes, nodes), dtype=x.dtype)

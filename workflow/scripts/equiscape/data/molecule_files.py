@@ -201,7 +201,9 @@ def check(molecules: Molecules, path: Any) -> None:
     n, nodes, edges = len(molecules), len(molecules.node_features), molecules.edge_index.shape[1]
 
     def ends(ptr: np.ndarray, total: int) -> bool:
-        return len(ptr) == n + 1 and ptr[0] == 0 and ptr[-1] == total and (np.diff(ptr) >= 0).all()
+        return len(ptr) == n + 1 and bool(
+            ptr[0] == 0 and ptr[-1] == total and (np.diff(ptr) >= 0).all()
+        )
 
     faults = {
         "holds no graphs": n == 0,

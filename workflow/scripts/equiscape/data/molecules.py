@@ -77,22 +77,22 @@ class MoleculeDataset(Dataset):
             for split, graphs in molecules.splits.items()
         }
 
-        def resident(array: np.ndarray | None) -> Tensor | None:
+        def resident(array: np.ndarray | None) -> Any:
             if array is None:
                 return None
             if array.dtype == np.uint16:  # torch cannot index or gather uint16 everywhere
                 array = array.astype(np.int32)
             return torch.from_numpy(np.ascontiguousarray(array)).to(self.device)
 
-        self._node_start = resident(molecules.node_ptr[:-1])
-        self._edge_start = resident(molecules.edge_ptr[:-1])
+        self._node_start: Tensor = resident(molecules.node_ptr[:-1])
+        self._edge_start: Tensor = resident(molecules.edge_ptr[:-1])
         self._nodes_of, self._edges_of = self._counts.to(device), self._edge_counts.to(device)
-        self._features = resident(molecules.node_features)
-        self._edge_index = resident(molecules.edge_index)
-        self._positions = resident(molecules.positions)
+        self._features: Tensor = resident(molecules.node_features)
+        self._edge_index: Tensor = resident(molecules.edge_index)
+        self._positions: Tensor | None = resident(molecules.positions)
         self._edge_features = resident(molecules.edge_features)
-        self._walks = resident(molecules.walks)
-        self._targets = resident(targets.astype(np.float32))
+        self._walks: Tensor | None = resident(molecules.walks)
+        self._targets: Tensor = resident(targets.astype(np.float32))
 
     def model_arguments(self) -> dict[str, Any]:
         """Head and cutoff of a geometric network, or the vocabularies of a graph network."""
@@ -162,7 +162,7 @@ class MoleculeDataset(Dataset):
         features, target = self._features[node], self._targets[graphs]
         if self._positions is not None:
             z, positions = features[:, 0].long(), self._positions[node]
-            inputs = (z, positions, edge_index, graph, size, largest)
+            inputs: tuple[Any, ...] = (z, positions, edge_index, graph, size, largest)
         else:
             walks = None if self._walks is None else self._walks[node]
             inputs = (features, edge_index, self._edge_features[edge], walks, graph, size)

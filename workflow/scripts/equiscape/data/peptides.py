@@ -128,7 +128,7 @@ def prepare(entry: dict[str, Any], source: Path | None, output: Path) -> None:
     graphs = shrink(graphs, entry)
 
     used = np.sort(np.concatenate(list(graphs.values())))
-    arrays = from_smiles([smiles[i] for i in used])
+    arrays: dict[str, Any] = from_smiles([smiles[i] for i in used])
     steps = int(entry.get("walk_steps", 20))
     graph = arrays["edge_index"], arrays["node_ptr"], arrays["edge_ptr"]
     molecules = Molecules(
@@ -200,7 +200,7 @@ def code(values: Sequence[str]) -> dict[Any, int]:
     return {known[name]: place for place, name in enumerate(values)}
 
 
-def from_smiles(smiles: Sequence[str]) -> dict[str, np.ndarray]:
+def from_smiles(smiles: Sequence[str]) -> dict[str, Any]:
     """Flat arrays of the graphs of SMILES, both directions of a bond one after the other.
 
     Raises:

@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, cast
 
 import h5py
 import numpy as np
@@ -174,7 +174,9 @@ def source_sha256(source: Source) -> str:
     digest = hashlib.sha256()
     for name in ["shape_names.txt", *names]:
         with source.open(name) as file:
-            digest.update(f"{name} {hashlib.file_digest(file, 'sha256').hexdigest()}\n".encode())
+            digest.update(
+                f"{name} {hashlib.file_digest(cast(Any, file), 'sha256').hexdigest()}\n".encode()
+            )
     return digest.hexdigest()
 
 
@@ -217,10 +219,11 @@ def _copy(source: Path, parts: Iterable[Part], file: h5py.File, normalize: bool 
     if points is None:
         raise DataError(f"{source} holds no clouds; get the complete data set.")
     is_test, copies = np.concatenate(test), duplicates.numbered(digests)
-    if any(group is None for group in groups):
+    known = [group for group in groups if group is not None]
+    if len(known) < len(groups):
         return np.concatenate(labels), None, is_test, copies, places
     # Each side may count its groups from zero, so equal ids of train and test mean nothing.
-    pairs = np.stack([is_test.astype(np.int64), np.concatenate(groups)], axis=1)
+    pairs = np.stack([is_test.astype(np.int64), np.concatenate(known)], axis=1)
     _, renumbered = np.unique(pairs, axis=0, return_inverse=True)
     renumbered = renumbered.reshape(-1).astype(np.int64)
     return np.concatenate(labels), renumbered, is_test, copies, places

@@ -163,7 +163,7 @@ def atom_references(
     molecule = np.repeat(np.arange(len(node_ptr) - 1), np.diff(node_ptr))
     composition = np.zeros((len(node_ptr) - 1, len(elements)))
     np.add.at(composition, (molecule, column), 1)
-    columns = [list(UNITS).index(name) for name in REFERENCED]
+    columns = np.array([list(UNITS).index(name) for name in REFERENCED])
     fit = np.linalg.lstsq(composition[train], targets[np.ix_(train, columns)], rcond=None)[0]
     baseline = np.zeros_like(targets)
     baseline[:, columns] = composition @ fit
@@ -180,8 +180,8 @@ def read_npz(path: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray
     if not path.is_file():
         raise DataError(f"{path} does not exist; give qm9_3d.npz or a folder of QM9's raw files.")
     names = ("z", "pos", "offset", "target_names", "targets")
-    z, positions, node_ptr, found, targets = load_arrays(path, names).values()
-    found = [str(name).removesuffix("_atom") for name in found.ravel()[:100]]
+    z, positions, node_ptr, listed, targets = load_arrays(path, names).values()
+    found = [str(name).removesuffix("_atom") for name in listed.ravel()[:100]]
     if sorted(found) != sorted(UNITS):
         raise DataError(f"{path} holds the targets {', '.join(found)}, not QM9's twelve.")
     z = integers(path, z, "atomic numbers", 1, LARGEST_ELEMENT)

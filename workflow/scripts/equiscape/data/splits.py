@@ -59,9 +59,8 @@ def hold_out(
             f"validation: {share} of {len(labels)} samples cannot be held out ({error}); "
             "give another share."
         ) from None
-    validation = _at_least(
-        minimum, validation, labels, everything if single else groups, seed, names
-    )
+    together = everything if single or groups is None else groups
+    validation = _at_least(minimum, validation, labels, together, seed, names)
     train = np.setdiff1d(everything, validation)
     if not len(train) or not len(validation):
         raise ConfigError(

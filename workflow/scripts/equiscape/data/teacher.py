@@ -4,7 +4,7 @@ No source is needed. The prepared file has ``x [n, width]`` and ``y [n, width]``
 ``train``, ``validation`` and ``test``, and the teacher's own parameters under ``teacher``.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -32,7 +32,7 @@ TARGETS: tuple[str, ...] = ()
 EXPECT: tuple[str, ...] = ()
 FORMAT = "equiscape-teacher-1"
 SPLITS = ("train", "validation", "test")
-ACTIVATIONS = {
+ACTIVATIONS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
     "tanh": np.tanh,
     "relu": lambda x: np.maximum(x, 0),
     "silu": lambda x: x / (1 + np.exp(-x)),
@@ -63,7 +63,7 @@ class Settings:
     group: str = "S3"
     inputs: str = "natural"
     outputs: str = "trivial"
-    hidden: Annotated[list[str], AtLeast(1)] = ("natural",)
+    hidden: Annotated[list[str], AtLeast(1)] = ("natural",)  # type: ignore[assignment]  # a tuple once read
     activation: Literal["tanh", "relu", "silu"] = "tanh"
     scale: Positive = 2.0
     samples: PositiveInt = 40

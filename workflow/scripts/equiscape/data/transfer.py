@@ -261,8 +261,8 @@ def _length(response: requests.Response) -> int | None:
 
 def reason(error: BaseException) -> str:
     """The innermost cause, which says more than the library's wrapping."""
-    while error.__cause__ or error.__context__:
-        error = error.__cause__ or error.__context__
+    while (inner := error.__cause__ or error.__context__) is not None:
+        error = inner
     return redact(first_line(error))
 
 
@@ -314,5 +314,6 @@ def _refuse_page(path: Path) -> None:
         raise PermanentFault("the server sent an HTML page instead of the file")
 
 
-BROKEN = (requests.packages.urllib3.exceptions.HTTPError, requests.RequestException)
+_URLLIB3: Any = requests.packages.urllib3  # type: ignore[attr-defined]  # set at run time
+BROKEN = (_URLLIB3.exceptions.HTTPError, requests.RequestException)
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)

@@ -114,7 +114,7 @@ def prepare(entry: dict[str, Any], source: Path | None, output: Path) -> None:
         graphs |= {"train": order[held:], "validation": order[:held]}
 
     steps = int(entry.get("walk_steps", 20))
-    edge_index = joined["edge_index"].astype(index_type(int(np.diff(node_ptr).max())))
+    edge_index: np.ndarray = joined["edge_index"].astype(index_type(int(np.diff(node_ptr).max())))
     molecules = Molecules(
         node_ptr=node_ptr,
         edge_ptr=edge_ptr,

@@ -109,19 +109,20 @@ def simplify(
         factor = np.sqrt(np.divide(two, one, out=np.ones_like(one), where=(one > 0) & (two > 0)))
         into, out = into * factor[:, None], out / factor
     alive = living(into, out, tolerance)
-    dead, merged, kept = int((~alive).sum()), 0, []
-    for i in np.flatnonzero(alive):
-        for j in kept:
+    dead, merged = int((~alive).sum()), 0
+    units: list[int] = []
+    for i in np.flatnonzero(alive).tolist():
+        for j in units:
             size = max(np.linalg.norm(into[i]), np.linalg.norm(into[j]))
-            signs = (1, -1) if activation == "tanh" else (1,)
-            same = [s for s in signs if np.linalg.norm(into[i] - s * into[j]) < tolerance * size]
+            factors = (1, -1) if activation == "tanh" else (1,)
+            same = [s for s in factors if np.linalg.norm(into[i] - s * into[j]) < tolerance * size]
             if same:
                 out[:, j] += same[0] * out[:, i]
                 merged += 1
                 break
         else:
-            kept.append(i)
-    kept = np.array(kept, dtype=int)
+            units.append(i)
+    kept = np.array(units, dtype=int)
     into, out = into[kept], out[:, kept]
     alive = living(into, out, tolerance)  # merged units may cancel
     into, out, kept, dead = into[alive], out[:, alive], kept[alive], dead + int((~alive).sum())
@@ -187,10 +188,10 @@ def match(
     residual = 0.0
     for g in range(group.order):
         # (W rho(g))[:, j] = W[:, g j]; rho_out(g)^T W2 has the rows W2[g i]
-        moved = [into[:, :-1][:, before[g]], into[:, -1:]]
+        columns_of = [into[:, :-1][:, before[g]], into[:, -1:]]
         if after is not None:
-            moved.append(out[after[g]].T)
-        moved = np.column_stack(moved)
+            columns_of.append(out[after[g]].T)
+        moved = np.column_stack(columns_of)
         cost = ((plain[:, None, :] - moved[None, :, :]) ** 2).sum(-1)  # unit i goes to unit j
         rows, columns = linear_sum_assignment(cost)
         action[g, rows] = columns

@@ -173,7 +173,8 @@ class Group:
         a letter where subgroups of one structure are not conjugate.
         """
         structures = [self.structure(members[0]) for members in self.classes]
-        count, letter, names = Counter(structures), Counter(), []
+        count, names = Counter(structures), []
+        letter: Counter[str] = Counter()
         for structure in structures:
             suffix = ""
             if count[structure] > 1:

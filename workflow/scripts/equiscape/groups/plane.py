@@ -8,6 +8,7 @@ representations, within the space of the multilayer perceptron (Xie & Smidt 2025
 
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -70,7 +71,8 @@ class Plane:
 
     def distance(self, parameters: Mapping[str, Tensor]) -> Tensor:
         """``|theta - P theta| / |theta|``, a scalar for each leading index of the parameters."""
-        away = whole = 0
+        away: Any = 0
+        whole: Any = 0
         for name, label in self.labels.items():
             value = parameters[name]
             dims = tuple(range(-label.dim(), 0))

@@ -95,7 +95,9 @@ def parse_representation(group: Group, text: str, key: str = "representation") -
 
 def _names(group: Group) -> dict[str, tuple[int, ...]]:
     """Every name that a text may use, with the classes it stands for."""
-    names = {name: (number,) for number, name in enumerate(group.class_names)}
+    names: dict[str, tuple[int, ...]] = {
+        name: (number,) for number, name in enumerate(group.class_names)
+    }
     names["natural"] = group.natural
     structures = [group.structure(members[0]) for members in group.classes]
     for number, structure in enumerate(structures):
