@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from itertools import pairwise
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -21,7 +22,15 @@ class FoldedNorm(nn.BatchNorm1d):
     of ``nn.BatchNorm1d`` applied to the rows ``W x``.
     """
 
-    def forward(self, weight: Tensor, moments: Moments | None) -> tuple[Tensor, Tensor]:
+    running_mean: Tensor
+    running_var: Tensor
+    num_batches_tracked: Tensor
+    momentum: float
+
+    # It takes a weight where a batch norm takes rows.
+    def forward(  # type: ignore[override]
+        self, weight: Tensor, moments: Moments | None
+    ) -> tuple[Tensor, Tensor]:
         """The folded ``weight [C', C]`` and what is added.
 
         Args:
@@ -33,11 +42,12 @@ class FoldedNorm(nn.BatchNorm1d):
         if not self.training:
             scale = self.weight * torch.rsqrt(self.running_var + self.eps)
             return scale.unsqueeze(1) * weight, (self.bias - scale * self.running_mean)[None]
-        mean, variance = moments.linear(weight)
-        origin = weight.detach().double() @ moments.origin.detach()
-        self._track(origin + mean.detach(), variance, moments)
+        rows: Any = moments  # never None in training mode
+        mean, variance = rows.linear(weight)
+        origin = weight.detach().double() @ rows.origin.detach()
+        self._track(origin + mean.detach(), variance, rows)
         scale = self.weight * torch.rsqrt(variance + self.eps)
-        return scale.unsqueeze(1) * weight, moments.shared(weight, scale) + self.bias
+        return scale.unsqueeze(1) * weight, rows.shared(weight, scale) + self.bias
 
     @torch.no_grad()
     def _track(self, mean: Tensor, variance: Tensor, moments: Moments) -> None:
@@ -174,12 +184,13 @@ class Head(nn.Module):
         for (name, layer), (reader, _) in pairwise(linear):
             place, biased = int(name.rpartition(".")[2]) + 1, layer.bias is not None
             follower, size = self.hidden[place], layer.out_features
-            norm = f"{prefix}.hidden.{place}" if isinstance(follower, nn.BatchNorm1d) else None
+            module = follower if isinstance(follower, nn.BatchNorm1d) else None
+            norm = None if module is None else f"{prefix}.hidden.{place}"
             homogeneous = isinstance(
                 self.hidden[place + (norm is not None)], (nn.ReLU, nn.LeakyReLU)
             )
             found += neuron_symmetries(
-                name, sym.columns(reader, 0), size, biased, norm, follower, homogeneous
+                name, sym.columns(reader, 0), size, biased, norm, module, homogeneous
             )
         return found
 
@@ -190,7 +201,7 @@ def neuron_symmetries(
     size: int,
     biased: bool,
     norm: str | None,
-    module: nn.Module | None,
+    module: nn.BatchNorm1d | None,
     homogeneous: bool,
     uniform: bool = False,
 ) -> list[sym.Symmetry]:
@@ -207,7 +218,7 @@ def neuron_symmetries(
     """
     writers = sym.rows(linear, biased=biased)
     found: list[sym.Symmetry] = []
-    if norm is None:
+    if norm is None or module is None:
         found.append(sym.permutation(f"{linear} neurons", size, [*writers, *readers]))
         if homogeneous:
             found.append(

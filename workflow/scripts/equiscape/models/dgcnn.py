@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import Annotated
+from typing import Annotated, Any
 
 import torch
 import torch.nn.functional as F
@@ -114,9 +114,10 @@ class DGCNN(nn.Module):
         the neighbors that the next one finds, so only one factor for all its channels is finite.
         """
         found = self.head.symmetries()
-        channels = [edge.linear.out_features for edge in self.edges]
+        edges: list[Any] = list(self.edges)
+        channels = [edge.linear.out_features for edge in edges]
         offset = 0
-        for i, (edge, width) in enumerate(zip(self.edges, channels)):
+        for i, (edge, width) in enumerate(zip(edges, channels)):
             readers = sym.columns("embedding.linear", offset)
             if i + 1 < len(channels):
                 readers += sym.columns(f"edges.{i + 1}.linear", 0, width)

@@ -7,6 +7,7 @@ distances alone, so the logits are invariant under rotations, reflections and tr
 """
 
 from collections.abc import Sequence
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -44,14 +45,15 @@ class EGNNLayer(nn.Module):
             self.phi_x = nn.Sequential(
                 nn.Linear(hidden, hidden), nn.SiLU(), nn.Linear(hidden, 1, bias=False)
             )
-            nn.init.xavier_uniform_(self.phi_x[2].weight, gain=0.001)
+            nn.init.xavier_uniform_(cast(nn.Linear, self.phi_x[2]).weight, gain=0.001)
 
     def forward(
         self, h: Tensor, x: Tensor, graph: Graph, keep_edges: bool = False
     ) -> tuple[Tensor, Tensor]:
         """``h [B, N, H]`` and ``x [B, N, 3]`` to the new h and x."""
         hidden, nodes, coordinates = h.shape[2], h.flatten(0, 1), x.flatten(0, 1)
-        first, second = self.phi_e[0], self.phi_e[2]
+        first: Any = self.phi_e[0]
+        second: Any = self.phi_e[2]
         # the first layer's product once a node, not once an edge
         receiver, sender, distance = first.weight.split([hidden, hidden, 1], dim=1)
         phi_x = () if self.phi_x is None else tuple(self.phi_x.parameters())

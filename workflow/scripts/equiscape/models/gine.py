@@ -6,7 +6,7 @@ with the vocabularies of that data set.
 
 from collections.abc import Iterable, Sequence
 from itertools import pairwise
-from typing import Literal
+from typing import Literal, cast
 
 import torch
 from torch import Tensor, nn
@@ -26,6 +26,8 @@ class CategoricalEncoder(nn.Module):
         categories: number of values of each feature.
         channels: width of the vectors.
     """
+
+    starts: Tensor
 
     def __init__(self, categories: Sequence[int], channels: int):
         super().__init__()
@@ -203,7 +205,7 @@ class GINE(nn.Module):
         if self.walks is not None:
             blocks.append(("walks", known, hidden - known, sym.rows("walks.project")))
             found += self._walk_symmetries()
-        residual = self.layers[0].residual
+        residual = bool(self.layers[0].residual)
         into = range(last + residual)  # layers whose output other layers read
         for name, start, size, writers in blocks:
             feeds = [*writers, sym.Tie("edges.table.weight", 1, start)]
@@ -226,11 +228,11 @@ class GINE(nn.Module):
                 found += sym.norm_gauges(self._name(i, 2), norm, hidden, True, layer.norm.eps)
         names = [f"head.{i}" for i in range(0, len(self.head), 2)] + ["output"]
         for name, reader in pairwise(names):
-            layer, activation = (self.head[int(name[5:]) + i] for i in (0, 1))
+            before, activation = (self.head[int(name[5:]) + i] for i in (0, 1))
             found += neuron_symmetries(
                 name,
                 sym.columns(reader, 0),
-                layer.out_features,
+                cast(nn.Linear, before).out_features,
                 True,
                 None,
                 None,
@@ -253,7 +255,9 @@ class GINE(nn.Module):
         readers: list[sym.Tie],
     ) -> list[sym.Symmetry]:
         """Permutation and, unless a GELU writes them, scale of what layers and feeds write."""
-        moved, scaled, buffers = [], [], []
+        moved: list[sym.Tie] = []
+        scaled: list[sym.Tie] = []
+        buffers: list[sym.Tie] = []
         for i in layers:
             rows = sym.rows(self._name(i, 2), start)
             norm = f"layers.{i}.norm"
@@ -273,7 +277,7 @@ class GINE(nn.Module):
 
     def _walk_symmetries(self) -> list[sym.Symmetry]:
         """Scale and shift of each normalized return probability, which a linear map reads."""
-        steps = self.walks.norm.num_features
+        steps = cast(WalkEncoder, self.walks).norm.num_features
         read = sym.columns("walks.project", 0)
         raised = [(sym.Tie("walks.norm.bias"), 1.0)]
         taken = [(read[0], "walks.project.bias")]

@@ -17,7 +17,7 @@ an order of magnitude wider than all others, never exist. The heads are in
 attention and its heads are in :mod:`equiscape.models.gotennet_attention`.
 """
 
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -193,7 +193,7 @@ class GotenNet(nn.Module):
             )
             for i in range(layers)
         )
-        self.head = build_head(head, hidden)
+        self.head: Any = build_head(head, hidden)
         self.non_hidden = (
             "start.atom",
             "start.neighbor",
@@ -226,7 +226,7 @@ class GotenNet(nn.Module):
             [layer.refinement is not None for layer in self.layers],
             self.head.reads(),
         )
-        attention = self.layers[0].attention
+        attention: Any = self.layers[0].attention
         found = gotennet_symmetries.start(lists.d)
         found += gotennet_symmetries.streams(lists, attention.heads, attention.concatenated)
         for i in range(lists.layers):
@@ -245,7 +245,7 @@ class GotenNet(nn.Module):
         """Final channels of every atom: invariant ``h [N, d]`` and steerable ``X [N, M, d]``."""
         pairs = geometry(self.basis, self.degrees, positions, edge_index, graph, size, largest)
         h, t = self.start(z, pairs)
-        X = None
+        X: Any = None  # zero, until the first layer
         for layer in self.layers:
             h, X, t = layer(h, X, t, pairs)
         return h, X

@@ -1,6 +1,7 @@
 """The attention of GotenNet (Aykent & Xia, ICLR 2025), see :mod:`equiscape.models.gotennet`."""
 
 import math
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -122,7 +123,7 @@ class Attention(nn.Module):
             for head in range(part * d // size, ((part + 1) * d - 1) // size + 1):
                 run = slice(max(0, head * size - part * d), min(d, (head + 1) * size - part * d))
                 weights = alpha[:, head].unsqueeze(-1)
-                if part > self.degrees:
+                if tensor is not None and part > self.degrees:
                     values = pairs.pad(tensor[:, rows[part - self.degrees - 1], run])
                     runs.append(torch.einsum("bijo,bjmc->bimc", weights, values))
                     continue
@@ -138,10 +139,12 @@ class Attention(nn.Module):
 
     def filtered(self, h: Tensor, X: Tensor | None, t: Tensor, pairs: Pairs) -> Tensor:
         """``sum_j (W_rs t_ij) gamma_s(h_j) fc`` in its parts, ``[N, 1 + M, d]``."""
+        first: Any
+        filters: Any
         first, tensor = self.parts_of(self.spatial(h), X)
         parts = 1 + self.degrees if X is None else self.parts
-        rows = parts * h.shape[1]  # while X is zero, the filters of its part are not needed
-        filters = F.linear(t, self.edge_filter.weight[:rows], self.edge_filter.bias[:rows])
+        width = parts * h.shape[1]  # while X is zero, the filters of its part are not needed
+        filters = F.linear(t, self.edge_filter.weight[:width], self.edge_filter.bias[:width])
         filters = filters.chunk(parts, dim=-1)
         first = pairs.pad(first).unsqueeze(1).unbind(-2)
         envelope = pairs.envelope.unsqueeze(2)

@@ -303,7 +303,7 @@ def dead(lists: Lists) -> list[Symmetry]:
         for tie in rows(f"{lists.attention(0)}.{name}", (1 + lists.degrees) * d)
     ]
     counts = [d, 1] * 3
-    found = [sym.dead("first tensor parts", ties, [unused] * 6, counts)]
+    found: list[Symmetry] = [sym.dead("first tensor parts", ties, [unused] * 6, counts)]
     if not lists.head[1]:
         last = rows(f"{lists.mix(lists.layers - 1)}.2", d)
         found.append(sym.dead("last steerable update", last, [d, d], [d, 1]))

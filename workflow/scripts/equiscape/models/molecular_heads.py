@@ -7,6 +7,8 @@ the number of molecules, returns ``[size, 1]``, and has
 * ``representations()``: the last features before it.
 """
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -200,6 +202,6 @@ class DipoleHead(nn.Module):
 HEADS = {"scalar": ScalarHead, "dipole": DipoleHead, "spatial-extent": SpatialExtentHead}
 
 
-def build_head(name: str, hidden: int) -> nn.Module:
+def build_head(name: str, hidden: int) -> Any:
     """The head ``name`` of :data:`HEADS` over ``hidden`` channels."""
     return HEADS[name](hidden)

@@ -83,6 +83,8 @@ class RadialBasis(nn.Module):
     ``phi_k = fc(r) exp(-b (exp(-alpha r) - mu_k)^2)`` with ``alpha = 5 / cutoff``.
     """
 
+    mean: Tensor
+
     def __init__(self, functions: int, cutoff: float):
         super().__init__()
         self.cutoff = cutoff

@@ -5,7 +5,7 @@ are a linear subspace (a *plane*) of all perceptrons of that width. So one archi
 network that is held on its plane, the one that is released from it, and the plain perceptron.
 """
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -52,7 +52,7 @@ class PermutationMLP(nn.Module):
         inputs: str,
         outputs: str,
         dtype: Literal["float32", "float64"] = "float64",
-        hidden: Annotated[list[str], AtLeast(1)] = ("regular",),
+        hidden: Annotated[list[str], AtLeast(1)] = ("regular",),  # type: ignore[assignment]  # a tuple once read
         activation: Literal["tanh", "relu", "silu"] = "tanh",
         output_bias: bool = False,
         scale: Positive = 1.0,
@@ -84,7 +84,7 @@ class PermutationMLP(nn.Module):
     def _initialize(self, scale: float) -> None:
         """Draw every entry, or in the held modes every orbit, from the same normal law."""
         for name, parameter in self.named_parameters():
-            layer = self.layers[int(name.split(".")[1])]
+            layer: Any = self.layers[int(name.split(".")[1])]
             std = scale / layer.in_features**0.5
             if self.mode == "free":
                 drawn = torch.randn(parameter.shape, dtype=torch.float64)

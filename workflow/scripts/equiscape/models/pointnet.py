@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import Annotated
+from typing import Annotated, Any
 
 import torch
 import torch.nn.functional as F
@@ -100,7 +100,8 @@ class PointNet(nn.Module):
         names = [f"layers.{i}" for i in range(len(self.layers))]
         readers = [f"{name}.linear" for name in names[1:]] + [f"head.{self.head.first()}"]
         found = self.head.symmetries()
-        for name, layer, reader in zip(names, self.layers, readers):
+        layers: list[Any] = list(self.layers)
+        for name, layer, reader in zip(names, layers, readers):
             found += neuron_symmetries(
                 f"{name}.linear",
                 sym.columns(reader, 0),

@@ -1,7 +1,7 @@
 """AdamW (Loshchilov & Hutter 2019, arXiv 1711.05101) by torch's one-kernel update."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -25,7 +25,7 @@ def adamw_step(
             state["exp_avg_sq"] = torch.zeros_like(p)
     adamw(
         params,
-        [p.grad for p in params],
+        cast(list[Tensor], [p.grad for p in params]),
         [state["exp_avg"] for state in states],
         [state["exp_avg_sq"] for state in states],
         [],

@@ -134,7 +134,10 @@ def parameter_groups(
     for algorithm, names in split.items():
         if not names:
             continue
-        group = {"params": [parameters[name] for name in names], "algorithm": algorithm}
+        group: dict[str, Any] = {
+            "params": [parameters[name] for name in names],
+            "algorithm": algorithm,
+        }
         if algorithm != "adamw":
             counts = count_blocks(model, names, blocks)
             group |= {"blocks": counts} if counts else {}

@@ -188,7 +188,8 @@ def polar_steps(
         for chosen, part in ((wide, stack[: len(wide)]), (tall, stack[len(wide) :].mT)):
             if not chosen:
                 continue
-            factor = -group["lr"] * scale(*params[chosen[0]].shape, group["adjust_lr_fn"])
+            rows, columns = params[chosen[0]].shape
+            factor = -group["lr"] * scale(rows, columns, group["adjust_lr_fn"])
             if after is not None:
                 steps = [after(i, step.to(params[i].dtype)) for i, step in zip(chosen, part)]
                 part = torch.stack(steps)

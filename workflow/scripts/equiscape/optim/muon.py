@@ -5,7 +5,7 @@ After Jordan et al. 2024 (https://kellerjordan.github.io/posts/muon), with the s
 """
 
 from collections.abc import Callable, Mapping
-from typing import Annotated, Literal
+from typing import Annotated, Literal, cast
 
 import torch
 from torch import Tensor
@@ -121,7 +121,7 @@ class Muon(MatrixOptimizer):
     def update(self, group: dict, params: list[Tensor], blocks: list[int] | None) -> None:
         """Muon's step for matrices."""
         matrices = parts(params, blocks)
-        grads = parts([p.grad for p in params], blocks)
+        grads = parts(cast(list[Tensor], [p.grad for p in params]), blocks)
         momenta = self.buffers(params, "momentum_buffer", blocks)
         first = group["order"] == "momentum-first"
         if first:
@@ -134,6 +134,7 @@ class Muon(MatrixOptimizer):
     @staticmethod
     def _direction(group: dict, grads: list[Tensor], momenta: list[Tensor] | None) -> Callable:
         """The matrix with this number that is to be orthogonalized."""
+        chosen: Callable[[int], Tensor]
         if momenta is None:
             chosen = grads.__getitem__
         elif not group["nesterov"]:

@@ -6,6 +6,7 @@ so a composition of a few of them that maps (0, 1] close to 1 gives the polar fa
 
 from collections.abc import Sequence
 from functools import lru_cache
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -70,9 +71,10 @@ def orthogonalize(
 
 def each_step(coefficients: Triple | Sequence[Triple], steps: int) -> list[Triple]:
     """One triple a step: the one that serves all, or the listed ones and then the last again."""
-    if not isinstance(coefficients[0], Sequence):
-        return [tuple(coefficients)] * steps
-    listed = [tuple(triple) for triple in coefficients]
+    given: Any = coefficients
+    if not isinstance(given[0], Sequence):
+        return [tuple(given)] * steps
+    listed: list[Triple] = [tuple(triple) for triple in given]
     return [listed[min(step, len(listed) - 1)] for step in range(steps)]
 
 
@@ -97,7 +99,7 @@ def _steps_on_gram(x: Tensor, triples: list[Triple]) -> Tensor:
     """
     gram, factor, spare, free = _squares(x, 4)
     symmetric(x, x.mT, gram)
-    product: Tensor | None = None
+    product: Any = None  # a tensor from the first step on
     for step, (a, b, c) in enumerate(triples):
         symmetric(gram, gram, factor, gram, b, c)
         factor.diagonal(dim1=1, dim2=2).add_(a)

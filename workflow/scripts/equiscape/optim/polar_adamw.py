@@ -1,7 +1,7 @@
 """PolarAdamW: the polar step on Adam's preconditioned direction (Zhang 2026, arXiv 2605.07067)."""
 
 from collections.abc import Mapping
-from typing import Annotated, Literal
+from typing import Annotated, Literal, cast
 
 from torch import Tensor
 
@@ -77,8 +77,9 @@ class PolarAdamW(MatrixOptimizer):
         directions = []
         for p, average, square in zip(params, averages, squares):
             step = self.state[p]["step"] = self.state[p].get("step", 0) + 1
-            average.lerp_(p.grad, 1 - beta1)
-            square.mul_(beta2).addcmul_(p.grad, p.grad, value=1 - beta2)
+            gradient = cast(Tensor, p.grad)
+            average.lerp_(gradient, 1 - beta1)
+            square.mul_(beta2).addcmul_(gradient, gradient, value=1 - beta2)
             root = (square / (1 - beta2**step)).sqrt_().add_(group["matrix_eps"])
             directions.append(average / root / (1 - beta1**step))
             p.mul_(1 - group["lr"] * group["weight_decay"])

@@ -1,7 +1,7 @@
 """Shampoo: roots of Kronecker factors as preconditioners (Gupta et al. 2018, arXiv 1802.09568)."""
 
 from collections.abc import Mapping
-from typing import Literal
+from typing import Literal, cast
 
 import torch
 from torch import Tensor
@@ -100,7 +100,9 @@ class Shampoo(MatrixOptimizer):
     def update(self, group: dict, params: list[Tensor], blocks: list[int] | None) -> None:
         """Shampoo's step for matrices."""
         for p, count in zip(params, blocks or [1] * len(params)):
-            direction = self._direction(self.state[p], stacked(p, p.grad, count), group)
+            direction = self._direction(
+                self.state[p], stacked(p, cast(Tensor, p.grad), count), group
+            )
             p.mul_(1 - group["lr"] * group["weight_decay"])
             p.add_(direction.view_as(p), alpha=-group["lr"])
 

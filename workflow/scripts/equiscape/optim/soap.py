@@ -1,6 +1,7 @@
 """SOAP: Adam in the eigenbasis of Shampoo's preconditioner (Vyas et al. 2024, arXiv 2409.11321)."""
 
 from collections.abc import Mapping
+from typing import cast
 
 from torch import Tensor
 
@@ -75,7 +76,9 @@ class SOAP(MatrixOptimizer):
     def update(self, group: dict, params: list[Tensor], blocks: list[int] | None) -> None:
         """SOAP's step for matrices."""
         for p, count in zip(params, blocks or [1] * len(params)):
-            direction = soap_direction(self.state[p], stacked(p, p.grad, count), group)
+            direction = soap_direction(
+                self.state[p], stacked(p, cast(Tensor, p.grad), count), group
+            )
             p.mul_(1 - group["lr"] * group["weight_decay"])
             p.add_(direction.view_as(p), alpha=-group["lr"])
 

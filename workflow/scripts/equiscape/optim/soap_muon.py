@@ -1,7 +1,7 @@
 """SOAP and Muon in one: the polar step on SOAP's direction (after arXiv 2607.02499)."""
 
 from collections.abc import Mapping
-from typing import Annotated, Literal
+from typing import Annotated, Literal, cast
 
 from torch import Tensor
 
@@ -82,7 +82,9 @@ class SOAPMuon(MatrixOptimizer):
         """The hybrid's step for matrices."""
         directions = []
         for p, count in zip(params, blocks or [1] * len(params)):
-            direction = soap_direction(self.state[p], stacked(p, p.grad, count), group)
+            direction = soap_direction(
+                self.state[p], stacked(p, cast(Tensor, p.grad), count), group
+            )
             directions.append(direction.view_as(p))
             p.mul_(1 - group["lr"] * group["weight_decay"])
         directions = parts(directions, blocks)

@@ -57,7 +57,8 @@ class Switch(Optimizer):
             for name, (_, split) in zip(self.NESTED, built)
             for algorithm, names in split.items()
         }
-        self.at, self.steps, self.last = at, 0, None
+        self.at, self.steps = at, 0
+        self.last: int | None = None
         super().__init__([{"params": list(params.parameters())}], {})
         self._join()
 

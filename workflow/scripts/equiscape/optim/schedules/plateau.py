@@ -42,7 +42,7 @@ class Plateau:
         """Lower the rate once ``patience`` epochs have passed without an improvement."""
         best = memory.get("best")
         sign = 1 if metric.direction == "max" else -1
-        needed = None if best is None else best + sign * self.threshold * abs(best)
+        needed: Any = None if best is None else best + sign * self.threshold * abs(best)
         if (best is None and score == score) or (best is not None and metric.better(score, needed)):
             memory.update(best=score, since=epoch)
         elif epoch - memory.setdefault("since", 0) > self.patience:
