@@ -105,7 +105,7 @@ def plugin_analysis(module: str, folders: Iterable[str | Path], key: str) -> Ana
             and isinstance(node.value, ast.Call)
             and [ast.unparse(target) for target in node.targets] == ["ANALYSIS"]
         ):
-            keywords = {k.arg: ast.literal_eval(k.value) for k in node.value.keywords}
+            keywords = {str(k.arg): ast.literal_eval(k.value) for k in node.value.keywords}
             return Analysis(module, **keywords)
     raise ConfigError(
         f"{key}: {path} has no ANALYSIS = Analysis(__name__, over=..., suffix=..., runtime=...); "

@@ -172,8 +172,10 @@ def aligned(
     s = setup.settings
     permutations = alignment.permutations_of(symmetries)
     names = [name for name, _ in a.named_parameters()]
-    fixed = [alignment.gauge_fixed(dict(m.state_dict()), declared(m), names) for m in (a, b)]
-    by_weights = alignment.match_weights(*fixed, permutations, s.seed, s.restarts)
+    target, state = (
+        alignment.gauge_fixed(dict(m.state_dict()), declared(m), names) for m in (a, b)
+    )
+    by_weights = alignment.match_weights(target, state, permutations, s.seed, s.restarts)
     by_activations = alignment.match_activations(
         setup.task, a, b, setup.batches["train"], permutations
     )

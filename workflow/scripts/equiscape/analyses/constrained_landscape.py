@@ -7,10 +7,10 @@ symmetry makes: an equivariant network is stuck there, a perceptron is not. For 
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import pandas as pd
 import torch
-from torch import nn
 
 from equiscape.analyses.result import Result
 from equiscape.analyses.subject import Subject
@@ -68,7 +68,7 @@ def measure(subjects: Sequence[Subject], settings: Settings) -> Result:
     return Result(pd.DataFrame(rows, columns=list(COLUMNS)))
 
 
-def describe(task: Task, model: nn.Module, settings: Settings) -> dict:
+def describe(task: Task, model: Any, settings: Settings) -> dict:
     """The row of one network, without whose it is.
 
     Raises:

@@ -183,7 +183,7 @@ def _by_lanczos(
         tolerance=s.trace_tolerance,
     )
     report(f"trace {estimate.value:.6g} +- {estimate.standard_error:.2g}")
-    result = {
+    result: dict[str, Any] = {
         "eigenvalues": leading,
         "largest": leading[0],
         "smallest": smallest,

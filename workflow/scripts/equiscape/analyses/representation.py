@@ -6,11 +6,11 @@ For networks with a ``plane``, such as architecture ``permutation-mlp``; see
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
-from torch import nn
 
 from equiscape.analyses.result import Result
 from equiscape.analyses.subject import Subject
@@ -66,7 +66,7 @@ def measure(subjects: Sequence[Subject], settings: Settings) -> Result:
 
 
 @torch.no_grad()
-def describe(task: Task, model: nn.Module, settings: Settings) -> list[dict]:
+def describe(task: Task, model: Any, settings: Settings) -> list[dict]:
     """The rows of one network, without whose it is."""
     teacher = getattr(task.dataset, "settings", None)
     inputs, *hidden, outputs = model.layer_representations
@@ -111,7 +111,7 @@ def describe(task: Task, model: nn.Module, settings: Settings) -> list[dict]:
     ]
 
 
-def mode_of(model: nn.Module) -> str:
+def mode_of(model: Any) -> str:
     """The network's mode, with ``relaxed`` told apart.
 
     ``penalized`` where it is pulled back instead of held; without noise ``released``, or
@@ -125,7 +125,7 @@ def mode_of(model: nn.Module) -> str:
 
 
 @torch.no_grad()
-def equivariance_error(task: Task, model: nn.Module) -> float:
+def equivariance_error(task: Task, model: Any) -> float:
     """The largest over g of the mean square of ``f(g x) - g f(x)``, over the target's variance.
 
     The network predicts the target over its standard deviation.

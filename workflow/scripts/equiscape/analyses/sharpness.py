@@ -316,7 +316,8 @@ def _muon_step(objective: TrainingLoss, gradient: Tensor) -> Tensor:
     parts = []
     for name, part in zip(objective.names, objective.split_vector(gradient), strict=True):
         if name in muon and part.any():
-            part = scale(*part.shape, "match_rms_adamw") * polar(part)[0]
+            rows, columns = part.shape
+            part = scale(rows, columns, "match_rms_adamw") * polar(part)[0]
         else:
             part = part.sign()
         parts.append(part.flatten())

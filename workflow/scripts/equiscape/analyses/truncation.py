@@ -28,7 +28,7 @@ class Settings:
         min_side: a matrix with a shorter side stays whole, as for Muon.
     """
 
-    kept: Annotated[list[Fraction], AtLeast(1)] = (1.0, 0.5, 0.25, 0.125, 0.0625)
+    kept: Annotated[list[Fraction], AtLeast(1)] = (1.0, 0.5, 0.25, 0.125, 0.0625)  # type: ignore[assignment]  # a tuple once read
     min_side: PositiveInt = 8
 
 

@@ -7,6 +7,7 @@ function does not see are fixed first, since an inner product of weights does se
 """
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -75,7 +76,7 @@ def gauge_fixed(
     def closure() -> Tensor:
         optimizer.zero_grad()
         current = moved()
-        loss = sum(current[name].square().sum() for name in parameters) / scale
+        loss: Any = sum(current[name].square().sum() for name in parameters) / scale
         loss.backward()
         return loss
 
@@ -153,7 +154,7 @@ def match_activations(
         if not producers:
             left.append(p)
             continue
-        total = sum(
+        total: Any = sum(
             _correlation(ours[_layer(t)], theirs[_layer(t)], t, p.size)
             for t in unique_layers(producers)
         )
@@ -193,11 +194,12 @@ def _rows(state: Mapping[str, Tensor], tie: Tie, size: int) -> Tensor:
 def _inner(target: Mapping[str, Tensor], state: Mapping[str, Tensor], p: Permutation) -> np.ndarray:
     """``[size, size]`` inner products of the channels' parameters."""
     known = set(p.parameters)
-    return sum(
+    total: Any = sum(
         (_rows(target, tie, p.size) @ _rows(state, tie, p.size).T).cpu().numpy()
         for tie in p.ties
         if tie.parameter in known
     )
+    return total
 
 
 def _overlap(

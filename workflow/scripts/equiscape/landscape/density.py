@@ -84,7 +84,8 @@ def spectral_density(
     exact = np.zeros(0) if exact is None else np.asarray(exact, dtype=np.float64)
     known = None if vectors is None or not len(vectors) else vectors
     steps = min(steps, operator.size - len(exact))
-    nodes, weights = [], []
+    nodes: list[np.ndarray] = []
+    weights: list[np.ndarray] = []
     while len(nodes) < probes:
         start = gaussian(operator, min(block, probes - len(nodes)), generator)
         alpha, beta = _tridiagonal(operator, _off(start, known), steps, known)

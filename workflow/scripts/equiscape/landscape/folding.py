@@ -12,6 +12,7 @@ gamma' = sigma and b' = 0 frozen, mu' = 0: the same for all networks that differ
 
 from collections.abc import Iterable
 from copy import deepcopy
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -85,7 +86,7 @@ def _absorb_shifts(model: nn.Module, softmax: bool) -> list[str]:
     becomes zero and is frozen, rows of a matrix or a table get the mean zero. Shifts may act on
     each other's parameters, so they take turns until nothing moves.
     """
-    declared = model.symmetries() if hasattr(model, "symmetries") else ()
+    declared = cast(Any, model).symmetries() if hasattr(model, "symmetries") else ()
     chosen = [
         symmetry
         for symmetry in declared
@@ -122,7 +123,8 @@ def _smallest(symmetry: Continuous, state: dict[str, Tensor]) -> Tensor:
     def slope(start: Tensor) -> Tensor:
         c = start.clone().requires_grad_()
         moved = symmetry.element(state, c)
-        return torch.autograd.grad(sum(moved[name].square().sum() / 2 for name in names), c)[0]
+        size: Any = sum(moved[name].square().sum() / 2 for name in names)
+        return torch.autograd.grad(size, c)[0]
 
     zeros = torch.zeros(symmetry.shape, dtype=state[names[0]].dtype, device=state[names[0]].device)
     first = slope(zeros)

@@ -11,6 +11,7 @@ training says what an optimizer does that gradient flow does not.
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -112,13 +113,14 @@ def identity(
         coefficients = coefficients.to(gradient)
         for name, tensor in symmetry.generator(state, coefficients).items():
             field[name] = field[name] + tensor if name in field else tensor
-    product = sum((tensor * parts[name]).sum() for name, tensor in field.items())
+    product: Any = sum((tensor * parts[name]).sum() for name, tensor in field.items())
     leaves = [state[name] for name in objective.names]
+    turned_parts: list[Tensor | None]
     if product.requires_grad:
-        turned = torch.autograd.grad(product, leaves, allow_unused=True)
+        turned_parts = list(torch.autograd.grad(product, leaves, allow_unused=True))
     else:  # a constant field, such as a shift of biases
-        turned = [None] * len(leaves)
-    turned = objective.flatten(turned)
+        turned_parts = [None] * len(leaves)
+    turned = objective.flatten(turned_parts)
     x = objective.flatten([field.get(name) for name in objective.names])
     curved = objective.operator(x[None])[0]
     terms = gradient.double() * x.double()
@@ -153,7 +155,7 @@ def imbalance(state: dict[str, Tensor], symmetry: Continuous) -> Tensor:
     zero = zero.to(next(iter(state.values())).device).requires_grad_()
     base = {n: t.double() if t.is_floating_point() else t for n, t in state.items()}
     changed = symmetry.element(base, zero)
-    norm = sum(changed[name].square().sum() for name in symmetry.parameters) / 2
+    norm: Any = sum(changed[name].square().sum() for name in symmetry.parameters) / 2
     return torch.autograd.grad(norm, zero)[0].flatten()
 
 
@@ -203,7 +205,7 @@ class Span:
             zero = torch.zeros(symmetry.shape, dtype=torch.float64, device=self.objective.device)
             zero.requires_grad_()
             changed = symmetry.element(self.state, zero)
-            total = sum((changed[n] * by_name[n]).sum() for n in symmetry.parameters)
+            total: Any = sum((changed[n] * by_name[n]).sum() for n in symmetry.parameters)
             found.append(torch.autograd.grad(total, zero)[0].flatten().cpu().numpy())
         return np.concatenate(found)
 

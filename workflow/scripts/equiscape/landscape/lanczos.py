@@ -294,10 +294,12 @@ def _with_copies(
         ]
         order = np.argsort(-merged[0], kind="stable")
         vectors = torch.cat([found.vectors, new.vectors])[torch.from_numpy(order)]
-        found = Eigenpairs(*(column[order] for column in merged), vectors)
-    kept = [getattr(found, key)[:wanted] for key in ("values", "residuals")]
-    flags = [getattr(found, key)[:wanted] for key in ("converged", "sign_known")]
-    return Eigenpairs(*kept, *flags, found.vectors[:wanted]), extra
+        values, residuals, converged, known = (column[order] for column in merged)
+        found = Eigenpairs(values, residuals, converged, known, vectors)
+    first = slice(wanted)
+    values, residuals = found.values[first], found.residuals[first]
+    flags = found.converged[first], found.sign_known[first]
+    return Eigenpairs(values, residuals, *flags, found.vectors[first]), extra
 
 
 def _joined(

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from equiscape.data.base import Batch
+from equiscape.data.base import Batch, Split
 from equiscape.errors import ConfigError, EquiscapeError
 from equiscape.landscape.operators import SymmetricOperator
 from equiscape.task import Task
@@ -59,7 +59,7 @@ class TrainingLoss:
         dtype: str = "float32",
         parameters: Sequence[str] | None = None,
         frozen: Sequence[str] = (),
-        split: str = "train",
+        split: Split = "train",
         graph_memory: int | None = None,
     ):
         if dtype not in DTYPES:
@@ -170,13 +170,13 @@ class TrainingLoss:
     def _accumulate(self, total: Tensor, gradients: list[Tensor | None], vectors: Tensor) -> None:
         """Add this chunk's products to ``total [k, n]``."""
         # A gradient without graph is constant: its rows of the Hessian are zero.
-        live = [i for i, g in enumerate(gradients) if g is not None and g.requires_grad]
+        live = {i: g for i, g in enumerate(gradients) if g is not None and g.requires_grad}
         if not live:
             return
         for row, vector in zip(total, vectors, strict=True):
             parts = self.split_vector(vector)
             products = torch.autograd.grad(
-                [gradients[i] for i in live],
+                list(live.values()),
                 self.parameters,
                 grad_outputs=[parts[i] for i in live],
                 retain_graph=True,

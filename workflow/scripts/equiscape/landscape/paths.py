@@ -7,6 +7,7 @@ states with changing coefficients; they are evaluated here and nowhere else.
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 import numpy as np
 import torch
@@ -100,7 +101,9 @@ def state_of(model: nn.Module, buffers: bool = True) -> dict[str, Tensor]:
 
 
 @torch.no_grad()
-def combine(states: Sequence[State], coefficients: Sequence[float]) -> dict[str, Tensor]:
+def combine(
+    states: Sequence[State], coefficients: Sequence[float] | np.ndarray
+) -> dict[str, Tensor]:
     """``sum_j coefficients[j] states[j]``; a state with coefficient 0 takes no part."""
     total: dict[str, Tensor] = {}
     for state, coefficient in zip(states, coefficients, strict=True):
@@ -202,7 +205,7 @@ def _block(
     total = sum(batch.size for batch in batches)
     found = []
     for g in range(len(points)):
-        loss = sum(
+        loss: Any = sum(
             objective.loss(output[g], batch.target).double() * batch.size
             for output, batch in zip(outputs, batches, strict=True)
         )

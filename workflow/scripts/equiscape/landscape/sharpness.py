@@ -142,22 +142,25 @@ def directional(objective: TrainingLoss, direction: Tensor, within: bool = True)
             )
             for module in dict.fromkeys(modules)
         ]
-    blocks = torch.stack([block for block in blocks if block.any()])
-    images = objective.operator(blocks).double()
+    moving = torch.stack([block for block in blocks if block.any()])
+    images = objective.operator(moving).double()
     whole = (direction.double() @ images.sum(0)).item()
-    each = (blocks.double() * images).sum().item() if within else math.nan
+    each = (moving.double() * images).sum().item() if within else math.nan
     return Directional(whole / size, each / size)
 
 
 def restricted(
     objective: TrainingLoss, names: Sequence[str]
-) -> tuple[SymmetricOperator, list[tuple[int, ...]], Tensor]:
+) -> tuple[SymmetricOperator, list[tuple[int, int]], Tensor]:
     """H over the parameters ``names`` alone, their shapes, and the places ``[m]`` they take."""
-    chosen, shapes, start = [], [], 0
+    chosen: list[Tensor] = []
+    shapes: list[tuple[int, int]] = []
+    start = 0
     for name, parameter in zip(objective.names, objective.parameters, strict=True):
         if name in names:
             chosen.append(torch.arange(start, start + parameter.numel()))
-            shapes.append(tuple(parameter.shape))
+            rows, columns = parameter.shape
+            shapes.append((rows, columns))
         start += parameter.numel()
     places = torch.cat(chosen).to(objective.device)
 

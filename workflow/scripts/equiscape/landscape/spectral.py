@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -66,7 +67,7 @@ def spectral_sharpness(
         generator: CPU generator of the random starts.
     """
     before = operator.products
-    best: SpectralSharpness | None = None
+    best: Any = None  # a SpectralSharpness from the first start on
     values = []
     for start in range(starts):
         if start == 0 and gradient is not None:

@@ -1,7 +1,9 @@
 """The trace of an operator known by its products: Hutchinson's estimator, plain and deflated."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import cast
 
 import numpy as np
 import scipy.stats
@@ -86,7 +88,7 @@ def hutchinson(
         if krylov is not None and krylov.space is not None and aim > 0:
             steps = _grow(krylov.space, samples, aim)
             if steps:
-                samples = _deflated(samples, kept, krylov.space, steps)
+                samples = _deflated(samples, cast(tuple[Tensor, Tensor], kept), krylov.space, steps)
                 basis = krylov.space.basis
                 exact = float(krylov.space.projection.trace())
         del kept
@@ -132,7 +134,7 @@ def _deflated(
 
 
 def mean_interval(
-    samples: np.ndarray, freedom: int | None = None
+    samples: np.ndarray | Sequence[float], freedom: int | None = None
 ) -> tuple[float, float, float, float]:
     """Mean of independent samples, its standard error, and a 95 % interval.
 

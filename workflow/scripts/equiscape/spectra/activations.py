@@ -1,6 +1,7 @@
 """The output of each layer of a network, as one matrix with a row for every sample."""
 
 from functools import partial
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -18,7 +19,7 @@ def collect_representations(
     (the mode is restored), on a fixed random subset of the training samples without augmentation.
     A layer that is called several times counts with its last call.
     """
-    layers: dict[str, nn.Module] = model.representations()
+    layers: dict[str, nn.Module] = cast(Any, model).representations()
     seen: dict[str, Tensor] = {}
 
     def observe(name: str, module: nn.Module, inputs: tuple, output: Tensor | tuple) -> None:

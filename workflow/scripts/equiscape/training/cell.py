@@ -4,12 +4,13 @@ import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import torch
 
 from equiscape import io
+from equiscape.data.base import Split
 from equiscape.errors import first_line
 from equiscape.task import Task
 from equiscape.training import VERSION
@@ -92,10 +93,10 @@ class CellResult:
             io.write_bytes(path, self.snapshots[epoch])
             files.append(path)
         if checkpoint is not None:
-            io.save_checkpoint(checkpoint, self.checkpoint)
+            io.save_checkpoint(checkpoint, cast(dict, self.checkpoint))
             files.append(checkpoint)
         if predictions is not None:
-            io.write_npz(predictions, self.predictions)
+            io.write_npz(predictions, cast(dict, self.predictions))
             files.append(predictions)
         folder = Path(metrics).parent
         sums = {Path(path).relative_to(folder).as_posix(): io.sha256(path) for path in files}
@@ -220,7 +221,7 @@ def _identity(
     task: Task, optimizer: Mapping[str, Any], cell: list[Any], settings: Mapping[str, Any]
 ) -> str:
     """A hash of all that the training, and so a resume point, depends on."""
-    splits = ("train", "validation", "test")
+    splits: tuple[Split, ...] = ("train", "validation", "test")
     return io.settings_hash(
         {
             "version": VERSION,

@@ -106,7 +106,7 @@ class Gradient:
             for part in (indices,) if whole else indices.split(size):
                 piece = batch if whole else self.task.batch("train", part)
                 yield self.task.augment(piece, self.augmentation)
-        elif whole:
+        elif size is None or size >= batch.size:
             yield batch
         else:
             for start in range(0, batch.size, size):

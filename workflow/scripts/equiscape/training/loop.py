@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import cached_property, partial
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -163,7 +163,7 @@ class Trainer:
         with self.averaged():
             entry, output = self._evaluate(pause)
             if entry is not None and math.isfinite(entry["validation"]["loss"]):
-                self.best.compare(entry, self.model, output)
+                self.best.compare(entry, self.model, cast(Tensor, output))
         if entry is not None:
             if not math.isfinite(entry["validation"]["loss"]):
                 self._note_divergence(self.step)
@@ -224,12 +224,12 @@ class Trainer:
         """The weights that are evaluated and kept, where the optimizer trains at others."""
         has_average = hasattr(self.optimizer, "eval")
         if has_average:
-            self.optimizer.eval()
+            cast(Any, self.optimizer).eval()
         try:
             yield
         finally:
             if has_average:
-                self.optimizer.train()
+                cast(Any, self.optimizer).train()
 
     def _evaluate(self, pause: Callable[[], None]) -> tuple[dict[str, Any] | None, Tensor | None]:
         """Loss and score of validation and test, and the outputs of test.
@@ -292,8 +292,8 @@ class Trainer:
             for value in ("loss", "score"):
                 row[f"{split}_{value}"] = entry[split][value] if entry else math.nan
         for recorder in self.recorders.values():
-            for column, value in recorder.row().items():
-                row[column] = math.nan if math.isnan(train_loss) else value
+            for column, found in recorder.row().items():
+                row[column] = math.nan if math.isnan(train_loss) else found
         if self.keeper is not None:
             row["distance"] = self.keeper.row(self.keeper.own(self.model)[0])[0]
         row["seconds"] = self.costs.seconds - sum(earlier["seconds"] for earlier in self.rows)

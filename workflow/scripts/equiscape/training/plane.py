@@ -1,6 +1,7 @@
 """Holding a network on its equivariant plane, letting it go, and how far from it it is."""
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -29,8 +30,8 @@ class PlaneKeeper:
         device: of the parameters.
     """
 
-    def __init__(self, model: nn.Module, seeds: Sequence[int], steps: int, device: torch.device):
-        self.plane = model.plane.to(device)
+    def __init__(self, model: Any, seeds: Sequence[int], steps: int, device: torch.device):
+        self.plane: Any = model.plane.to(device)
         self.seeds, self.noise, self.penalty = list(seeds), model.noise, model.penalty
         share = {"constrained": 1.0, "free": 0.0, "relaxed": model.release}[model.mode]
         self.end = round(share * steps)  # held, or pulled back, before this many steps are done
@@ -103,7 +104,8 @@ class PlaneKeeper:
         for i, seed in enumerate(self.seeds):
             own = [p[i] if stacked else p for p in parameters.values()]
             size = sum(p.numel() for p in own)
-            rms = (sum(p.square().sum() for p in own) / size).sqrt()
+            squares: Any = sum(p.square().sum() for p in own)
+            rms = (squares / size).sqrt()
             generator = torch.Generator().manual_seed(subseed(seed, "noise"))
             for p in own:
                 drawn = torch.randn(p.shape, generator=generator, dtype=torch.float64)

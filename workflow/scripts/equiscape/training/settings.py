@@ -54,9 +54,9 @@ class Settings:
     patience: PositiveInt | None = None
     keep: Literal["best", "last"] = "best"
     together: bool = False
-    snapshots: Annotated[list[NonNegativeInt], Distinct()] = ()
-    recorders: Annotated[list[Any], Distinct()] = ("gradient_norm",)
-    constraints: Annotated[list[Any], Distinct()] = ()
+    snapshots: Annotated[list[NonNegativeInt], Distinct()] = ()  # type: ignore[assignment]  # tuples once read
+    recorders: Annotated[list[Any], Distinct()] = ("gradient_norm",)  # type: ignore[assignment]
+    constraints: Annotated[list[Any], Distinct()] = ()  # type: ignore[assignment]
     CONSTRAINTS = (
         (
             "not snapshots or max(snapshots) <= epochs",

@@ -2,6 +2,7 @@
 
 import signal
 import threading
+from typing import Any
 
 from equiscape.errors import EquiscapeError
 
@@ -28,7 +29,7 @@ class SignalWatcher:
 
     def __init__(self) -> None:
         self.received: str | None = None
-        self._before: dict[int, object] = {}
+        self._before: dict[int, Any] = {}
 
     def __enter__(self) -> "SignalWatcher":
         if threading.current_thread() is threading.main_thread():

@@ -119,8 +119,8 @@ class Lockstep:
         }
         self._values = {name: p.detach() for name, p in self.parameters.items()}
         self._pattern = copy.deepcopy(pattern).train()
-        stack = _Stack(pattern, self._values, self.gradients, self.optimizer_class)
-        self.optimizer, _ = build_optimizer(stack, optimizer, lr, wd)
+        stacked = _Stack(pattern, self._values, self.gradients, self.optimizer_class)
+        self.optimizer, _ = build_optimizer(stacked, optimizer, lr, wd)
         if hasattr(self.optimizer, "plan"):
             self.optimizer.plan(self.steps_per_epoch * settings.epochs)
         self.schedule = schedule(
@@ -201,7 +201,7 @@ class Lockstep:
             rows = None if self.keeper is None else self.keeper.row(self._values)
             for i, trainer in enumerate(self.trainers):
                 if trainer in live:
-                    self._close_epoch(trainer, table[:, i], lr, seconds, rows and rows[i])
+                    self._close_epoch(trainer, table[:, i], lr, seconds, rows[i] if rows else None)
             reporter.epoch(live[0].rows[-1])
 
     def step(self, live: Sequence[Trainer]) -> Tensor:
