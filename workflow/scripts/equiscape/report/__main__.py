@@ -2,6 +2,7 @@
 
 import sys
 from pathlib import Path
+from typing import Any
 
 from equiscape.errors import EquiscapeError
 from equiscape.report.manifest import Manifest
@@ -14,9 +15,10 @@ def main(arguments: list[str]) -> int:
         print("usage: python -m equiscape.report ROOT  (the folder of a study's results)")
         return 2
     root = Path(arguments[0])
+    streams: list[Any] = [sys.stdout, sys.stderr]
     if hasattr(sys.stdout, "reconfigure"):  # a terminal that has no ± prints a ? for it
-        sys.stdout.reconfigure(errors="replace")
-        sys.stderr.reconfigure(errors="replace")
+        for stream in streams:
+            stream.reconfigure(errors="replace")
     try:
         manifest = Manifest.read(root / "report.json")
         print(accuracy.console(manifest))

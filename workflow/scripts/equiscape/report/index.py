@@ -57,7 +57,7 @@ def warnings(manifest: Manifest) -> list[str]:
 
 
 def _collect(manifest: Manifest, name: str) -> list[str]:
-    found = []
+    found: list[str] = []
     for page in pages.pages(manifest):
         collect = getattr(pages.module(page), name, None)
         found += collect(manifest) if collect else []
@@ -185,7 +185,8 @@ def cells(manifest: Manifest, root: Path) -> str:
 
 def versions(manifest: Manifest) -> str:
     """Revisions of the code and versions of the packages that made the cells, as Markdown."""
-    revisions, packages = set(), {}
+    revisions: set[str] = set()
+    packages: dict[str, set[str]] = {}
     for path in manifest.products("metrics"):
         came = read_json(path).get("provenance") or {}
         revisions.add(came.get("revision", "unknown"))

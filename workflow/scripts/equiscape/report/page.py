@@ -91,7 +91,7 @@ def declared(module: str) -> Page:
             and isinstance(node.value, ast.Call)
         ):
             try:
-                return Page(**{k.arg: ast.literal_eval(k.value) for k in node.value.keywords})
+                return Page(**{str(k.arg): ast.literal_eval(k.value) for k in node.value.keywords})
             except (TypeError, ValueError) as error:
                 raise ConfigError(
                     f"PAGE of {module} is not Page(...) of literals ({error}); see {__name__}."

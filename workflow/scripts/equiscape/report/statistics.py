@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import optimize, stats
 
+Values = Sequence[float] | np.ndarray
 CONFIDENCE = 0.95
 EXACT_LIMIT = 200_000
 """More relabelings than these are sampled instead of enumerated."""
@@ -43,7 +44,7 @@ class Test:
     name: str
 
 
-def welch(a: Sequence[float], b: Sequence[float], confidence: float = CONFIDENCE) -> Estimate:
+def welch(a: Values, b: Values, confidence: float = CONFIDENCE) -> Estimate:
     """Mean of b minus mean of a with Welch's t interval (unequal variances).
 
     The ends are NaN where a side has fewer than two values, or neither has any spread.
@@ -58,7 +59,7 @@ def welch(a: Sequence[float], b: Sequence[float], confidence: float = CONFIDENCE
     return Estimate(value, float(ends.low), float(ends.high))
 
 
-def mean_interval(values: Sequence[float], confidence: float = CONFIDENCE) -> Estimate:
+def mean_interval(values: Values, confidence: float = CONFIDENCE) -> Estimate:
     """Mean with Student's t interval."""
     values = _finite(values)
     if not len(values):
@@ -70,7 +71,7 @@ def mean_interval(values: Sequence[float], confidence: float = CONFIDENCE) -> Es
     return Estimate(value, value - half, value + half)
 
 
-def ratio(a: Sequence[float], b: Sequence[float], confidence: float = CONFIDENCE) -> Estimate:
+def ratio(a: Values, b: Values, confidence: float = CONFIDENCE) -> Estimate:
     """Ratio of geometric means, b over a, with Welch's t interval taken on the logarithms.
 
     NaN where a value is not positive: a ratio to a trace that may be zero says nothing.
@@ -108,7 +109,7 @@ def ratio_of_bounded(a: float, a_bound: float, b: float, b_bound: float) -> Esti
     return Estimate(b / a, (b - b_bound) / (a + a_bound), (b + b_bound) / (a - a_bound))
 
 
-def paired_test(differences: Sequence[float]) -> Test:
+def paired_test(differences: Values) -> Test:
     """Exact two-sided sign-flip test that paired differences scatter about zero.
 
     All ``2^n`` signs are tried; the floor is ``2 / 2^n`` (.125 at n = 4, .0625 at n = 5).
@@ -127,7 +128,7 @@ def paired_test(differences: Sequence[float]) -> Test:
     return Test((hits + 1) / (EXACT_LIMIT + 1), 1 / (EXACT_LIMIT + 1), "paired, sampled sign flips")
 
 
-def unpaired_test(a: Sequence[float], b: Sequence[float]) -> Test:
+def unpaired_test(a: Values, b: Values) -> Test:
     """Exact two-sided permutation test that two samples have one distribution, by their means.
 
     All ways to split the pooled values are tried; the floor is ``2 / C(2n, n)`` for equal sides
@@ -161,7 +162,7 @@ def unpaired_test(a: Sequence[float], b: Sequence[float]) -> Test:
     return Test((hits + 1) / (draws + 1), 1 / (draws + 1), "unpaired, sampled permutation")
 
 
-def holm(p: Sequence[float]) -> list[float]:
+def holm(p: Values) -> list[float]:
     """Holm's step-down adjustment of p-values; NaN stays NaN and is not counted."""
     p = np.asarray(p, float)
     adjusted = np.full(len(p), math.nan)
@@ -173,7 +174,7 @@ def holm(p: Sequence[float]) -> list[float]:
     return adjusted.tolist()
 
 
-def equivalence(a: Sequence[float], b: Sequence[float], bound: float) -> float:
+def equivalence(a: Values, b: Values, bound: float) -> float:
     """TOST: the p-value against "the means differ by ``bound`` or more", with Welch's t.
 
     A small value supports "no difference worth ``bound``"; the bound is set before looking.
@@ -218,7 +219,7 @@ def deviation_range(n: int, confidence: float = CONFIDENCE) -> tuple[float, floa
     return low, high
 
 
-def correlation(a: Sequence[float], b: Sequence[float]) -> float:
+def correlation(a: Values, b: Values) -> float:
     """Pearson correlation of paired values; NaN below three pairs or without spread."""
     a, b = np.asarray(a, float), np.asarray(b, float)
     both = np.isfinite(a) & np.isfinite(b)
@@ -235,9 +236,9 @@ def sign_chance(successes: int, trials: int) -> float:
     return float(stats.binomtest(successes, trials).pvalue)
 
 
-def _finite(values: Sequence[float]) -> np.ndarray:
-    values = np.asarray(values, float)
-    return values[np.isfinite(values)]
+def _finite(values: Values) -> np.ndarray:
+    array = np.asarray(values, float)
+    return array[np.isfinite(array)]
 
 
 def _exp(value: float) -> float:

@@ -8,6 +8,7 @@ stays apart in gray print because of the markers.
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import matplotlib as mpl
 import matplotlib.pyplot as plt
@@ -25,7 +26,7 @@ from equiscape.report.titles import optimizer_title
 
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#4D4D4D")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
-DASHES = ("-", (0, (5, 1.5)), (0, (1.5, 1.2)), (0, (5, 1.5, 1, 1.5)))
+DASHES: tuple[Any, ...] = ("-", (0, (5, 1.5)), (0, (1.5, 1.2)), (0, (5, 1.5, 1, 1.5)))
 GRAY = "#6E6E6E"
 WIDTH = 6.75
 """Width of a figure across both columns of a page, inches."""
@@ -213,7 +214,8 @@ def log_axis(axis: Axes, which: str = "y") -> None:
 def symlog_ticks(axis: Axes) -> None:
     """Few labels on a horizontal symmetric log axis: zero and powers of ten, two a side."""
     low, high = axis.get_xlim()
-    threshold = axis.xaxis.get_transform().linthresh
+    transform: Any = axis.xaxis.get_transform()  # that of a symmetric log axis
+    threshold = transform.linthresh
     kept = [0.0]
     for sign, end in ((1, high), (-1, -low)):
         top = np.floor(np.log10(end)) if end > 0 else -np.inf
@@ -227,7 +229,7 @@ def symlog_ticks(axis: Axes) -> None:
 
 def handle(
     label: str, marker: str | None = None, face: str | None = None, color: str = GRAY,
-    dash: object = "none",
+    dash: Any = "none",
 ) -> Line2D:  # fmt: skip
     """A legend entry that belongs to no optimizer."""
     return Line2D(

@@ -1,5 +1,7 @@
 """Whether the solutions of the optimizers are connected: barriers on paths between them."""
 
+from typing import Any
+
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
@@ -40,7 +42,7 @@ PATHS = {
     ("weights", "line"): "line, aligned",
     ("weights", "bezier"): "curve, aligned",
 }
-DASHES = {"line, as trained": ":", "line, aligned": "--", "curve, aligned": "-"}
+DASHES: dict[str, Any] = {"line, as trained": ":", "line, aligned": "--", "curve, aligned": "-"}
 MARKERS = {"line, as trained": "o", "line, aligned": "s", "curve, aligned": "D"}
 KEYS = ["task", "pair", "first", "second", "first_seed", "second_seed"]
 

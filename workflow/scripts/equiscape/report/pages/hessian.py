@@ -56,10 +56,10 @@ def load(manifest: Manifest) -> dict[tuple[str, str], list[dict[str, Any]]]:
     """
     measured: dict[tuple[str, str], list[dict[str, Any]]] = {}
     for product in manifest.analysis("hessian"):
-        data = read_json(product.path)
-        found = measured.setdefault((product.task, product.optimizer), [])
+        data, task, optimizer = read_json(product.path), str(product.task), str(product.optimizer)
+        found = measured.setdefault((task, optimizer), [])
         with reading(product.path):
-            check(product.path, data, product.task, product.optimizer)
+            check(product.path, data, task, optimizer)
             if data.get("status") != "diverged":
                 found.append(_measurement(data))
     return measured

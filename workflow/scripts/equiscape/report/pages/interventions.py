@@ -340,7 +340,7 @@ def dose_response(manifest: Manifest, frame: pd.DataFrame, measure: str = "weigh
             arm = cells[cells["optimizer"] == optimizer].dropna(subset=["score", measure])
             if arm.empty:
                 continue
-            look = {"color": color[optimizer], "marker": marker[optimizer]}
+            look: dict[str, Any] = {"color": color[optimizer], "marker": marker[optimizer]}
             axis.plot(arm[measure], arm["score"], ls="none", markersize=3, alpha=0.45, **look)
             (x, dx), (y, dy) = interval(arm[measure]), interval(arm["score"])
             axis.errorbar(
@@ -366,7 +366,7 @@ def truncation(manifest: Manifest) -> Figure:
             if product.task != task or product.seed is not None:
                 continue
             cells = read_csv(product.path, ("kept", "test_score")).sort_values("kept")
-            name = product.optimizer
+            name = str(product.optimizer)
             axis.plot(cells["kept"], cells["test_score"], color=color[name], marker=marker[name],
                       markersize=3, linewidth=0.9)  # fmt: skip
         axis.set_title(titles[task], loc="left")

@@ -1,5 +1,7 @@
 """Learning curves of the final seeds."""
 
+from typing import Any
+
 import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
@@ -64,7 +66,7 @@ def name_axes(manifest: Manifest, axes: list, metrics: pd.DataFrame) -> None:
 
 def loss(manifest: Manifest, histories: pd.DataFrame) -> Figure:
     """Training loss (solid) and validation loss (dashed) over epochs."""
-    styles = {"train_loss": "-", "validation_loss": style.DASHES[1]}
+    styles: dict[str, Any] = {"train_loss": "-", "validation_loss": style.DASHES[1]}
     figure, axes = _curves(manifest, histories, styles)
     style.label_outer(axes, "epoch", "loss")
     handles = style.optimizer_handles(manifest)
@@ -77,7 +79,7 @@ def loss(manifest: Manifest, histories: pd.DataFrame) -> Figure:
 
 
 def _curves(
-    manifest: Manifest, histories: pd.DataFrame, columns: dict[str, object]
+    manifest: Manifest, histories: pd.DataFrame, columns: dict[str, Any]
 ) -> tuple[Figure, list]:
     color, marker = style.colors(manifest), style.markers(manifest)
     titles = task_titles(manifest)

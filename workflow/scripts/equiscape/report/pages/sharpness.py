@@ -111,7 +111,8 @@ def compare(values: np.ndarray, base: np.ndarray) -> tuple[float, float, float]:
         return float(np.exp(difference)), np.nan, np.nan
     freedom = error**4 / sum(p**2 / (len(x) - 1) for p, x in zip(parts, logs))
     reach = stats.t.ppf(0.975, freedom) * error
-    return tuple(float(np.exp(difference + r)) for r in (0, -reach, reach))
+    value, low, high = (float(np.exp(difference + r)) for r in (0, -reach, reach))
+    return value, low, high
 
 
 def verdict(frame: pd.DataFrame, task: str, optimizer: str, baseline: str) -> str:

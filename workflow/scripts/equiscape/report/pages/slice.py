@@ -73,7 +73,7 @@ def load(manifest: Manifest) -> dict[tuple[str, str], Slice]:
 
     measured = {}
     for product in manifest.representatives("slice"):
-        task, optimizer, path = product.task, product.optimizer, product.path
+        task, optimizer, path = str(product.task), str(product.optimizer), product.path
         if not path.exists():
             raise DataError(f"{path} does not exist; run the rule that writes it first.")
         try:
@@ -146,7 +146,7 @@ def contours(manifest: Manifest, task: str, measured: dict[tuple[str, str], Slic
         for axis, plane, loss in zip(row, planes, values):
             filled = _plane(axis, plane, loss, shared)
         bar = figure.colorbar(filled, ax=list(row), shrink=0.92, pad=0.02, aspect=16)
-        ticks = np.log(shared[::3]) if _logarithmic(shared) else shared[::3]
+        ticks: Any = np.log(shared[::3]) if _logarithmic(shared) else shared[::3]
         bar.set_ticks(ticks, labels=[significant(x, 2) for x in shared[::3]])
         bar.ax.minorticks_off()
         bar.set_label(label)

@@ -35,7 +35,7 @@ PAGE = Page(
 
 def load(manifest: Manifest) -> list[claims.Comparison]:
     """What every page of the study compares."""
-    found = []
+    found: list[claims.Comparison] = []
     for name in pages.pages(manifest):
         compare = getattr(pages.module(name), "comparisons", None)
         found += compare(manifest) if compare else []
