@@ -49,9 +49,10 @@ figure-planes: setup ## redraw the picture in docs/permutations.md
 
 test: lint unit workflow-test ## lint, unit tests, workflow tests
 
-lint: setup ## ruff, snakefmt, snakemake --lint
+lint: setup ## ruff, mypy, snakefmt, snakemake --lint
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/mypy
 	$(BIN)/snakefmt --check Snakefile workflow/rules
 	$(BIN)/snakemake --lint
 
