@@ -35,7 +35,7 @@ style.use()
 # %% [markdown]
 # ## Largest eigenvalue, trace, smallest eigenvalue
 #
-# A row a task, a marker an optimizer. The axes of the first two are logarithmic; that of the
+# One row per task, one marker per optimizer. The axes of the first two are logarithmic; that of the
 # smallest eigenvalue is linear about zero, so that its sign shows: a negative one means that the
 # checkpoint is not a minimum. The bar of an eigenvalue is the residual |Hv − λv|, within which one
 # is sure to lie; that of the trace its 95 % interval over random probes; where several seeds were

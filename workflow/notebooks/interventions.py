@@ -40,7 +40,7 @@ Markdown(body(interventions.claims_text(study, interventions.claims(study))))
 # %% [markdown]
 # ## Dose and response
 #
-# One small point a seed and arm; the large marks are means with 95 % t intervals over seeds.
+# One small point per seed and arm; the large marks are means with 95 % t intervals over seeds.
 #
 # *How to read it.* A cloud along a line is a correlation. The powers p of Muon's spectrum are the
 # dose: the step keeps its length and its singular vectors, and only its spectrum is flattened (0)

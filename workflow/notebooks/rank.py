@@ -41,8 +41,8 @@ style.use()
 # %% [markdown]
 # ## All tasks at a glance
 #
-# Rank under each optimizer over the rank under the baseline: a dot a layer, the bar their geometric
-# mean, the gray band at 1 the ties. Filled markers: stable rank. Hollow markers: effective rank.
+# Rank under each optimizer over the rank under the baseline: a dot per layer, a bar at their
+# geometric mean, a gray band for ties. Filled markers: stable rank. Hollow markers: effective rank.
 #
 # *How to read it.* An optimizer that evens out the singular values of each update gives *weights*
 # of higher rank almost by its definition; that *representations* follow would be a finding. Neither

@@ -286,7 +286,7 @@ def has_batch_norm(model: nn.Module) -> bool:
 
 
 def barriers(frame: pd.DataFrame, sign: float) -> list[dict[str, Any]]:
-    """The barrier of every path, one entry a path and split.
+    """The barrier of every path, one entry per path and split.
 
     ``loss``: largest excess over the straight line between the ends' losses; ``score`` the same in
     the metric's unit, counted as a loss of quality (``sign`` -1 where a higher score is better).

@@ -12,7 +12,7 @@ from equiscape.report.titles import optimizer_title
 
 
 def table(manifest: Manifest) -> pd.DataFrame:
-    """One row a task and optimizer: means over the final cells and standard deviations.
+    """One row per task and optimizer: means over the final cells and standard deviations.
 
     Columns: task, optimizer, cells, device, epochs, parameters, seconds, seconds_std,
     samples_per_second, peak_memory_mb (largest), seconds_per_epoch, ratio (time of an epoch over

@@ -133,7 +133,7 @@ def _page(manifest: Manifest, root: Path, name: str) -> str:
             raise DataError(f"{path} does not exist; run the rule that writes it first.")
         csv = path.with_suffix(".csv")
         body = block(path.read_text(encoding="utf-8"), 4)
-        if stem == "rank":  # one row a layer: folded away
+        if stem == "rank":  # one row per layer: folded away
             body = f"<details><summary>Layer by layer</summary>{body}</details>"
         parts.append(
             body + f'<p class="soft"><a download="{stem}.csv" href="{data_uri(csv, "text/csv")}">'

@@ -19,7 +19,7 @@ HISTORY = ("epoch", "train_loss", "validation_loss", "validation_score")
 
 
 def finals(manifest: Manifest, tasks: Iterable[str] | None = None) -> pd.DataFrame:
-    """The final cells, one row a task, optimizer, seed and protocol.
+    """The final cells, one row per task, optimizer, seed and protocol.
 
     Columns: task, optimizer, seed, lr, wd, status, metric, unit, direction, protocol, epoch, score,
     loss. Score and loss are of the test split, NaN for a cell that diverged: what it reached on

@@ -15,7 +15,7 @@ UNITLESS = ("AP", "ROC AUC")
 
 
 def table(manifest: Manifest) -> pd.DataFrame:
-    """One row a task, optimizer and metric: seeds, diverged, mean and std over seeds.
+    """One row per task, optimizer and metric: seeds, diverged, mean and std over seeds.
 
     Metrics are those that ``metrics.json`` lists under ``test``; the unit is the score's, which
     errors and accuracies share. Empty where cells were made before metrics were kept.

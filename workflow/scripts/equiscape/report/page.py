@@ -29,7 +29,7 @@ class Page:
             cells, or the name of an analysis. A page is made where the study has all of them.
         tables: stem of a table -> its caption.
         figures: stem of a figure -> its caption; a stem that ends in ``_{task}`` stands for one
-            figure a task.
+            figure per task.
         tasks: ``"all"``, ``"molecular"`` (molecules and graphs) or ``"robust"`` (with corrupted
             test clouds); a page without any such task is not made.
         collects: whether it also reads what the other pages with tables read, where they are made.

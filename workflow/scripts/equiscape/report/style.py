@@ -245,7 +245,7 @@ def dodge(manifest: Manifest, optimizer: str, room: float = 0.56) -> float:
 
 
 def rows_of_tasks(tasks: int, columns: int, optimizers: int = 2) -> tuple[Figure, list[Axes]]:
-    """``columns`` axes side by side with a row a task, as high as the tasks need."""
+    """``columns`` axes side by side with a row per task, as high as the tasks need."""
     row = max(0.22, 0.11 * optimizers)
     figure, axes = plt.subplots(
         1, columns, figsize=(WIDTH, 0.85 + row * max(tasks, 3)), sharey=True, squeeze=False

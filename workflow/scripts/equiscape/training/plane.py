@@ -21,7 +21,7 @@ class PlaneKeeper:
     rounding leaves beside it; ``distance`` records that.
 
     It serves one network or several of one shape at once, whose parameters then have a leading
-    axis, one entry a seed.
+    axis, one entry per seed.
 
     Args:
         model: with the attributes ``plane``, ``mode``, ``release``, ``noise`` and ``penalty``.

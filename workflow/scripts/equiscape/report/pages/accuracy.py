@@ -41,7 +41,7 @@ BEST = ("best_validation", "best_test")
 
 
 def table(manifest: Manifest) -> pd.DataFrame:
-    """Test scores: one row a task, optimizer and protocol.
+    """Test scores: one row per task, optimizer and protocol.
 
     Columns: task, architecture, dataset, optimizer, lr, wd, metric, unit, direction, protocol,
     seeds, diverged, mean, std, gain, gain_low, gain_high (95 %, Welch), relative_gain (in percent
@@ -226,7 +226,7 @@ def console(manifest: Manifest) -> str:
 
 
 def _protocols(manifest: Manifest, frame: pd.DataFrame) -> pd.DataFrame:
-    """One row a task and optimizer, the protocols' scores as text in columns."""
+    """One row per task and optimizer, the protocols' scores as text in columns."""
     rows = []
     for _, group in frame.groupby(["task", "optimizer"], sort=False):
         cells = group.set_index("protocol")
@@ -262,7 +262,7 @@ def scores(
     table: pd.DataFrame,
     protocol: str = "best_validation",
 ) -> Figure:
-    """Every seed as a point, mean and standard deviation beside; a panel a task, in its own unit.
+    """Every seed as a point, mean and standard deviation beside; a panel per task, in its own unit.
 
     Args:
         finals: from :func:`equiscape.report.load.finals`.

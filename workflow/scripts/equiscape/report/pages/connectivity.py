@@ -24,7 +24,7 @@ PAGE = Page(
     },
     figures={
         "connectivity": (
-            "Barrier of the test loss between two solutions, one point a pair: on the straight "
+            "Barrier of the test loss between two solutions, one point per pair: on the straight "
             "line as trained, on the line after channels were aligned by weights, and on a learned "
             "Bezier curve between the aligned ends. Batch-norm statistics are recomputed on the "
             "path where the network has them."
@@ -65,7 +65,7 @@ def heights(measured: pd.DataFrame) -> pd.DataFrame:
 
 
 def table(manifest: Manifest) -> pd.DataFrame:
-    """One row a task, two optimizers, kind of pair and of path: n, mean, least, largest barrier."""
+    """One row per task, two optimizers, kind of pair and of path: n, mean and range of barriers."""
     frame = heights(load(manifest))
     keys = ["task", "first", "second", "pair", "alignment", "curve", "reset", "split"]
     groups = frame.groupby(keys, sort=False)["barrier"]
@@ -147,7 +147,7 @@ def _pair_title(first: str, second: str, kind: str) -> str:
 
 
 def barriers(manifest: Manifest, measured: pd.DataFrame) -> Figure:
-    """Barrier of the test loss, a panel a task, one point a pair of solutions."""
+    """Barrier of the test loss, a panel per task, one point per pair of solutions."""
     found = heights(measured)
     found = found[(found["split"] == "test") & found.apply(_is_shown, axis=1)]
     titles = task_titles(manifest)

@@ -102,7 +102,7 @@ def _eigenvalue(pair: dict[str, Any]) -> dict[str, Any]:
 
 
 def table(manifest: Manifest) -> pd.DataFrame:
-    """Curvature of the training loss: one row a task and optimizer.
+    """Curvature of the training loss: one row per task and optimizer.
 
     ``seeds`` counts the checkpoints that were measured; numbers are means over them and ``*_std``
     their sample standard deviation (NaN for one). ``*_residual`` bounds the distance of an
@@ -334,7 +334,7 @@ TABLES = {"hessian": (table, text)}
 
 
 def dots(manifest: Manifest, table: pd.DataFrame) -> Figure:
-    """Largest eigenvalue, trace and smallest eigenvalue: a row a task, a marker an optimizer.
+    """Largest eigenvalue, trace, smallest eigenvalue: a row per task, a marker per optimizer.
 
     The first two have logarithmic axes, the smallest eigenvalue one that is linear about zero, so
     that its sign shows. Markers are hollow where the solver has not converged.

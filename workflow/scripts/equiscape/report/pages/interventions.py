@@ -33,7 +33,7 @@ PAGE = Page(
     },
     figures={
         "interventions": (
-            "Test score against the median stable rank of hidden weights, one point a seed and "
+            "Test score against the median stable rank of hidden weights, one point per seed and "
             "arm; crosses are means with 95 % intervals over seeds."
         ),
         "interventions_representations": (
@@ -75,7 +75,7 @@ def roles(manifest: Manifest) -> dict[str, dict[str, Any]]:
 
 
 def points(manifest: Manifest) -> pd.DataFrame:
-    """One row a task, optimizer and seed.
+    """One row per task, optimizer and seed.
 
     Columns: task, optimizer, seed, score (test, best validation epoch), direction, unit, metric,
     train_loss (of the last epoch), equal_loss_score, weight_rank, representation_rank. Ranks are
@@ -130,7 +130,7 @@ def interval(values: pd.Series) -> tuple[float, float]:
 
 
 def table(manifest: Manifest) -> pd.DataFrame:
-    """One row a task and optimizer: mean and half width of the 95 % interval of each measure.
+    """One row per task and optimizer: mean and half width of the 95 % interval of each measure.
 
     Columns: task, architecture, dataset, optimizer, held (whose ranks), dose, placebo, seeds,
     diverged, metric, unit, direction, and for score, equal_loss_score, train_loss, weight_rank and
@@ -191,8 +191,8 @@ def claims(manifest: Manifest) -> pd.DataFrame:
     than its placebo (95 % Welch interval without zero), on the side that the doses say.
 
     Columns: task, architecture, dataset, doses (powers, descending), rank_monotone,
-    score_monotone, direction_of_dose (+1: better with rank), and one row a pair of held and placebo
-    arm: held, placebo, rank_difference, estimate, low, high, moved; causal (of the task).
+    score_monotone, direction_of_dose (+1: better with rank), and one row per held arm and
+    placebo: held, placebo, rank_difference, estimate, low, high, moved; causal (of the task).
     """
     role, frame, rows = roles(manifest), points(manifest), []
     for task, cells in frame.groupby("task", sort=False):
@@ -325,7 +325,7 @@ TABLES = {"interventions": (table, text), "interventions_claims": (claims, claim
 
 
 def dose_response(manifest: Manifest, frame: pd.DataFrame, measure: str = "weight_rank") -> Figure:
-    """Score against a rank: one point a seed and arm, a cross of intervals for each arm.
+    """Score against a rank: one point per seed and arm, a cross of intervals for each arm.
 
     Args:
         frame: from :func:`points`.

@@ -31,7 +31,7 @@ PAGE = Page(
 
 
 def table(manifest: Manifest) -> pd.DataFrame:
-    """Molecular and graph tasks: one row a task and optimizer, at the best validation epoch.
+    """Molecular and graph tasks: one row per task and optimizer, at the best validation epoch.
 
     Columns as in :func:`accuracy`, with ``target`` and ``change`` (in percent of the baseline,
     negative where a lower-is-better score fell) and ``win`` (strictly better than the baseline).

@@ -56,7 +56,7 @@ Z = 1.959963984540054  # of a 95 % interval
 
 
 def load(manifest: Manifest) -> pd.DataFrame:
-    """One row a network: the representations of its hidden layers joined by commas."""
+    """One row per network: the representations of its hidden layers joined by commas."""
     (product,) = manifest.analysis("representation")
     frame = read_csv(product.path, COLUMNS)
     frame["representation"] = frame["representation"].fillna("none")

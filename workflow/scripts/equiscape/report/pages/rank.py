@@ -31,7 +31,7 @@ PAGE = Page(
     figures={
         "rank": (
             "Stable (filled) and effective (hollow) rank under each optimizer over that under the "
-            "baseline: a dot a layer, the bar their geometric mean, for weights and for pooled "
+            "baseline: a dot per layer, the bar their geometric mean, for weights and for pooled "
             "representations. Ratios in the gray band are ties; matrices that can only have rank "
             "one are left out."
         ),
@@ -92,7 +92,7 @@ def table(manifest: Manifest) -> pd.DataFrame:
 
 
 def summary(manifest: Manifest) -> pd.DataFrame:
-    """One row a task, kind, measure and optimizer other than the baseline.
+    """One row per task, kind, measure and optimizer other than the baseline.
 
     Columns: layers (those whose rank can differ from one), higher, tied (within 1 %), lower,
     mean_ratio (geometric, over layers) with low and high (95 %, t over layers: a description, since
@@ -298,7 +298,7 @@ def _layers(
 
 
 def ratios(manifest: Manifest, table: pd.DataFrame) -> Figure:
-    """Rank over the baseline's, a row a task, a dot a layer, a bar the geometric mean.
+    """Rank over the baseline's, a row per task, a dot per layer, a bar the geometric mean.
 
     Left weights, right representations; stable rank filled on the upper line of a row, effective
     rank hollow on the lower one. The gray band holds ties.

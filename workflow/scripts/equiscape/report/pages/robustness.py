@@ -54,7 +54,7 @@ def load(manifest: Manifest) -> pd.DataFrame:
 
 
 def table(manifest: Manifest) -> pd.DataFrame:
-    """Accuracy on corrupted test clouds: one row a task and optimizer.
+    """Accuracy on corrupted test clouds: one row per task and optimizer.
 
     First the mean over corruptions and severities of each seed, then mean and std over seeds, as in
     the publication. ``corruptions`` counts those in the mean: the published figure covers all 15,

@@ -50,7 +50,7 @@ def load(manifest: Manifest) -> dict[tuple[str, str], dict[str, Any]]:
 
 
 def table(manifest: Manifest) -> pd.DataFrame:
-    """One row a task and optimizer.
+    """One row per task and optimizer.
 
     Columns: task, optimizer, lr, wd, status, metric, unit, direction, score, score_std (over
     selection seeds, NaN for one), seeds, cells, diverged (cells), lr_edge, lr_add, wd_edge, wd_add:

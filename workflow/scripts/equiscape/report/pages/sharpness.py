@@ -65,7 +65,7 @@ def load(manifest: Manifest) -> pd.DataFrame:
 
 
 def table(manifest: Manifest) -> pd.DataFrame:
-    """One row a task, optimizer, form, measure and layer.
+    """One row per task, optimizer, form, measure and layer.
 
     Columns: seeds, mean, std over seeds, residual (the largest one: solver error or standard error
     of a seed's value), converged (in every seed), and ratio, ratio_low, ratio_high to the baseline
@@ -181,7 +181,7 @@ TABLES = {"sharpness": (table, text)}
 
 
 def ratios(manifest: Manifest, frame: pd.DataFrame) -> Figure:
-    """A panel a task: every measure's ratio to the baseline, with its interval over seeds.
+    """A panel per task: every measure's ratio to the baseline, with its interval over seeds.
 
     Args:
         frame: from :func:`table`.

@@ -51,7 +51,7 @@ def table(manifest: Manifest) -> pd.DataFrame:
 
 
 def text(manifest: Manifest, frame: pd.DataFrame) -> str:
-    """The table as Markdown, a column an optimizer; intervals where not converged."""
+    """The table as Markdown, a column per optimizer; intervals where not converged."""
     parts = [
         "# Leading eigenvalues",
         "An eigenvalue that has converged is given with four digits; for one that has not, the "

@@ -102,7 +102,7 @@ TABLES = {"statistics": (table, text)}
 
 
 def gains(manifest: Manifest, finals: pd.DataFrame, protocol: str = "best_validation") -> Figure:
-    """Gains with their intervals in standard deviations, a row a task, a marker an optimizer.
+    """Gains with intervals in standard deviations, a row per task, a marker per optimizer.
 
     Args:
         finals: from :func:`equiscape.report.load.finals`.

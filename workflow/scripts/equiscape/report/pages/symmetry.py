@@ -24,7 +24,7 @@ PAGE = Page(
     figures={
         "symmetry": (
             "Residuals of the identities that parameter symmetries force on gradient (hollow) and "
-            "Hessian (solid), relative to the terms that cancel, one point an optimizer and family."
+            "Hessian (solid), relative to the terms that cancel: a point per optimizer and family."
         ),
         "symmetry_balance": (
             "Relative imbalance of each symmetry's conserved quantity by layer, from input to "
@@ -49,7 +49,7 @@ def load(manifest: Manifest) -> pd.DataFrame:
 
 
 def table(manifest: Manifest) -> pd.DataFrame:
-    """One row a task, optimizer, family and mode; the largest residual over seeds."""
+    """One row per task, optimizer, family and mode; the largest residual over seeds."""
     frame = load(manifest)
     rows = frame[frame["level"].isin(["family", "permutation"])]
     keys = ["task", "optimizer", "family", "mode", "dimension"]
@@ -60,7 +60,7 @@ def table(manifest: Manifest) -> pd.DataFrame:
 
 
 def balance(manifest: Manifest) -> pd.DataFrame:
-    """One row a task, optimizer and symmetry: mean and spread of its imbalance over seeds."""
+    """One row per task, optimizer and symmetry: mean and spread of its imbalance over seeds."""
     frame = load(manifest)
     rows = frame[frame["level"] == "symmetry"]
     keys = ["task", "optimizer", "family", "name", "mode", "dimension"]
@@ -140,7 +140,7 @@ TABLES = {"symmetry": (table, text), "symmetry_balance": (balance, balance_text)
 
 
 def residuals(manifest: Manifest, frame: pd.DataFrame) -> Figure:
-    """Residuals of the identities, a panel a task, families from top to bottom."""
+    """Residuals of the identities, a panel per task, families from top to bottom."""
     color, marker = style.colors(manifest), style.markers(manifest)
     titles = task_titles(manifest)
     tasks = list(frame["task"].unique())
@@ -179,7 +179,7 @@ def residuals(manifest: Manifest, frame: pd.DataFrame) -> Figure:
 
 
 def balances(manifest: Manifest, frame: pd.DataFrame) -> Figure:
-    """Relative imbalance of the scales, a panel a task, symmetries in the network's order."""
+    """Relative imbalance of the scales, a panel per task, symmetries in the network's order."""
     color, marker = style.colors(manifest), style.markers(manifest)
     titles = task_titles(manifest)
     frame = frame[(frame["mode"] == "eval") & frame["family"].str.contains("scale")]
@@ -208,7 +208,7 @@ def balances(manifest: Manifest, frame: pd.DataFrame) -> Figure:
 
 
 def overlaps(manifest: Manifest, measured: pd.DataFrame) -> Figure:
-    """Share of gradient and leading eigenvectors in the symmetries' span, a panel a task."""
+    """Share of gradient and leading eigenvectors in the symmetries' span, a panel per task."""
     color, marker = style.colors(manifest), style.markers(manifest)
     titles = task_titles(manifest)
     rows = measured[(measured["level"] == "direction") & (measured["mode"] == "eval")]
