@@ -183,7 +183,8 @@ def aligned(
     moved = []
     for orders in (by_weights, by_activations):
         state = alignment.apply(dict(b.state_dict()), permutations, orders)
-        moved.append({name: state[name].clone() for name in own})
+        # buffers that a checkpoint does not hold are the same in both
+        moved.append({name: state.get(name, tensor).clone() for name, tensor in own.items()})
     return moved[0], moved[1]
 
 
