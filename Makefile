@@ -1,4 +1,4 @@
-# make demo   set up, run the demo study, print its accuracy table and where the figures are
+# make demo   set up, run the demo study, print its accuracy table and the path of its page
 # make test   set up, lint, unit tests, workflow tests
 # make help   the other targets
 #

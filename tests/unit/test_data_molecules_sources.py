@@ -82,7 +82,7 @@ def test_qm9_units_splits_and_atom_references(small_qm9, tmp_path):
 
 
 def test_qm9_references_do_not_matter_to_what_is_learned(small_qm9, tmp_path):
-    """Total and atomisation energies differ by a sum over atoms: the same residual is learned."""
+    """Total and atomization energies differ by a sum over atoms: the same residual is learned."""
     path, arrays = small_qm9
     shifted = arrays["targets"].copy()
     for g in range(60):
@@ -104,7 +104,7 @@ def test_qm9_references_do_not_matter_to_what_is_learned(small_qm9, tmp_path):
 
 
 def test_qm9_from_pygs_raw_files(tmp_path):
-    """Four molecules in the raw files' own forms, the second listed as uncharacterised."""
+    """Four molecules in the raw files' own forms, the second listed as uncharacterized."""
     pytest.importorskip("torch_geometric")
     Chem = pytest.importorskip("rdkit.Chem")
     from rdkit.Chem import AllChem
@@ -146,7 +146,7 @@ def test_qm9_of_the_project(tmp_path):
     values = dict(zip(molecules.target_names, molecules.targets.T))
     np.testing.assert_allclose(values["gap"], values["lumo"] - values["homo"], atol=5)
     assert 5000 < values["gap"].mean() < 8000  # meV; organic molecules
-    # enthalpy is energy plus kT a particle, and atomisation turns one particle into n
+    # enthalpy is energy plus kT a particle, and atomization turns one particle into n
     kT, n = 25.6926, np.diff(molecules.node_ptr)  # meV at 298.15 K
     np.testing.assert_allclose(values["h298"] - values["u298"], kT * (1 - n), atol=0.5)
     assert len(molecules) == pytest.approx(600, abs=3)

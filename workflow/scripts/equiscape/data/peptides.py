@@ -48,7 +48,7 @@ LONGEST = 20_000  # characters of a SMILES
 
 # The vocabularies of OGB: a value outside of one counts as its last entry.
 CHIRALITY = ("CHI_UNSPECIFIED", "CHI_TETRAHEDRAL_CW", "CHI_TETRAHEDRAL_CCW", "CHI_OTHER")
-HYBRIDISATION = ("SP", "SP2", "SP3", "SP3D", "SP3D2")
+HYBRIDIZATION = ("SP", "SP2", "SP3", "SP3D", "SP3D2")
 BOND_TYPE = ("SINGLE", "DOUBLE", "TRIPLE", "AROMATIC")
 STEREO = ("STEREONONE", "STEREOZ", "STEREOE", "STEREOCIS", "STEREOTRANS", "STEREOANY")
 NODE_CATEGORIES = [119, 5, 12, 12, 10, 6, 6, 2, 2]
@@ -208,7 +208,7 @@ def from_smiles(smiles: Sequence[str]) -> dict[str, Any]:
     """
     from rdkit import Chem, rdBase
 
-    chirality, hybridisation = code(CHIRALITY), code(HYBRIDISATION)
+    chirality, hybridization = code(CHIRALITY), code(HYBRIDIZATION)
     bond_type, stereo = code(BOND_TYPE), code(STEREO)
     atoms: list[tuple[int, ...]] = []
     ends: list[tuple[int, int]] = []
@@ -229,7 +229,7 @@ def from_smiles(smiles: Sequence[str]) -> dict[str, Any]:
                     charge if 0 <= charge <= 10 else 11,
                     min(atom.GetTotalNumHs(), 9),
                     min(atom.GetNumRadicalElectrons(), 5),
-                    hybridisation.get(atom.GetHybridization(), 5),
+                    hybridization.get(atom.GetHybridization(), 5),
                     int(atom.GetIsAromatic()),
                     int(atom.IsInRing()),
                 )

@@ -1,8 +1,8 @@
 """QM9 (Ramakrishnan et al. 2014): small organic molecules, their geometry and 12 properties.
 
-The source is PyG's pipeline (``QM9``, which drops the 3,054 uncharacterised molecules and leaves
+The source is PyG's pipeline (``QM9``, which drops the 3,054 uncharacterized molecules and leaves
 130,831), a folder with its raw files, or a local ``qm9_3d.npz``. Targets are in the units in which
-the field reports them. Energies are atomisation energies, and those that are nearly a sum over
+the field reports them. Energies are atomization energies, and those that are nearly a sum over
 atoms are learned relative to atom references, which a least-squares fit on the training split
 gives; so it makes no difference which reference the source has already subtracted.
 """
@@ -173,7 +173,7 @@ def atom_references(
 def read_npz(path: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, str]:
     """Atomic numbers, positions, pointers, targets and checksum of a ``qm9_3d.npz``.
 
-    Its energies are in Hartree, its atomisation energies in kcal/mol.
+    Its energies are in Hartree, its atomization energies in kcal/mol.
     """
     if path.is_dir():
         path = path / "qm9_3d.npz"
@@ -201,9 +201,9 @@ def read_npz(path: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray
 
 
 def read_pyg(folder: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, str]:
-    """The same from PyG's own reading of QM9's raw files, without the uncharacterised molecules.
+    """The same from PyG's own reading of QM9's raw files, without the uncharacterized molecules.
 
-    Total energies of -11,000 eV would lose a meV in its float32, so the columns of atomisation
+    Total energies of -11,000 eV would lose a meV in its float32, so the columns of atomization
     energies are taken. ``folder`` is only read: PyG writes to a temporary one.
     """
     from torch_geometric.datasets import QM9
