@@ -78,3 +78,18 @@ def test_read_json_names_the_file(tmp_path):
     (tmp_path / "half.json").write_text('{"a": ')
     with pytest.raises(DataError, match=r"half\.json is not valid JSON"):
         io.read_json(tmp_path / "half.json")
+
+
+def test_equal_checkpoints_are_equal_bytes(tmp_path):
+    """Whatever the file's name, shared strings and shared storages."""
+    base = torch.arange(6.0)
+    one = {"model": {"a": base[:3], "b": base[3:]}, "task": "egnn", "again": "egnn"}
+    two = {
+        "model": {"a": torch.arange(3.0), "b": torch.arange(3.0, 6.0)},
+        "task": "".join(["eg", "nn"]),
+        "again": "".join(["e", "gnn"]),
+    }
+    paths = [tmp_path / "one.pt", tmp_path / "another.pt"]
+    for path, state in zip(paths, (one, two)):
+        io.save_checkpoint(path, state)
+    assert paths[0].read_bytes() == paths[1].read_bytes()

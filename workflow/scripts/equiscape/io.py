@@ -12,6 +12,7 @@ import math
 import os
 import platform
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Iterator, Mapping
@@ -164,11 +165,26 @@ def settings_hash(settings: Any) -> str:
 
 
 def save_checkpoint(path: str | Path, state: dict) -> None:
-    """Save a nested dict of tensors and plain values; :mod:`equiscape.checkpoint` reads it."""
+    """Save a nested dict of tensors and plain values; :mod:`equiscape.checkpoint` reads it.
+
+    The same values give the same bytes, whether a training was interrupted or not: torch would
+    write the name of the file, and which equal strings were one object.
+    """
     import torch
 
-    with atomic_path(path) as temporary:
-        torch.save(state, temporary)
+    with atomic_path(path) as temporary, open(temporary, "wb") as file:
+        torch.save(_canonical(state), file)
+
+
+def _canonical(value: Any) -> Any:
+    """``value`` rebuilt: equal strings are one object, each tensor has its own storage."""
+    if isinstance(value, dict):
+        return {_canonical(key): _canonical(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return type(value)(map(_canonical, value))
+    if isinstance(value, str):
+        return sys.intern(str(value))
+    return value.detach().clone() if hasattr(value, "detach") else value
 
 
 def write_npz(path: str | Path, arrays: Mapping[str, Any]) -> None:
