@@ -37,13 +37,13 @@ style.use()
 #
 # Pale markers are seeds, at the epoch with the best validation score; the bar beside them is mean ±
 # sample standard deviation. A "↓" at an axis means that lower is better. A cross at the bottom
-# marks an optimizer of which a seed diverged: such a seed has no score and is not in the mean. Open
+# marks an optimizer with a diverged seed: such a seed has no score and is not in the mean. Open
 # diamonds, where there are any, are the published figures; they appear only for the data set that
 # was published.
 #
 # *How to read it.* A gain is worth talking about when its interval, in the table below, is on one
 # side of zero. Overlapping bars mean "not told apart", not "equal": with so few seeds the bars
-# themselves are uncertain, by how much says the notebook on statistics.
+# themselves are uncertain; the notebook on statistics says by how much.
 
 # %%
 finals = load.finals(study)
@@ -54,8 +54,8 @@ paths = style.save(figure, figures, "accuracy")
 # %% [markdown]
 # ## Three ways to report the same runs
 #
-# Which epoch of a run counts is a choice. *Best validation epoch* never looks at the test set.
-# *Best test epoch* does, and flatters every optimizer, the noisier one more. The publication
+# Which epoch counts is a choice. *Best validation epoch* never looks at the test set.
+# *Best test epoch* does, and flatters every optimizer, noisier ones more. The publication
 # reports a "best checkpoint" without saying which. Gains are positive where an optimizer is better
 # than the baseline, whatever the direction of the metric.
 

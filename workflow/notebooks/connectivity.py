@@ -36,16 +36,16 @@ style.use()
 # %% [markdown]
 # ## Barriers
 #
-# One point is one pair of solutions. Two seeds of one optimizer are the baseline: an optimizer pair
-# tells something only where it lies outside what two seeds of one optimizer show.
+# Each point is one pair of solutions. Two seeds of one optimizer are the baseline: a pair of
+# optimizers says something only where its barrier lies outside the baseline's range.
 #
 # *How to read it.* A barrier near zero on the aligned line says "one basin, up to order of
 # channels". A barrier on the line but none on the curve says that the solutions are connected, but
 # not along a straight line.
 #
-# *Caveats.* Matching is a local search and finds a good order, not surely the best, so a barrier is
-# an upper bound. Averaged weights have other batch-norm statistics than either end: they are
-# recomputed at every point of the path.
+# *Caveats.* Matching is a local search and finds a good order, not necessarily the best, so a
+# barrier is an upper bound. Averaged weights have other batch-norm statistics than either end, so
+# these are recomputed at every point of the path.
 
 # %%
 measured = connectivity.load(study)

@@ -37,9 +37,9 @@ style.use()
 #
 # One row per task, one marker per optimizer. The axes of the first two are logarithmic; that of the
 # smallest eigenvalue is linear about zero, so that its sign shows: a negative one means that the
-# checkpoint is not a minimum. The bar of an eigenvalue is the residual |Hv − λv|, within which one
-# is sure to lie; that of the trace its 95 % interval over random probes; where several seeds were
-# measured, both are standard deviations over seeds. Hollow markers have not converged. Open black
+# checkpoint is not a minimum. The bar of an eigenvalue is the residual |Hv − λv|, within which an
+# eigenvalue must lie. The bar of the trace is its 95 % interval over random probes. With several
+# seeds, both are standard deviations over seeds. Hollow markers have not converged. Open black
 # diamonds, where there are any, are the published figures.
 #
 # *Caveats.* Sharpness in the plain sense is not invariant: rescaling the weights between two layers

@@ -13,8 +13,8 @@
 # %% [markdown]
 # # Does accuracy follow the spectrum?
 #
-# Muon's networks have higher ranks and higher accuracy. That both go together says nothing of
-# cause: each arm here changes one thing, and the question is whether accuracy moves with it.
+# Muon's networks have higher ranks and higher accuracy. That both go together does not
+# show cause: each arm here changes one thing, and the question is whether accuracy moves with it.
 
 # %% tags=["parameters"]
 manifest = "results/report.json"  # what the study consists of and where its products are
@@ -40,11 +40,11 @@ Markdown(body(interventions.claims_text(study, interventions.claims(study))))
 # %% [markdown]
 # ## Dose and response
 #
-# One small point per seed and arm; the large marks are means with 95 % t intervals over seeds.
+# Small points are seeds of an arm; large marks are means with 95 % t intervals over seeds.
 #
 # *How to read it.* A cloud along a line is a correlation. The powers p of Muon's spectrum are the
 # dose: the step keeps its length and its singular vectors, and only its spectrum is flattened (0)
-# or turned over (below 0). Arms held to ranks have a placebo, held to those of its own kind.
+# or inverted (below 0). Arms held to ranks have a placebo, held to those of its own kind.
 
 # %%
 cells = interventions.points(study)
@@ -58,8 +58,8 @@ paths = style.save(figure, figures, "interventions_representations")
 # %% [markdown]
 # ## All arms
 #
-# At equal epochs one arm may simply have come further than another; the score at equal training
-# loss takes that away.
+# At equal epochs one arm may simply be further along than another; the score at equal training
+# loss corrects for that.
 
 # %%
 Markdown(body(interventions.text(study, interventions.table(study))))
@@ -68,7 +68,7 @@ Markdown(body(interventions.text(study, interventions.table(study))))
 # ## Truncated after training
 #
 # The representative network with only the largest singular values of every hidden matrix kept. It
-# was not trained with them, so this tells how much of its spectrum it uses, not what caused what.
+# was not trained with them, so this shows how much of its spectrum it uses, not what caused what.
 
 # %%
 figure = interventions.truncation(study)

@@ -14,7 +14,7 @@
 # # Learning curves
 #
 # The final cells, epoch by epoch: lines are means over seeds, bands reach from the lowest seed to
-# the highest. A cell that diverged is drawn as far as it came.
+# the highest. A diverged cell is drawn up to where it diverged.
 
 # %% tags=["parameters"]
 manifest = "results/report.json"  # what the study consists of and where its products are
@@ -59,7 +59,7 @@ paths = style.save(figure, figures, "learning_loss")
 # ## At equal cost
 #
 # Epochs are not what one pays for. Here the score that one would have kept, the test score of the
-# best validation epoch so far, stands against wall time, and against the multiplications and
+# best validation epoch so far, is plotted against wall time, and against the multiplications and
 # additions of the training's matrix products where `training.recorders` lists `products`.
 #
 # *How to read it.* Compare heights at one place of the horizontal axis. Wall time holds for this

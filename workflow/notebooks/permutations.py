@@ -80,7 +80,7 @@ Markdown(body(permutations.ends_text(study, ends)))
 # %% [markdown]
 # ## Escape after the release
 #
-# Of the networks that were not solved when the projection ended.
+# Networks that had not solved the task when the projection ended.
 
 # %%
 Markdown(body(permutations.escape_text(study, permutations.escape(study))))

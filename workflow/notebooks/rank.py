@@ -45,8 +45,8 @@ style.use()
 # geometric mean, a gray band for ties. Filled markers: stable rank. Hollow markers: effective rank.
 #
 # *How to read it.* An optimizer that evens out the singular values of each update gives *weights*
-# of higher rank almost by its definition; that *representations* follow would be a finding. Neither
-# tells cause from effect on the score.
+# of higher rank almost by definition; if *representations* follow, that is a finding. Neither
+# separates cause from effect on the score.
 
 # %%
 layers = rank.table(study)

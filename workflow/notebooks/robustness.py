@@ -13,7 +13,7 @@
 # %% [markdown]
 # # Does the gain survive corrupted clouds?
 #
-# Every final checkpoint is evaluated on test clouds that were corrupted in the ways of
+# Every final checkpoint is evaluated on test clouds corrupted as in
 # ModelNet40-C, at severities from 1 to 5; nothing is trained on them. Generated corruptions are
 # those 13 of the 15 that need only points; the other two (occlusion, lidar) need the meshes.
 
@@ -36,7 +36,7 @@ style.use()
 # ## Corruption by corruption
 #
 # Mean over severities, then mean ± sample standard deviation over seeds. Rows are sorted by their
-# mean over all tasks and optimizers; the clean test accuracy stands on top.
+# mean over all tasks and optimizers; the clean test accuracy is at the top.
 #
 # *How to read it.* What counts is whether an optimizer loses less from the clean row down, not only
 # whether it starts higher.

@@ -16,7 +16,7 @@
 # The training loss on a plane through the representative checkpoint, along two random directions. A
 # direction is Gaussian, with every row of a weight matrix rescaled to the norm of that row of the
 # weights; biases and norm parameters stay (Li et al. 2018). So a step of 1 means "as large as the
-# weights themselves" in every network, and planes of different optimizers can be laid side by side.
+# weights themselves" in every network, and planes of different optimizers can be compared.
 
 # %% tags=["parameters"]
 manifest = "results/report.json"  # what the study consists of and where its products are
@@ -34,8 +34,8 @@ style.use()
 # ## Planes
 #
 # All optimizers of a task share range, levels and colors. The upper row is the loss, with levels
-# even in its logarithm from the smallest loss to the loss of *chance*, that of the best constant
-# prediction; what lies above, where the network has forgotten everything, is gray. The lower row is
+# evenly spaced in log loss from the smallest loss to the loss of *chance*, that of the best
+# constant prediction. Everything above is gray: there the network knows nothing. The lower row is
 # the height above the checkpoint's own loss, so that basins of different depth compare. The cross
 # is the checkpoint; the title gives the samples, the range and the cosine of the two directions.
 #

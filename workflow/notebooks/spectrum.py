@@ -35,7 +35,7 @@ style.use()
 # %% [markdown]
 # ## Leading eigenvalues
 #
-# The bar of an eigenvalue is the interval in which the solver places one. A hollow marker has not
+# The bar is the interval that holds an eigenvalue. A hollow marker has not
 # converged: its interval is wide against its size, and its sign may be open.
 
 # %%

@@ -14,7 +14,7 @@
 # # How sure are the differences?
 #
 # Training is random, seeds are few, and tasks are several. So every difference has an interval, an
-# exact test, and an adjustment for the number of tasks that were looked at.
+# exact test, and an adjustment for the number of tasks compared.
 
 # %% tags=["parameters"]
 manifest = "results/report.json"  # what the study consists of and where its products are

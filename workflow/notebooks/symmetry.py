@@ -54,8 +54,8 @@ Markdown(body(symmetry.text(study, identities)))
 # %% [markdown]
 # ## Balance
 #
-# For a scale, the difference of the squared norms of what it raises and what it lowers, over their
-# sum. Gradient flow conserves the difference; weight decay alone draws it to zero.
+# For a scaling: the squared norm of what it scales up minus that of what it scales down, over their
+# sum. Gradient flow conserves the difference; weight decay drives it to zero.
 #
 # *How to read it.* Optimizers that end at different balances ended at different members of a family
 # of equal functions, so any measure that sees the scale of parameters will tell them apart.
