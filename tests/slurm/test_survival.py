@@ -71,7 +71,7 @@ class Saboteur:
             self.restarts[job] = max(self.restarts[job], int(fields["Restarts"]))
 
     def disturb(self, training: Training, attempt: int) -> None:
-        if "epoch 2 of" not in training.said and "going on at" not in training.said:
+        if "epoch 2 of" not in training.said and "resuming at" not in training.said:
             return  # the first resume point follows the first step
         cell = training.cell
         if attempt == 1 and not training.held and cell not in self.done:
@@ -152,7 +152,7 @@ def test_the_announcement_reaches_the_training_through_shell_srun_and_snakemake(
     (log,) = (submission / ".snakemake/slurm_logs").rglob(f"{job}.log")
     said = log.read_text()
     assert "training stopped on SIGURG" in said
-    assert "go on from epoch" in said
+    assert "resume from epoch" in said
     assert "Traceback" not in said.split("training stopped on SIGURG")[0]
 
 
@@ -162,7 +162,7 @@ def test_no_cell_starts_again_once_it_has_a_resume_point(disturbed):
     assert {cell: len(attempts) for cell, attempts in saboteur.attempts.items()} == expected
     for attempts in saboteur.attempts.values():
         for attempt in attempts[1:]:
-            assert "going on at epoch" in attempt.said, attempt.cell
+            assert "resuming at epoch" in attempt.said, attempt.cell
     assert not list((submission / "resources/resume").rglob("*.point"))
 
 

@@ -39,7 +39,7 @@ def test_the_networks_hold_the_contract(plugins, name):
 
 
 def test_the_optimizer_holds_the_contract(plugins):
-    assert "goes on" in check.check_optimizer("mylab.signs:Signs", {"momentum": 0.8}, plugins)
+    assert "resumes" in check.check_optimizer("mylab.signs:Signs", {"momentum": 0.8}, plugins)
 
 
 def test_the_data_set_is_prepared_and_loaded(plugins):

@@ -178,7 +178,7 @@ def test_a_damaged_point_falls_back_to_the_one_before(tmp_path, undisturbed, oft
         found = train(folder)
     assert [r.levelname for r in caplog.records].count("WARNING") == 1
     assert str(folder / NEWEST) in caplog.text
-    assert "going on at epoch 3, step 3" in caplog.text  # the newest point says step 4
+    assert "resuming at epoch 3, step 3" in caplog.text  # the newest point says step 4
     assert_same(comparable(found), undisturbed)
 
 
@@ -190,7 +190,7 @@ def test_without_a_good_point_it_starts_again(tmp_path, undisturbed, often, capl
     with caplog.at_level(logging.INFO, "equiscape.training"):
         found = train(folder)
     assert [r.levelname for r in caplog.records].count("WARNING") == 2
-    assert "going on" not in caplog.text
+    assert "resuming at" not in caplog.text
     assert_same(comparable(found), undisturbed)
 
 
@@ -269,7 +269,7 @@ def test_a_point_of_other_code_is_set_aside(tmp_path, undisturbed, often, caplog
     warnings = [r.getMessage() for r in caplog.records if r.levelname == "WARNING"]
     assert len(warnings) == 2
     assert all("does not fit this version" in w and "\n" not in w for w in warnings)
-    assert "going on" not in caplog.text
+    assert "resuming at" not in caplog.text
     assert (folder / f"{NEWEST}.aside").exists()
     assert_same(comparable(found), undisturbed)
     found.discard_resume()

@@ -59,7 +59,7 @@ def test_killed_and_resumed_equals_undisturbed_bit_for_bit(workspace, tmp_path_f
     workspace.run(options=["--unlock"])
     workspace.run(f"{FINAL}/checkpoint.pt", options=["--rerun-incomplete"])
     log = (workspace / "results/logs/final/egnn_muon/seed1.log").read_text()
-    assert "going on at epoch" in log
+    assert "resuming at epoch" in log
     one = torch.load(workspace / f"{FINAL}/checkpoint.pt", weights_only=True)
     two = torch.load(undisturbed / f"{FINAL}/checkpoint.pt", weights_only=True)
     assert one["epoch"] == two["epoch"]

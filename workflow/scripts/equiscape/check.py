@@ -188,7 +188,7 @@ def _graphs() -> tuple[dict[str, Any], tuple, int]:
 def check_optimizer(
     name: str, settings: Mapping[str, Any] | None = None, plugins: Sequence[str] = ()
 ) -> str:
-    """Build an optimizer, step with it, and go on from its state.
+    """Build an optimizer, step with it, and resume from its state.
 
     Raises:
         ConfigError: it does not hold the contract of :mod:`equiscape.optim`.
@@ -229,7 +229,7 @@ def check_optimizer(
     step(other, resumed, 2)
     if any(not torch.equal(a, b) for a, b in zip(model.parameters(), other.parameters())):
         raise ConfigError(f"{name}: its state_dict does not hold all that a step depends on.")
-    return f"{name} steps, and goes on from its state"
+    return f"{name} steps, and resumes from its state"
 
 
 def check_dataset(

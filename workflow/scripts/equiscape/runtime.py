@@ -62,7 +62,7 @@ def job(snakemake: Any) -> Iterator[float]:
         if disk_full(error):
             sentence = (
                 f"no space is left on the disk ({error}); free some, or give the run another place "
-                "with --directory, and run the same again."
+                "with --directory, and run the same command again."
             )
         elif has_errno(error, REFUSED):
             sentence = refusal(error)
@@ -107,7 +107,7 @@ def refusal(error: BaseException) -> str:
     name = getattr(error, "filename", None)
     reason = getattr(error, "strerror", None) or first_line(error)
     what = f"{name} cannot be used ({reason})" if name else f"the system refuses a file ({reason})"
-    return f"{what}; check the path, its rights and its file system, and run the same again."
+    return f"{what}; check the path, its rights and its file system, and run the same command again."
 
 
 def disk_full(error: BaseException) -> bool:

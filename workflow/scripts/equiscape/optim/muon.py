@@ -44,7 +44,7 @@ class Muon(MatrixOptimizer):
         ns_dtype: of the products: ``float32``, ``bfloat16``, or ``auto``: bfloat16 on GPUs and CPUs
             that multiply it natively, elsewhere float32, which is a hundred times closer to the
             exact result than bfloat16 is. Name one of the two where the cells of a study run on
-            unlike machines.
+            different machines.
         polar: how O is found: ``newton-schulz``; ``polar-express``, the best polynomials for
             ``ns_steps`` steps (arXiv 2505.16932); ``convergent``, the polynomial (15, -10, 3) / 8,
             slow but exact in the limit; ``exact``, by eigenvalues.
@@ -53,7 +53,7 @@ class Muon(MatrixOptimizer):
         eps: the smallest norm that a direction is divided by.
         spectrum: a power p: take ``U S^p V^T``, scaled to the Frobenius norm of p = 0, the root of
             the shorter side, so that the spectrum of the step is all that changes: 1 leaves the
-            spectrum of D, 0 is the polar factor, negative turns it over. None: O as above.
+            spectrum of D, 0 is the polar factor, negative inverts it. None: O as above.
         order: ``polar-first`` orthogonalizes the gradient and averages the results.
         variant: ``muon``; ``normuon`` (Li et al. 2025, arXiv 2510.05491, algorithm 1) divides each
             row of O by the root of ``v <- beta v + (1 - beta) mean of its squares``; ``adamuon``

@@ -130,7 +130,7 @@ def _run(tool: str, arguments: list[str], variables: dict[str, str], name: str) 
     if f"No module named {tool}" in done.stdout:
         raise EquiscapeError(
             f"{tool} is not installed beside {sys.executable}; install it (requirements.txt, or "
-            "envs/report.yaml with --sdm conda) and run the same again."
+            "envs/report.yaml with --sdm conda) and run the same command again."
         )
     lines = [line.strip() for line in done.stdout.splitlines() if line.strip()]
     reason = lines[-1] if lines else f"{tool} ended with status {done.returncode}"

@@ -155,7 +155,7 @@ def train_cell(
     with torch.random.fork_rng(devices=devices), SignalWatcher() as signals:
         trainer = points.resume(task.device, start)
         if trainer.steps:
-            log.info("going on at epoch %d, step %d", trainer.epoch + 1, trainer.step + 1)
+            log.info("resuming at epoch %d, step %d", trainer.epoch + 1, trainer.step + 1)
         label = f"{task.name} {optimizer} lr {lr} wd {wd} seed {seed}"
         reporter = Progress(label, task.metric, checked.epochs, progress)
         reporter.plan(trainer.steps, trainer.steps_per_epoch)
@@ -173,7 +173,7 @@ def train_cell(
         except Interrupted as interruption:
             points.save(trainer.state())
             where = f"epoch {trainer.epoch + 1}, step {trainer.step}"
-            kept = f"run the same again to go on from {where}" if folder else f"at {where}"
+            kept = f"run the same command again to resume from {where}" if folder else f"at {where}"
             raise Interrupted(f"{str(interruption).rstrip('.')}; {kept}.") from None
         except (RuntimeError, MemoryError) as error:
             if not out_of_memory(error):

@@ -132,7 +132,7 @@ class Gradient:
             )
         self.micro_batch = (now + 1) // 2
         log.warning(
-            "out of memory with %d samples at once; going on with training.micro_batch: %d, "
+            "out of memory with %d samples at once; continuing with training.micro_batch: %d, "
             "which accumulates to the same gradient",
             now,
             self.micro_batch,

@@ -12,7 +12,7 @@ SIGNALS = ("SIGINT", "SIGTERM", "SIGUSR1", "SIGURG")
 
 
 class Interrupted(EquiscapeError):
-    """Training stopped on a signal; the same command goes on from the resume point.
+    """Training stopped on a signal; the same command resumes from the resume point.
 
     The process ends with ``status`` 75, the system's code for "try again" (EX_TEMPFAIL).
     """
