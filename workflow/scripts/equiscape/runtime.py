@@ -107,7 +107,7 @@ def refusal(error: BaseException) -> str:
     name = getattr(error, "filename", None)
     reason = getattr(error, "strerror", None) or first_line(error)
     what = f"{name} cannot be used ({reason})" if name else f"the system refuses a file ({reason})"
-    return f"{what}; check the path, its permissions and its file system, and run the command again."
+    return f"{what}; check the path, its permissions and the file system, and run it again."
 
 
 def disk_full(error: BaseException) -> bool:
