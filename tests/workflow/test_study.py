@@ -107,7 +107,7 @@ def test_a_grid_change_reruns_that_optimizer_only(finished, tmp_path):
     assert jobs["train_final_cell"] == tasks * len(TINY["final"]["seeds"])
     assert jobs["hessian"] == tasks
     output = copy.run(options=["--dry-run", "--quiet", "progress"])
-    outputs = "\n".join(line for line in output.splitlines() if "output:" in line)
+    outputs = "\n".join(line for line in output.splitlines() if line.strip().startswith("output:"))
     assert "_muon" in outputs
     assert not re.search("_adam(?!_muon)", outputs)  # but for what compares both
 
@@ -141,7 +141,11 @@ def test_an_analysis_setting_reruns_that_analysis_only(finished, tmp_path):
 
 
 def test_the_numbers_are_those_of_the_revision_before_the_registry(finished):
-    """The values of the tiny study when each analysis had a rule and a script of its own."""
+    """The values of the tiny study when each analysis had a rule and a script of its own.
+
+    PointNet's loss, plane and ranks are from later: its batch norms take their moments about the
+    clouds' centers since, and two epochs of training carry that rounding to 2e-3 of a rank.
+    """
     golden = json.loads((ROOT / "tests/workflow/golden_analyses.json").read_text())
     for pair, expected in golden.items():
         hessian = json.loads((finished / f"results/hessian/{pair}.json").read_text())
