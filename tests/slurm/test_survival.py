@@ -205,8 +205,9 @@ def test_analyses_and_tables_equal_the_local_run(disturbed):
         with h5py.File(workspace / "results/slice/egnn_adam.h5") as plane:
             losses.append(plane["loss"][:])
     assert (losses[0] == losses[1]).all()
-    tables = sorted(p.name for p in (local / "results/tables").glob("*.csv"))
-    assert tables
+    timed = {"cost.csv", "equal_cost.csv"}  # wall time is not the same twice
+    tables = sorted({p.name for p in (local / "results/tables").glob("*.csv")} - timed)
+    assert "accuracy.csv" in tables
     for name in tables:
         assert (submission / f"results/tables/{name}").read_bytes() == (
             local / f"results/tables/{name}"
