@@ -4,6 +4,11 @@
 #
 # Everything runs in .venv, made by python3's own venv and pip from requirements.txt.
 
+# A console script cannot start from a path with a blank, and pip would find out at the end.
+ifneq ($(words $(CURDIR)),1)
+$(error The path of this checkout has a blank ($(CURDIR)): move it to a path without one)
+endif
+
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin

@@ -2,7 +2,11 @@
 
 import json
 import math
+import shutil
 import stat
+import subprocess
+import sys
+from pathlib import Path
 
 import pandas as pd
 import pytest
@@ -93,3 +97,26 @@ def test_equal_checkpoints_are_equal_bytes(tmp_path):
     for path, state in zip(paths, (one, two)):
         io.save_checkpoint(path, state)
     assert paths[0].read_bytes() == paths[1].read_bytes()
+
+
+def test_only_the_workflows_own_repository_gives_a_revision(tmp_path):
+    """A copy of the library inside somebody else's repository is not theirs."""
+    library = tmp_path / "elsewhere/workflow/scripts/equiscape"
+    library.mkdir(parents=True)
+    for name in ("__init__.py", "errors.py", "io.py"):
+        shutil.copy(Path(io.__file__).with_name(name), library)
+    git = ["git", "-c", "user.name=a", "-c", "user.email=a@example.org"]
+    for arguments in (["init", "-q"], ["commit", "-q", "--allow-empty", "-m", "theirs"]):
+        subprocess.run([*git, *arguments], cwd=tmp_path, check=True)
+    code = "from equiscape.io import _revision; print(_revision())"
+
+    def revision() -> str:
+        run = subprocess.run(
+            [sys.executable, "-c", code], cwd=library.parent, capture_output=True, text=True
+        )
+        return run.stdout.strip()
+
+    assert revision() == "unknown"
+    for arguments in (["init", "-q"], ["commit", "-q", "--allow-empty", "-m", "ours"]):
+        subprocess.run([*git, *arguments], cwd=tmp_path / "elsewhere", check=True)
+    assert len(revision().removesuffix("+dirty")) == 40

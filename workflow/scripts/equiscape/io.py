@@ -220,15 +220,28 @@ def provenance(settings: Any, device: Any, seconds: float) -> dict:
 
 @lru_cache
 def _revision() -> str:
-    """The git revision of the code, with ``+dirty`` where it has uncommitted changes."""
-    command = ["git", "describe", "--always", "--abbrev=40", "--exclude=*", "--dirty=+dirty"]
+    """The git revision of the code, with ``+dirty`` where it has uncommitted changes.
+
+    Only of the workflow's own repository: an unpacked source archive, or an installed library,
+    inside another one is ``unknown``.
+    """
+    folder = Path(__file__).resolve().parent
+    top = _git(["rev-parse", "--show-toplevel"], folder)
+    if top is None or Path(top).resolve() != folder.parents[2]:
+        return "unknown"
+    command = ["describe", "--always", "--abbrev=40", "--exclude=*", "--dirty=+dirty"]
+    return _git(command, folder) or "unknown"
+
+
+def _git(arguments: list[str], folder: Path) -> str | None:
+    """What git answers in ``folder``; None where it cannot."""
     try:
         run = subprocess.run(
-            command, cwd=Path(__file__).parent, capture_output=True, text=True, timeout=20
+            ["git", *arguments], cwd=folder, capture_output=True, text=True, timeout=20
         )
     except (OSError, subprocess.TimeoutExpired):
-        return "unknown"
-    return run.stdout.strip() if run.returncode == 0 else "unknown"
+        return None
+    return run.stdout.strip() if run.returncode == 0 else None
 
 
 def _device_name(device: Any) -> str:
