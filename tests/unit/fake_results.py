@@ -12,7 +12,7 @@ import h5py
 import numpy as np
 import pandas as pd
 
-from equiscape.io import write_csv, write_json
+from equiscape.io import write_csv, write_json, write_npz
 from equiscape.report.manifest import Manifest
 
 REFERENCE = Path(__file__).resolve().parents[2] / "workflow" / "reference"
@@ -40,6 +40,7 @@ PAPER = CLOUDS | {
                      "corruptions": None}
     for name in ("zinc", "peptides-func")
 }  # fmt: skip
+SHAPES = [f"class {number}" for number in range(1, 41)]
 UNITS = {"mu": "D", "alpha": "a0^3", "r2": "a0^2"}
 LAYERS = {
     "egnn": [f"layers.{i}.{part}" for i in range(4) for part in ("edge.0", "edge.2", "node.0")],
@@ -169,6 +170,11 @@ def _final(manifest, task, optimizer, seed, gain, diverged, rng, epochs) -> None
     write_csv(manifest.final(task, optimizer, seed, "history.csv"), history)
     best = score.argmax() if metric["direction"] == "max" else score.argmin()
 
+    confusion = np.eye(len(SHAPES), dtype=int) * (30 + 4 * gain) + rng.integers(0, 3, (40, 40))
+    classes = {"confusion": confusion} if metric["name"] == "accuracy" and not diverged else {}
+    write_npz(manifest.final(task, optimizer, seed, "predictions.npz"),
+              {"target": np.arange(3), **classes})  # fmt: skip
+
     def at(epoch: int) -> dict:
         return {
             "epoch": int(epoch) + 1,
@@ -187,7 +193,7 @@ def _final(manifest, task, optimizer, seed, gain, diverged, rng, epochs) -> None
             {"best_validation": at(best), "last": at(epochs - 1), "best_test": at(best)},
             **({} if diverged or metric["name"] != "accuracy" else {"test": {
                 "metrics": {"accuracy": score[best] * 0.98, "mean class accuracy": score[best] - 5},
-                "classes": {},
+                "classes": dict(zip(SHAPES, np.diag(confusion) / confusion.sum(1) * 100)),
             }}),
             "epochs": rows, "steps": 10 * rows, "parameters": 12345, "samples_per_second": 100.0,
             "seconds": 1.5 * rows * (1 + 0.2 * gain) + 0.01 * seed, "peak_memory_mb": 250.0,
@@ -230,8 +236,19 @@ def _hessian(product, manifest, gain, rng) -> None:
         "smallest": {"value": smallest, "residual": 0.01, "converged": True},
         "power_iteration": {"value": values[0], "residual": 0.1, "converged": True},
         "trace": {"value": values.sum() * 4, "standard_error": values.sum() * 0.2, "probes": 20},
+        "density": _density(values),
     }  # fmt: skip
     write_json(product.path, data)
+
+
+def _density(values) -> dict:
+    """A peak at zero with a band, and the leading eigenvalues without one."""
+    width = values[0] / 100
+    points = np.linspace(-5 * width, values[0] + 3 * width, 201)
+    bump = np.exp(-((points[:, None] - [0.0, *values]) ** 2) / (2 * width**2))
+    bulk, leading = bump[:, 0] / width / 2.507, bump[:, 1:].sum(1) / width / 2.507 / 12345
+    return {"points": points.tolist(), "density": (bulk + leading).tolist(), "width": width,
+            "density_standard_error": (0.1 * bulk).tolist()}  # fmt: skip
 
 
 def _slice(product, manifest, gain, rng) -> None:

@@ -12,10 +12,12 @@ import numpy as np
 import pytest
 from fake_results import CLOUDS, MOLECULES, write_study
 
+from equiscape.errors import DataError
 from equiscape.report import budget, load, style
 from equiscape.report.manifest import Manifest
 from equiscape.report.pages import (
     accuracy,
+    classes,
     hessian,
     interventions,
     learning,
@@ -77,6 +79,40 @@ def test_accuracy(study):
     laid_out(statistics.gains(study, finals))
     reached = budget.spent(study, load.histories(study), finals)
     laid_out(budget.curves(study, reached, finals))
+
+
+def test_classes_and_their_confusions(study):
+    task = study.class_tasks[0]
+    frame, counts = classes.table(study), classes.matrices(study)
+    figure = classes.dots(study, task, frame)
+    laid_out(figure)
+    assert len(figure.axes[0].get_yticklabels()) == 40
+    figure = classes.confusion(study, task, counts)
+    laid_out(figure)
+    finished = [o for o in study.optimizers if (task, o) in counts]
+    for axis, optimizer in zip(figure.axes, finished):
+        shares = np.asarray(axis.images[0].get_array())
+        assert np.allclose(shares.sum(axis=1), 1)
+        seeds = frame[(frame["task"] == task) & (frame["optimizer"] == optimizer)]
+        assert np.abs(100 * np.diag(shares) - seeds["mean"].to_numpy()).max() < 3  # pooled counts
+
+
+def test_the_most_frequent_confusion_is_named_first(tmp_path):
+    study = write_study(tmp_path, {"egnn": CLOUDS["egnn"]}, seeds=1)
+    counts = np.eye(40, dtype=int) * 8
+    counts[3, 7], counts[5, 6] = 4, 2  # 4 of 12 and 2 of 10
+    for optimizer in study.optimizers:
+        path = study.final("egnn", optimizer, 0, "predictions.npz")
+        np.savez(path, confusion=counts)
+    frame = classes.confusions(study)
+    assert len(frame) == 4
+    first = frame.iloc[0]
+    assert (first["true"], first["taken_for"], first["count"]) == ("class 4", "class 8", 4)
+    assert first["share"] == pytest.approx(100 / 3)
+    assert frame["share"].iloc[2] == pytest.approx(20)
+    path.write_bytes(b"no archive")
+    with pytest.raises(DataError, match=r"predictions\.npz cannot be read"):
+        classes.matrices(study)
 
 
 def test_a_choice_at_an_edge_is_ringed_in_red(study):
@@ -142,6 +178,42 @@ def test_eigenvalues_that_have_not_converged_are_hollow(study):
     assert all(face != "white" for count, face in faces if count == 9)
     labels = [text.get_text() for text in figure.legends[0].get_texts()]
     assert "not converged" in labels
+
+
+def test_the_band_of_the_density_is_two_standard_errors_and_leading_eigenvalues_have_none(study):
+    measured = spectrum.densities(study)
+    figure = spectrum.density(study, measured)
+    laid_out(figure)
+    axis = figure.axes[0]
+    assert axis.get_yscale() == "log"
+    curve = measured[next(iter(study.tasks)), next(iter(study.optimizers))]
+    at_zero = curve["eigenvalue"].abs().argmin()
+    band = axis.collections[0].get_paths()[0].vertices
+    heights = band[np.isclose(band[:, 0], curve["eigenvalue"][at_zero])][:, 1]
+    assert np.ptp(heights) == pytest.approx(4 * curve["error"][at_zero])
+    area = np.trapezoid(curve["density"], curve["eigenvalue"])
+    assert area == pytest.approx(1, rel=2e-2)
+    top = curve[-12:]  # the largest eigenvalue, six widths: one bump of mass 1 / n
+    assert np.trapezoid(top["density"], top["eigenvalue"]) == pytest.approx(1 / 12345, rel=2e-2)
+
+
+def test_a_density_that_was_not_measured_is_said_to_be(study, tmp_path):
+    figure = spectrum.density(study, {})
+    laid_out(figure)
+    assert [text.get_text() for text in figure.axes[0].texts] == ["not measured"]
+
+
+def test_titles_that_would_run_into_each_other_shrink(tmp_path):
+    figure, axes = style.panels(5, columns=5)
+    for axis in axes:
+        axis.set_title("a title of forty letters, more or less", loc="left")
+    style.save(figure, tmp_path, "titles")
+    sizes = [text.get_fontsize() for axis in axes for text in [axis.title, axis._left_title]]
+    assert min(sizes) == 5.5
+    wide, (axis, _) = style.panels(2)
+    axis.set_title("short", loc="left")
+    style.save(wide, tmp_path, "short")
+    assert axis._left_title.get_fontsize() == 8.5
 
 
 def test_slices_share_levels_and_range(study):

@@ -13,9 +13,8 @@
 # %% [markdown]
 # # How many directions are sharp?
 #
-# The leading eigenvalues of the Hessian of the training loss. In classification about as many of
-# them stand apart from the bulk as there are classes; a slow decay means that the largest one is
-# not an outlier on its own.
+# The leading eigenvalues of the Hessian of the training loss, and how all of them are spread. A
+# slow decay means that the largest one is not an outlier on its own.
 
 # %% tags=["parameters"]
 manifest = "results/report.json"  # what the study consists of and where its products are
@@ -44,3 +43,15 @@ paths = style.save(figure, figures, "spectrum")
 
 # %%
 Markdown(body(spectrum.text(study, spectrum.table(study))))
+
+# %% [markdown]
+# ## The whole spectrum
+#
+# How many eigenvalues there are at each size, from random probes (stochastic Lanczos quadrature).
+# The band is two standard errors over the probes; the few leading eigenvalues that converged are
+# known exactly and have no band. Every eigenvalue is drawn as a narrow bump whose width is a
+# hundredth of the spectrum's, so the peak at zero is no wider than that.
+
+# %%
+figure = spectrum.density(study, spectrum.densities(study))
+paths = style.save(figure, figures, "spectrum_density")

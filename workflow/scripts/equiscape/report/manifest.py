@@ -19,7 +19,13 @@ REFERENCE = Path(__file__).resolve().parents[3] / "reference"
 """The published figures that come with the workflow."""
 MOLECULES = ("qm9", "zinc", "peptides-func", "molecules-generated")
 """Kinds of data whose tasks stand in the table ``molecules``."""
-CELL_FILES = {"metrics": "metrics.json", "history": "history.csv"}
+REGRESSION = (*MOLECULES, "teacher")
+"""Kinds of data whose tasks have no classes, or labels that do not exclude each other."""
+CELL_FILES = {
+    "metrics": "metrics.json",
+    "history": "history.csv",
+    "predictions": "predictions.npz",
+}
 """Files of a final cell that a page may read."""
 
 
@@ -152,6 +158,11 @@ class Manifest:
     def robust_tasks(self) -> list[str]:
         """Tasks whose data set has corrupted test clouds."""
         return [name for name, task in self.tasks.items() if task.get("corruptions")]
+
+    @property
+    def class_tasks(self) -> list[str]:
+        """Tasks that name the class of a sample."""
+        return [name for name, task in self.tasks.items() if task["kind"] not in REGRESSION]
 
     @property
     def molecular_tasks(self) -> list[str]:

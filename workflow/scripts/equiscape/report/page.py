@@ -30,8 +30,8 @@ class Page:
         tables: stem of a table -> its caption.
         figures: stem of a figure -> its caption; a stem that ends in ``_{task}`` stands for one
             figure per task.
-        tasks: ``"all"``, ``"molecular"`` (molecules and graphs) or ``"robust"`` (with corrupted
-            test clouds); a page without any such task is not made.
+        tasks: ``"all"``, ``"classes"`` (of clouds), ``"molecular"`` (molecules and graphs) or
+            ``"robust"`` (with corrupted test clouds); a page without any such task is not made.
         collects: whether it also reads what the other pages with tables read, where they are made.
     """
 
@@ -51,6 +51,8 @@ class Page:
         """The tasks that the page is about."""
         if self.tasks == "molecular":
             return manifest.molecular_tasks
+        if self.tasks == "classes":
+            return manifest.class_tasks
         return manifest.robust_tasks if self.tasks == "robust" else list(manifest.tasks)
 
     def inputs(self, manifest: Manifest) -> list[Path]:

@@ -17,6 +17,7 @@ import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.text import Text
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
 from equiscape.io import atomic_path
@@ -193,20 +194,23 @@ def leftmost(axes: list[Axes], columns: int | None = None) -> Iterator[Axes]:
 def log_axis(axis: Axes, which: str = "y") -> None:
     """A log axis with matplotlib's own locators, as many labels as its present span asks for.
 
-    Call it last, when the data are drawn. Labels are plain numbers within six decades.
+    Call it last, when the data are drawn. Labels are plain numbers within six
+    decades, powers of ten over more and below 0.0001.
     """
     getattr(axis, f"set_{which}scale")("log")
     low, high = getattr(axis, f"get_{which}lim")()
     decades = np.log10(high / low)
     scale = getattr(axis, f"{which}axis")
-    if decades > 6:
+    if decades > 6 or low < 1e-4:
         scale.set_major_locator(LogLocator(numticks=6))
         scale.set_minor_formatter(NullFormatter())
         return
     if decades < 0.5:
         scale.set_major_locator(MaxNLocator(4))
     else:
-        scale.set_major_locator(LogLocator(subs=(1, 2, 5) if decades < 1.6 else (1,)))
+        scale.set_major_locator(
+            LogLocator(subs=(1, 2, 5) if decades < 1.6 else (1, 3) if decades < 2.6 else (1,))
+        )
     scale.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}".replace("-", MINUS)))
     scale.set_minor_formatter(NullFormatter())
 
@@ -282,6 +286,7 @@ def save(figure: Figure, folder: str | Path, name: str) -> list[Path]:
     written = []
     figure.draw_without_rendering()
     figure.set_layout_engine("none")  # laid out once, not for every file
+    fit_titles(figure)
     metadata = {"pdf": {"CreationDate": None, "Title": name}, "png": {"Title": name}}
     for suffix, entries in metadata.items():
         path = folder / f"{name}.{suffix}"
@@ -294,6 +299,32 @@ def save(figure: Figure, folder: str | Path, name: str) -> list[Path]:
         display(figure, metadata={"image/png": {"alt": alternative(name)}})
         plt.close(figure)
     return written
+
+
+def fit_titles(figure: Figure) -> None:
+    """Shrink panel titles that run into the next panel's or off the page, once laid out.
+
+    A title may reach to where the next panel's title begins; none gets smaller than 5.5 points.
+    """
+    gap = 0.04 * figure.dpi
+    titles = [
+        (axis, text)
+        for axis in figure.axes
+        for text in axis.get_children()
+        if isinstance(text, Text) and text.get_text() and text.get_text() == axis.get_title("left")
+    ]
+    boxes = {axis: text.get_window_extent() for axis, text in titles}
+    for axis, text in titles:
+        box = boxes[axis]
+        ends = [
+            other.x0
+            for other in boxes.values()
+            if other.x0 > box.x0 + 1 and other.y0 < box.y1 and other.y1 > box.y0
+        ]
+        room = min([*ends, figure.bbox.x1]) - gap - box.x0
+        if box.width > room > 0:
+            size = text.get_fontsize()
+            text.set_fontsize(max(5.5, np.floor(10 * size * room / box.width) / 10))
 
 
 def alternative(name: str) -> str:

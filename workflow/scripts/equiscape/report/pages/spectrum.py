@@ -7,7 +7,9 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from equiscape.io import read_json
 from equiscape.report import style
+from equiscape.report.load import reading
 from equiscape.report.manifest import Manifest
 from equiscape.report.numbers import significant
 from equiscape.report.page import Page
@@ -30,8 +32,14 @@ PAGE = Page(
             "Leading eigenvalues of the Hessian in descending order, each with the interval that "
             "its residual leaves open; hollow markers have not converged."
         ),
+        "spectrum_density": (
+            "Density of all eigenvalues of the Hessian (stochastic Lanczos quadrature), with a "
+            "band of two standard errors over its probes. Where the band reaches the bottom, the "
+            "probes do not tell the density from zero; converged eigenvalues are exact."
+        ),
     },
 )
+DENSITY = ("points", "density", "density_standard_error", "width")
 
 
 def table(manifest: Manifest) -> pd.DataFrame:
@@ -139,3 +147,73 @@ def _spectrum(
                   markersize=3.8)  # fmt: skip
     axis.set_yscale("log")
     return bool((~solid).any()), bool(negative.any())
+
+
+def densities(manifest: Manifest) -> dict[tuple[str, str], pd.DataFrame]:
+    """The density of all eigenvalues by (task, optimizer), of the first measured seed.
+
+    Columns: eigenvalue, density (per unit of eigenvalue; its integral is one), error (standard
+    error over probes, NaN for one probe), single (the peak that one eigenvalue alone would make).
+    A pair whose density was not measured is left out.
+    """
+    found: dict[tuple[str, str], pd.DataFrame] = {}
+    for product in manifest.analysis("hessian"):
+        key, data = (str(product.task), str(product.optimizer)), read_json(product.path)
+        if key in found or not data.get("density"):
+            continue
+        with reading(product.path):
+            points, density, error, width = (data["density"][name] for name in DENSITY)
+            found[key] = pd.DataFrame(
+                {
+                    "eigenvalue": np.asarray(points, dtype=float),
+                    "density": np.asarray(density, dtype=float),
+                    "error": np.asarray(error, dtype=float),
+                    "single": 1 / (data["parameters"] * width * np.sqrt(2 * np.pi)),
+                }
+            )
+    return found
+
+
+def density(manifest: Manifest, measured: dict[tuple[str, str], pd.DataFrame]) -> Figure:
+    """The density of the whole spectrum, a panel per task, with two standard errors of the probes.
+
+    The axis ends at a tenth of the peak that a single eigenvalue would make: below that there is
+    none.
+
+    Args:
+        measured: from :func:`densities`.
+    """
+    titles_, color = task_titles(manifest), style.colors(manifest)
+    dashes = {o: style.DASHES[i % len(style.DASHES)] for i, o in enumerate(manifest.optimizers)}
+    figure, axes = style.panels(len(manifest.tasks))
+    for axis, task in zip(axes, manifest.tasks):
+        axis.set_title(titles_[task], loc="left")
+        curves = {o: measured[task, o] for o in manifest.optimizers if (task, o) in measured}
+        if not curves:
+            axis.text(0.5, 0.5, "not measured", ha="center", va="center", fontsize=7,
+                      transform=axis.transAxes)  # fmt: skip
+            axis.set_xticks([])
+            axis.set_yticks([])
+            continue
+        floor = 0.1 * min(float(curve["single"].iloc[0]) for curve in curves.values())
+        for optimizer, curve in curves.items():
+            reach = 2 * curve["error"].fillna(0)
+            axis.fill_between(
+                curve["eigenvalue"], np.maximum(curve["density"] - reach, floor / 10),
+                np.maximum(curve["density"] + reach, floor / 10), color=color[optimizer],
+                alpha=0.25, linewidth=0,
+            )  # fmt: skip
+            axis.plot(curve["eigenvalue"], np.maximum(curve["density"], floor / 10),
+                      color=color[optimizer], linestyle=dashes[optimizer],
+                      linewidth=1)  # fmt: skip
+        axis.axvline(0, color=style.GRAY, linewidth=0.6, zorder=0)
+        axis.set_ylim(floor, 3 * max(float(curve["density"].max()) for curve in curves.values()))
+        axis.grid(axis="y")
+        style.log_axis(axis, "y")
+    style.label_outer(axes, "eigenvalue", "density")
+    handles = [
+        style.handle(optimizer_title(o), color=color[o], dash=dashes[o])
+        for o in manifest.optimizers
+    ]
+    style.legend(figure, handles)
+    return figure
