@@ -87,3 +87,8 @@ rule analyses:
 # A job of a cluster, or of another process, runs what this one checked.
 if workflow.is_main_process:
     check_requested()
+
+
+onstart:
+    if workflow.is_main_process:
+        prepare_machine()

@@ -132,7 +132,7 @@ for name, analysis in STUDY.analyses.items():
             "../../envs/torch.yaml"
         threads: config["threads"]
         resources:
-            gpu=1,
+            gpu=gpus_of_a_job,
             mem_mb=escalating("mem_mb", analysis.mem_mb),
             runtime=analysis.runtime,
             device=config["device"],

@@ -8,6 +8,8 @@ from functools import partial
 
 from snakemake.cli import get_argument_parser
 
+from equiscape import gpus
+from equiscape.configuration.tools import check_tools
 from equiscape.data import CORRUPTED_VERSION
 from equiscape.files import products
 from equiscape.report import pages as reporting
@@ -38,6 +40,29 @@ def check_requested():
         start.check_targets(sys.argv[1:], requested_targets, made, STUDY)
     except ConfigError as error:
         raise WorkflowError(str(error)) from None
+
+
+def prepare_machine():
+    """Before the first job: the packages that it imports are there; GPUs of this machine have names."""
+    if (
+        not workflow.deployment_settings.deployment_method
+    ):  # else jobs have environments of their own
+        used = {job.rule.name for job in workflow.dag.needrun_jobs()}
+        needed = {
+            str(rule.conda_env) for rule in workflow.rules if rule.name in used and rule.conda_env
+        }
+        folder = Path(workflow.basedir) / "envs"
+        try:
+            check_tools(folder / Path(name).name for name in sorted(needed))
+        except ConfigError as error:
+            raise WorkflowError(str(error)) from None
+    limit = workflow.global_resources.get("gpu") if workflow.local_exec else None
+    gpus.announce(getattr(limit, "value", limit), os.environ)
+
+
+def gpus_of_a_job(wildcards):
+    """1, or 0 where all jobs run on the CPU of this machine, so that its GPUs limit nothing."""
+    return 0 if config["device"] == "cpu" and workflow.local_exec else 1
 
 
 def one_of(names):

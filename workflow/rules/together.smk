@@ -26,7 +26,7 @@ for optimizer in STUDY.optimizers:
             "../../envs/torch.yaml"
         threads: config["threads"]
         resources:
-            gpu=1,
+            gpu=gpus_of_a_job,
             mem_mb=escalating("mem_mb", 8000),
             runtime=task_resource("runtime", 240),
             device=config["device"],
@@ -62,7 +62,7 @@ rule train_final_together:
         "../../envs/torch.yaml"
     threads: config["threads"]
     resources:
-        gpu=1,
+        gpu=gpus_of_a_job,
         mem_mb=escalating("mem_mb", 8000),
         runtime=task_resource("runtime", 240),
         device=config["device"],

@@ -23,7 +23,7 @@ rule train_grid_cell:
         "../../envs/torch.yaml"
     threads: config["threads"]
     resources:
-        gpu=1,
+        gpu=gpus_of_a_job,
         mem_mb=escalating("mem_mb", 8000),
         runtime=task_resource("runtime", 240),
         device=config["device"],
@@ -70,7 +70,7 @@ for number, (epochs, tasks) in enumerate(STUDY.snapshot_lists(), start=1):
             "../../envs/torch.yaml"
         threads: config["threads"]
         resources:
-            gpu=1,
+            gpu=gpus_of_a_job,
             mem_mb=escalating("mem_mb", 8000),
             runtime=task_resource("runtime", 240),
             device=config["device"],

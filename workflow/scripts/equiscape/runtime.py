@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from equiscape import gpus
 from equiscape.errors import DeviceError, EquiscapeError, first_line
 
 log = logging.getLogger("equiscape")
@@ -20,7 +21,8 @@ log = logging.getLogger("equiscape")
 def job(snakemake: Any) -> Iterator[float]:
     """Run the body of a rule's script: log to the rule's log file, end errors in one sentence.
 
-    Modules may be imported from the study's ``plugins`` folders.
+    Modules may be imported from the study's ``plugins`` folders. A job that asks for a GPU holds
+    one of this machine's to its end, see :mod:`equiscape.gpus`.
 
     ``snakemake`` is the object that Snakemake hands to a ``script:``; the library itself never
     imports Snakemake. Yields the start time (``time.monotonic``), for provenance.
@@ -54,7 +56,9 @@ def job(snakemake: Any) -> Iterator[float]:
     try:
         for output in getattr(snakemake, "output", ()):
             try_output(Path(str(output)))
-        yield time.monotonic()
+        resources = getattr(snakemake, "resources", None)
+        with gpus.assigned(bool(getattr(resources, "gpu", 0))):
+            yield time.monotonic()
     except EquiscapeError as error:
         _say(snakemake.rule, str(error))
         raise SystemExit(getattr(error, "status", 1)) from None
