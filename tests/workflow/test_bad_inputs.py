@@ -1,6 +1,7 @@
 """Bad inputs end in one clear sentence, before any job starts where that is possible."""
 
 import os
+import subprocess
 
 import h5py
 import numpy as np
@@ -97,3 +98,31 @@ def test_a_damaged_checkpoint_is_named(workspace):
     output = workspace.run("results/rank/egnn_adam.csv", ok=False)
     assert "checkpoint.pt is not the file that its cell wrote" in output
     assert "Traceback" not in output
+
+
+@pytest.mark.parametrize("options", [[], ["--cores", "1"]])
+def test_a_target_behind_configfile_is_told_to_go_first(workspace, options):
+    words = workspace.command()[:-1]  # without the two dashes
+    at = words.index("--configfile") + 2
+    command = [*words[:at], "tables", *words[at:], *options, "--dry-run"]
+    run = subprocess.run(
+        command, cwd=workspace.folder, env=workspace.environment(), capture_output=True, text=True
+    )
+    assert run.returncode == 1
+    assert "put targets first (snakemake tables --configfile study.yaml) or behind --" in run.stderr
+    assert "Traceback" not in run.stderr
+
+
+def test_a_job_of_many_files_is_a_short_line(workspace):
+    for split in ("train", "test"):
+        folder = workspace / f"clouds/chair/{split}"
+        folder.mkdir(parents=True)
+        for number in range(300):
+            (folder / f"a_cloud_with_a_long_name_{number}.off").touch()
+    workspace.config["datasets"]["shapes"] = {
+        "kind": "files", "source": "clouds", "points": 16, "validation": 0.1
+    }  # fmt: skip
+    workspace.config["analyses"].pop("robustness")
+    output = workspace.run("resources/prepared/shapes.h5", options=["--dry-run"])
+    assert "and 580 more" in output
+    assert max(map(len, output.splitlines())) < 1500

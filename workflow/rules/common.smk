@@ -7,8 +7,10 @@ import os
 from functools import partial
 
 from snakemake.cli import get_argument_parser
+from snakemake.logging import logger
 
 from equiscape import gpus
+from equiscape.configuration.printing import Shortened
 from equiscape.configuration.tools import check_tools
 from equiscape.data import CORRUPTED_VERSION
 from equiscape.files import products
@@ -16,6 +18,8 @@ from equiscape.report import pages as reporting
 from equiscape.report.manifest import Manifest
 from equiscape.settings import plain
 from equiscape.study import NUMBER
+
+logger.addFilter(Shortened())
 
 SCHEMA = Path(workflow.basedir) / "workflow/schemas/config.schema.yaml"
 try:

@@ -9,14 +9,14 @@ from difflib import get_close_matches
 from importlib import import_module
 from typing import Any
 
-from equiscape.errors import ConfigError, first_line
+from equiscape.errors import ConfigError, first_line, listed
 
 
 def unknown(name: str, known: Iterable[str], key: str) -> ConfigError:
     """The error for a ``name`` given under config ``key`` that is none of the ``known`` ones."""
     known = sorted(known)
     close = get_close_matches(name, known, n=1)
-    hint = f"did you mean {close[0]!r}" if close else f"known are: {', '.join(known)}"
+    hint = f"did you mean {close[0]!r}" if close else f"known are: {listed(known, 60)}"
     return ConfigError(f"{key}: {name!r} is unknown; {hint}.")
 
 

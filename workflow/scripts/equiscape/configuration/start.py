@@ -7,7 +7,7 @@ from typing import Any
 from equiscape.configuration.reading import parse_config, read_config
 from equiscape.configuration.schema import check_schema, with_defaults
 from equiscape.configuration.targets import check_target
-from equiscape.errors import ConfigError
+from equiscape.errors import ConfigError, listed
 from equiscape.study import Study
 
 MACHINE = ("pathvars", "device", "threads", "resume", "plugins")  # keys without a study
@@ -61,7 +61,7 @@ def refuse_part_of_a_study(config: Mapping[str, Any]) -> None:
     parts = sorted(str(key) for key in config if key not in MACHINE)
     if parts:
         raise ConfigError(
-            f"the configuration has {', '.join(parts)} but no tasks; "
+            f"the configuration has {listed(parts)} but no tasks; "
             "give its tasks, or no configuration for the paper's study."
         )
 

@@ -183,7 +183,7 @@ def read_npz(path: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray
     z, positions, node_ptr, listed, targets = load_arrays(path, names).values()
     found = [str(name).removesuffix("_atom") for name in listed.ravel()[:100]]
     if sorted(found) != sorted(UNITS):
-        raise DataError(f"{path} holds the targets {', '.join(found)}, not QM9's twelve.")
+        raise DataError(f"{path} holds the targets {listed(found)}, not QM9's twelve.")
     z = integers(path, z, "atomic numbers", 1, LARGEST_ELEMENT)
     if z.ndim != 1:
         raise fault(path, f"has atomic numbers of shape {list(z.shape)} instead of one row")

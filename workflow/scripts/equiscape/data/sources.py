@@ -4,7 +4,7 @@ import hashlib
 from collections.abc import Iterable
 from pathlib import Path
 
-from equiscape.errors import DataError
+from equiscape.errors import DataError, listed
 from equiscape.io import sha256
 
 
@@ -27,7 +27,7 @@ def require(folder: Path, names: Iterable[str], what: str) -> list[Path]:
     paths = [folder_with(folder, names) / name for name in names]
     missing = [path.name for path in paths if not path.is_file()]
     if missing:
-        raise DataError(f"{folder} lacks {', '.join(missing)} of {what}; give a complete source.")
+        raise DataError(f"{folder} lacks {listed(missing)} of {what}; give a complete source.")
     return paths
 
 

@@ -6,7 +6,7 @@ from fractions import Fraction
 
 import numpy as np
 
-from equiscape.errors import ConfigError
+from equiscape.errors import ConfigError, listed
 
 log = logging.getLogger(__name__)
 
@@ -79,8 +79,7 @@ def hold_out(
 
 def _named(classes: np.ndarray, names: Sequence[str] | None) -> str:
     """Up to eight of the classes."""
-    shown = [str(c) if names is None else names[c] for c in classes[:8]]
-    return ", ".join(shown) + (f" and {len(classes) - 8} more" if len(classes) > 8 else "")
+    return listed((c if names is None else names[c] for c in classes), 8)
 
 
 def _at_least(

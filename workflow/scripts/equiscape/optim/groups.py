@@ -24,7 +24,7 @@ from typing import Any
 from torch import nn
 from torch.optim import Optimizer
 
-from equiscape.errors import ConfigError
+from equiscape.errors import ConfigError, listed
 
 MIN_SIDE = 8
 DEFAULT_RULE = "hidden"
@@ -84,7 +84,7 @@ def _matching(pattern: str, matrices: list[str], key: str) -> list[str]:
     if not matched:
         raise ConfigError(
             f"{key}: {pattern!r} matches no matrix of the network; its matrices are: "
-            f"{', '.join(matrices)}."
+            f"{listed(matrices)}."
         )
     return matched
 
