@@ -284,7 +284,13 @@ def _connectivity(product, manifest) -> None:
             }  # fmt: skip
             loss = 0.5 + 0.1 * t + 4 * height * (2 - reset) * t * (1 - t)
             frames.append(pd.DataFrame({**head, "loss": loss, "score": 50 - loss}))
-    write_csv(product.path, pd.concat(frames))
+    paths = pd.concat(frames)
+    write_csv(product.path, paths)
+    keys = [name for name in paths if name not in ("t", "loss", "score")]
+    heights = (paths["loss"] - 0.5 - 0.1 * paths["t"]).groupby([paths[key] for key in keys],
+                                                               sort=False).max()  # fmt: skip
+    barriers = [dict(zip(keys, key)) | {"loss": height} for key, height in heights.items()]
+    write_json(product.path.with_suffix(".json"), {"barriers": barriers})
 
 
 def product_pairs(kinds, seeds):

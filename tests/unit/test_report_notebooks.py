@@ -18,7 +18,7 @@ from fake_results import CLOUDS, MOLECULES, REFERENCE, write_study
 from equiscape.errors import EquiscapeError
 from equiscape.report import notebook as runner
 from equiscape.report.manifest import Manifest
-from equiscape.report.pages import PAGES, pages
+from equiscape.report.pages import PAGES, module, pages
 
 ROOT = REFERENCE.parents[1]
 NOTEBOOKS = ROOT / "workflow" / "notebooks"
@@ -47,6 +47,30 @@ def test_notebook_writes_the_figures_that_its_rule_declares(study, path, tmp_pat
     stems = pages(study)[path.stem].outputs(study)
     written = {file.name for file in tmp_path.iterdir()}
     assert written == {f"{stem}.{suffix}" for stem in stems for suffix in ("pdf", "png")}
+
+
+def test_no_page_names_an_optimizer_that_the_study_does_not_have(tmp_path):
+    """Texts, findings, warnings, legends, notebooks' own sentences, and the one page."""
+    tasks = {"egnn": CLOUDS["egnn"], "gotennet-mu": MOLECULES["gotennet-mu"]}
+    study = write_study(tmp_path, tasks, optimizers=("sgd", "sgd-slow"), seeds=2)
+    said = {}
+    for name in pages(study):
+        page = module(name)
+        said[name] = [
+            text(study, table(study)) for table, text in getattr(page, "TABLES", {}).values()
+        ]
+        for collect in ("highlights", "warnings"):
+            said[name] += getattr(page, collect, lambda manifest: [])(study)
+        code = (NOTEBOOKS / f"{name}.py").read_text()
+        cells = re.findall(r"# %% \[markdown\]\n((?:#.*\n)*)", code)
+        assert cells
+        said[name] += cells
+        declared = page.PAGE
+        said[name] += [declared.title, *declared.tables.values(), *declared.figures.values()]
+    for name, texts in said.items():
+        for text in texts:
+            assert not re.search(r"\b(muon|adam)", text, re.IGNORECASE), (name, text)
+    assert "SGD slow" in "".join(said["accuracy"])
 
 
 def test_a_notebook_without_its_inputs_says_which(study, tmp_path):

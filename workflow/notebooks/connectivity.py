@@ -49,7 +49,7 @@ style.use()
 
 # %%
 measured = connectivity.load(study)
-figure = connectivity.barriers(study, measured)
+figure = connectivity.barriers(study)
 paths = style.save(figure, figures, "connectivity")
 
 # %%

@@ -13,8 +13,8 @@
 # %% [markdown]
 # # Does accuracy follow the spectrum?
 #
-# Muon's networks have higher ranks and higher accuracy. That both go together does not
-# show cause: each arm here changes one thing, and the question is whether accuracy moves with it.
+# That ranks and accuracy go together does not show that one causes the other: each arm here
+# changes one thing, and the question is whether accuracy moves with it.
 
 # %% tags=["parameters"]
 manifest = "results/report.json"  # what the study consists of and where its products are
@@ -42,9 +42,10 @@ Markdown(body(interventions.claims_text(study, interventions.claims(study))))
 #
 # Small points are seeds of an arm; large marks are means with 95 % t intervals over seeds.
 #
-# *How to read it.* A cloud along a line is a correlation. The powers p of Muon's spectrum are the
-# dose: the step keeps its length and its singular vectors, and only its spectrum is flattened (0)
-# or inverted (below 0). Arms held to ranks have a placebo, held to those of its own kind.
+# *How to read it.* A cloud along a line is a correlation. The powers p of the updates'
+# spectrum are the dose: the step keeps its length and its singular vectors, and only its
+# spectrum is flattened (0) or inverted (below 0). Arms held to ranks have a
+# placebo, held to those of its own kind.
 
 # %%
 cells = interventions.points(study)

@@ -24,8 +24,8 @@
 #   unchanged by every rescaling of a folded network;
 # - **Fisher-Rao** θᵀGθ with the Gauss-Newton matrix G: unchanged by every linear symmetry;
 # - **filter-wise** (row norms), relative flatness by layer, and G and H − G apart: for comparison;
-# - **Muon's steps**: the largest ⟨D, HD⟩ over steps D whose matrices have the spectral norm of
-#   Muon's steps, or (relative) of the weights themselves: sharpness in Muon's own geometry.
+# - **orthogonalized steps**: the largest ⟨D, HD⟩ over steps D whose matrices have the spectral norm
+#   that an orthogonalizing optimizer's steps have, or (relative) that of the weights themselves.
 
 # %% tags=["parameters"]
 manifest = "results/report.json"  # what the study consists of and where its products are
@@ -52,9 +52,9 @@ style.use()
 # adaptive, log-Hessian and Fisher-Rao agree and their intervals leave 1 out. Where only hollow
 # markers do, the difference lies in how the function is parametrized.
 #
-# *Caveats.* All depend on the loss that was reached. Muon's steps are lower bounds. EGNN's first
-# layer has directions (columns that see a constant) that folding leaves in: there only Fisher-Rao
-# is unchanged by all.
+# *Caveats.* All depend on the loss that was reached. Orthogonalized steps give lower bounds.
+# EGNN's first layer has directions (columns that see a constant) that folding leaves in:
+# there only Fisher-Rao is unchanged by all.
 
 # %%
 measured = sharpness.table(study)

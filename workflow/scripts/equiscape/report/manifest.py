@@ -192,7 +192,7 @@ class Manifest:
         if over == "study":
             return [Product(root / f"study{suffix}")]
         found = []
-        for task in entry["tasks"]:
+        for task in [name for name in self.tasks if name in entry["tasks"]]:
             if over == "pair":
                 found += [
                     Product(root / f"{task}_{first}_{second}{suffix}", task, first, second=second)

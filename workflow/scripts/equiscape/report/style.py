@@ -306,7 +306,7 @@ def fit_titles(figure: Figure) -> None:
 
     A title may reach to where the next panel's title begins; none gets smaller than 5.5 points.
     """
-    gap = 0.04 * figure.dpi
+    gap = 0.08 * figure.dpi
     titles = [
         (axis, text)
         for axis in figure.axes

@@ -2,13 +2,14 @@
 
 from typing import Any
 
-import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.ticker import MaxNLocator
 
+from equiscape.io import read_json
 from equiscape.report import style
-from equiscape.report.load import read_csv
+from equiscape.report.load import number, read_csv, reading
 from equiscape.report.manifest import Manifest
 from equiscape.report.numbers import significant
 from equiscape.report.page import Page
@@ -54,19 +55,22 @@ def load(manifest: Manifest) -> pd.DataFrame:
     return frame.astype({"reset": bool})
 
 
-def heights(measured: pd.DataFrame) -> pd.DataFrame:
-    """The barrier of every path: its largest loss above the straight line between its ends."""
+def heights(manifest: Manifest) -> pd.DataFrame:
+    """The barrier of every path, as the analysis wrote it beside the losses."""
     keys = [*KEYS, "alignment", "reset", "curve", "split"]
-    rows = []
-    for values, path in measured.groupby(keys, sort=False):
-        t, loss = path["t"].to_numpy(), path["loss"].to_numpy()
-        rows.append((*values, float(np.max(loss - (1 - t) * loss[0] - t * loss[-1]))))
-    return pd.DataFrame(rows, columns=[*keys, "barrier"])
+    rows: list[tuple] = []
+    for product in manifest.analysis("connectivity"):
+        path = product.path.with_suffix(".json")
+        data = read_json(path)
+        with reading(path):
+            found = data.get("barriers", [])  # none where every seed diverged
+            rows += [(*(entry[key] for key in keys), number(entry["loss"])) for entry in found]
+    return pd.DataFrame(rows, columns=[*keys, "barrier"]).astype({"reset": bool})
 
 
 def table(manifest: Manifest) -> pd.DataFrame:
     """One row per task, two optimizers, kind of pair and of path: n, mean and range of barriers."""
-    frame = heights(load(manifest))
+    frame = heights(manifest)
     keys = ["task", "first", "second", "pair", "alignment", "curve", "reset", "split"]
     groups = frame.groupby(keys, sort=False)["barrier"]
     found = groups.agg(["size", "mean", "min", "max"]).reset_index()
@@ -146,17 +150,17 @@ def _pair_title(first: str, second: str, kind: str) -> str:
     return names if first == second else f"{names}, {kind}"
 
 
-def barriers(manifest: Manifest, measured: pd.DataFrame) -> Figure:
-    """Barrier of the test loss, a panel per task, one point per pair of solutions."""
-    found = heights(measured)
+def barriers(manifest: Manifest) -> Figure:
+    """Barrier of the test loss, a panel per task, a row per kind of pair, a point per pair."""
+    found = heights(manifest)
     found = found[(found["split"] == "test") & found.apply(_is_shown, axis=1)]
     titles = task_titles(manifest)
     tasks = list(found["task"].unique())
-    figure, axes = style.panels(len(tasks), height=2.4)
+    kinds = list(dict.fromkeys(zip(found["first"], found["second"], found["pair"])))
+    figure, axes = style.panels(len(tasks), height=0.6 + 0.21 * len(kinds), first=1.2, sharey=True)
     for axis, task in zip(axes, tasks):
         rows = found[found["task"] == task]
         rows = rows[rows["reset"] == rows["reset"].any()]
-        kinds = list(dict.fromkeys(zip(rows["first"], rows["second"], rows["pair"])))
         for place, (first, second, kind) in enumerate(kinds):
             mine = rows[
                 (rows["first"] == first) & (rows["second"] == second) & (rows["pair"] == kind)
@@ -164,17 +168,18 @@ def barriers(manifest: Manifest, measured: pd.DataFrame) -> Figure:
             for offset, (key, name) in enumerate(PATHS.items()):
                 points = mine[(mine["alignment"] == key[0]) & (mine["curve"] == key[1])]["barrier"]
                 axis.plot(
-                    [place + 0.22 * (offset - 1)] * len(points), points,
-                    MARKERS[name], color=style.PALETTE[offset], markersize=4.5,
+                    points, [place + 0.22 * (offset - 1)] * len(points),
+                    MARKERS[name], color=style.PALETTE[offset], markersize=4,
                     markerfacecolor="none", linestyle="none",
                 )  # fmt: skip
-        axis.set_xticks(range(len(kinds)), [_tick(*kind) for kind in kinds])
-        axis.set_xlim(-0.6, len(kinds) - 0.4)
-        axis.set_ylim(bottom=min(0.0, axis.get_ylim()[0]))
+        axis.set_yticks(range(len(kinds)), [_tick(*kind) for kind in kinds])
+        axis.set_ylim(len(kinds) - 0.5, -0.5)
+        axis.set_xlim(left=min(0.0, axis.get_xlim()[0]))
+        axis.xaxis.set_major_locator(MaxNLocator(3))
+        axis.tick_params(axis="y", length=0)
         axis.set_title(titles[task], loc="left")
-        axis.grid(axis="y")
-    for axis in style.leftmost(axes):
-        axis.set_ylabel("barrier, test loss")
+        axis.grid(axis="x")
+    style.label_outer(axes, "barrier, test loss", "")
     style.legend(
         figure,
         [
@@ -187,8 +192,9 @@ def barriers(manifest: Manifest, measured: pd.DataFrame) -> Figure:
 
 
 def _tick(first: str, second: str, kind: str) -> str:
-    short = [optimizer_title(name).split(" ")[0] for name in (first, second)]
-    return "\n".join([f"{short[0]}-", short[1], "" if first == second else kind.split(" ")[0]])
+    """``Adam–Muon, same seed``: short enough for an axis or a panel's title."""
+    names = "–".join(optimizer_title(name).split(" (")[0] for name in (first, second))
+    return f"{names}, {kind}"
 
 
 def along(manifest: Manifest, task: str, measured: pd.DataFrame) -> Figure:
@@ -207,7 +213,7 @@ def along(manifest: Manifest, task: str, measured: pd.DataFrame) -> Figure:
             color = style.PALETTE[offset]
             axis.fill_between(at.min().index, at.min(), at.max(), color=color, alpha=0.15, lw=0)
             axis.plot(at.mean().index, at.mean(), DASHES[name], color=color)
-        axis.set_title(_pair_title(first, second, kind), loc="left", fontsize=8)
+        axis.set_title(_tick(first, second, kind), loc="left", fontsize=8)
         axis.grid(axis="y")
         axis.set_xlabel("place on the path")
     for axis in style.leftmost(axes, columns=2):

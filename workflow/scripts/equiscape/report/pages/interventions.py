@@ -27,8 +27,8 @@ PAGE = Page(
             "intervals over seeds."
         ),
         "interventions_claims": (
-            "Whether rank and score are monotone in the power of Muon's spectrum, whether held "
-            "ranks move the score against their placebo, and what may be said."
+            "Whether rank and score are monotone in the power of the updates' spectrum, "
+            "whether held ranks move the score against their placebo, and what may be said."
         ),
     },
     figures={
@@ -57,8 +57,8 @@ MIN_SIDE = 8  # matrices with a shorter side are not hidden ones
 def roles(manifest: Manifest) -> dict[str, dict[str, Any]]:
     """What each optimizer is in the design of the study.
 
-    ``dose``: the power of Muon's spectrum, if it is such an arm. ``held``: the optimizer whose
-    ranks its weights are held to. ``placebo``: whether those are its own kind's.
+    ``dose``: the power of the updates' spectrum, if it is such an arm. ``held``: the optimizer
+    whose ranks its weights are held to. ``placebo``: whether those are its own kind's.
     """
     found = {}
     for name, entry in manifest.optimizers.items():
@@ -187,8 +187,9 @@ def claims(manifest: Manifest) -> pd.DataFrame:
     """Per task, what the arms allow to be said.
 
     A causal sentence needs both: mean rank of weights and mean score are strictly monotone in the
-    power of Muon's spectrum, and every optimizer that was held to another's ranks has another score
-    than its placebo (95 % Welch interval without zero), on the side that the doses say.
+    power of the updates' spectrum, and every optimizer that was held to another's ranks has
+    another score than its placebo (95 % Welch interval without zero), on the side
+    that the doses say.
 
     Columns: task, architecture, dataset, doses (powers, descending), rank_monotone,
     score_monotone, direction_of_dose (+1: better with rank), and one row per held arm and
@@ -280,16 +281,16 @@ def claims_text(manifest: Manifest, frame: pd.DataFrame) -> str:
         "# What the interventions allow to be said",
         "The rule, fixed beforehand: that accuracy *follows* the spectrum may be said of a task "
         "only if the mean rank of weights and the mean score are both strictly monotone in the "
-        "power p of Muon's spectrum, and if each optimizer held to the other's stable ranks scores "
-        "otherwise than its placebo, held to its own (95 % Welch interval without zero), on the "
-        "side that the doses say. "
+        "power p of the updates' spectrum, and if each optimizer held to the other's stable ranks "
+        "scores otherwise than its placebo, held to its own (95 % Welch interval without zero), "
+        "on the side that the doses say. "
         "Truncation after training tests robustness, not cause, and enters no claim.",
     ]
     for _, group in frame.groupby("task", sort=False):
         first = group.iloc[0]
         lines = [f"## {task_title(manifest, first)}"]
         if first["doses"] == "none":
-            lines.append("The study has no arms with a power of Muon's spectrum.")
+            lines.append("The study has no arms with a power of the updates' spectrum.")
         else:
             words = {True: "is", False: "is not"}
             lines.append(

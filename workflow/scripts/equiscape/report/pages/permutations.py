@@ -210,13 +210,20 @@ def escape(manifest: Manifest) -> pd.DataFrame:
     return pd.DataFrame(found)
 
 
+def _who(row: pd.Series) -> dict[str, str]:
+    """The first cells of a row: teacher, student and optimizer."""
+    return {
+        "teacher": case_title(tuple(row[CASE])),
+        "student": row["student"],
+        "optimizer": titles.optimizer_title(row["optimizer"]),
+    }
+
+
 def escape_text(manifest: Manifest, frame: pd.DataFrame) -> str:
     """The table as Markdown."""
     rows = [
         {
-            "teacher": case_title(tuple(row[CASE])),
-            "student": row["student"],
-            "optimizer": titles.optimizer_title(row["optimizer"]),
+            **_who(row),
             "trapped": f"{row['trapped']} of {row['seeds']}",
             "escaped": f"{row['escaped']} of {row['trapped']}",
             "share": DASH
@@ -270,9 +277,7 @@ def saddles_text(manifest: Manifest, frame: pd.DataFrame) -> str:
     """The table as Markdown."""
     rows = [
         {
-            "teacher": case_title(tuple(row[CASE])),
-            "student": row["student"],
-            "optimizer": titles.optimizer_title(row["optimizer"]),
+            **_who(row),
             "solved": f"{row['solved']} of {row['networks']}",
             "minima": row["minimum"],
             "saddles across": row["saddle_across"],

@@ -205,6 +205,8 @@ def grids(manifest: Manifest, grid: pd.DataFrame, table: pd.DataFrame) -> Figure
         for decay, dash in dashes.items()
         if len(dashes) > 1
     ]
+    if grid["seed"].nunique() > 1:
+        handles.append(style.handle("mean and range of selection seeds", marker="|"))
     handles.append(_ring("chosen", style.GRAY))
     if flagged:
         handles.append(_ring("chosen at an edge", EDGE))

@@ -5,9 +5,8 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from scipy import stats
 
-from equiscape.report import style, titles
+from equiscape.report import statistics, style, titles
 from equiscape.report.load import read_csv
 from equiscape.report.manifest import Manifest
 from equiscape.report.numbers import DASH, ratio, significant
@@ -48,8 +47,8 @@ MEASURES = {
     "fisher_rao": "Fisher-Rao",
     "gauss_newton_largest": "Gauss-Newton, largest",
     "gauss_newton_trace": "Gauss-Newton, trace",
-    "spectral_step": "Muon's steps",
-    "spectral_relative": "Muon's steps, relative",
+    "spectral_step": "orthogonalized steps",
+    "spectral_relative": "… relative",
 }
 """Measures of the figure, in its order, and what they are called."""
 INVARIANT = ("adaptive_largest", "adaptive_trace", "log_hessian_largest", "log_hessian_trace",
@@ -80,7 +79,8 @@ def table(manifest: Manifest) -> pd.DataFrame:
         values = group["value"].to_numpy(dtype=float)
         low = high = middle = np.nan
         if base is not None and optimizer != manifest.baseline:
-            middle, low, high = compare(values, base["value"].to_numpy(dtype=float))
+            found = statistics.ratio(base["value"], values)
+            middle, low, high = found.value, found.low, found.high
         rows.append(
             {
                 "task": key[0],
@@ -97,22 +97,6 @@ def table(manifest: Manifest) -> pd.DataFrame:
             }
         )
     return pd.DataFrame(rows)
-
-
-def compare(values: np.ndarray, base: np.ndarray) -> tuple[float, float, float]:
-    """Ratio of geometric means and its 95 % interval (Welch, on logarithms)."""
-    if not ((values > 0).all() and (base > 0).all()):
-        return np.nan, np.nan, np.nan
-    logs = [np.log(values), np.log(base)]
-    difference = logs[0].mean() - logs[1].mean()
-    parts = [x.var(ddof=1) / len(x) if len(x) > 1 else np.nan for x in logs]
-    error = np.sqrt(sum(parts))
-    if not error > 0:
-        return float(np.exp(difference)), np.nan, np.nan
-    freedom = error**4 / sum(p**2 / (len(x) - 1) for p, x in zip(parts, logs))
-    reach = stats.t.ppf(0.975, freedom) * error
-    value, low, high = (float(np.exp(difference + r)) for r in (0, -reach, reach))
-    return value, low, high
 
 
 def verdict(frame: pd.DataFrame, task: str, optimizer: str, baseline: str) -> str:
@@ -151,8 +135,9 @@ def text(manifest: Manifest, frame: pd.DataFrame) -> str:
         f"Mean over seeds; ratios to {base} are of geometric means with 95 % intervals (Welch, on "
         "logarithms). *Folded*: batch norms folded into the weights, so that only what the "
         "function fixes is left. Adaptive, log-Hessian and Fisher-Rao are then unchanged by "
-        "rescaling; the others are not. Muon's steps: the largest curvature of a step whose "
-        "matrices have Muon's spectral norm, a lower bound.",
+        "rescaling; the others are not. Orthogonalized steps: "
+        "the largest curvature of a step whose matrices have the spectral norm of an "
+        "orthogonalizing optimizer's steps, or (relative) of the weights, a lower bound.",
     ]
     for task, group in frame.groupby("task", sort=False):
         parts.append(f"## {task_title(manifest, group.iloc[0])}")
@@ -189,11 +174,12 @@ def ratios(manifest: Manifest, frame: pd.DataFrame) -> Figure:
     color, marker, names = style.colors(manifest), style.markers(manifest), task_titles(manifest)
     rivals = [name for name in manifest.optimizers if name != manifest.baseline]
     tasks = list(dict.fromkeys(frame["task"]))
-    columns = min(len(tasks), 3)
+    columns = min(len(tasks), 3 if len(tasks) <= 6 else 5)
+    height, size = (2.4, 7) if columns <= 3 else (1.9, 6)
     lines = -(-len(tasks) // columns)
     figure, axes = plt.subplots(
         lines, columns, squeeze=False, sharey=True,
-        figsize=(style.WIDTH if columns > 1 else 4.5, 0.5 + 2.6 * lines),
+        figsize=(style.WIDTH if columns > 1 else 4.5, 0.5 + height * lines),
     )  # fmt: skip
     for place, axis in enumerate(axes.flat):
         if place >= len(tasks):
@@ -210,7 +196,7 @@ def ratios(manifest: Manifest, frame: pd.DataFrame) -> Figure:
                 axis.plot(chosen["ratio"], y, marker[optimizer], color=color[optimizer],
                           markerfacecolor=face, markersize=3.8, zorder=2)  # fmt: skip
         axis.axvline(1, color="black", linewidth=0.8)
-        axis.set_yticks(range(len(MEASURES)), MEASURES.values(), fontsize=7)
+        axis.set_yticks(range(len(MEASURES)), MEASURES.values(), fontsize=size)
         axis.set_ylim(len(MEASURES) - 0.4, -0.6)
         axis.tick_params(axis="y", length=0)
         axis.grid(axis="x")

@@ -174,7 +174,8 @@ def _plane(axis: Axes, plane: Slice, loss: np.ndarray, shared: np.ndarray) -> An
         scaled = np.ma.log(np.ma.maximum(scaled, shared[0] / 30))
         shared = np.log(shared)
     filled = axis.contourf(plane.x, plane.y, scaled, levels=shared, cmap=colors, extend="both")
-    axis.contour(plane.x, plane.y, scaled, levels=shared, colors="white", linewidths=0.3)
+    axis.contour(plane.x, plane.y, scaled, levels=shared, colors="white", linewidths=0.3,
+                 linestyles="solid")  # fmt: skip
     filled.set_rasterized(True)
     axis.plot(0, 0, "+", color="white", markersize=8, markeredgewidth=2.4)
     axis.plot(0, 0, "+", color="black", markersize=7, markeredgewidth=1.0)

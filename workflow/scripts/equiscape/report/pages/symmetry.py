@@ -143,9 +143,11 @@ def residuals(manifest: Manifest, frame: pd.DataFrame) -> Figure:
     """Residuals of the identities, a panel per task, families from top to bottom."""
     color, marker = style.colors(manifest), style.markers(manifest)
     titles = task_titles(manifest)
-    tasks = list(frame["task"].unique())
+    tasks = [task for task in manifest.tasks if task in set(frame["task"])]
     longest = max(frame[frame["task"] == task]["family"].nunique() for task in tasks)
-    figure, axes = style.panels(len(tasks), columns=2, height=0.7 + 0.27 * longest)
+    figure, axes = style.panels(
+        len(tasks), columns=2, height=0.6 + 0.19 * longest, width=style.WIDTH
+    )
     for axis, task in zip(axes, tasks):
         rows = frame[frame["task"] == task]
         kinds = list(dict.fromkeys(zip(rows["family"], rows["mode"])))
@@ -159,7 +161,8 @@ def residuals(manifest: Manifest, frame: pd.DataFrame) -> Figure:
                         color=color[row["optimizer"]], markerfacecolor=face, markersize=4.5,
                     )  # fmt: skip
         axis.set_xscale("log")
-        axis.set_xlim(3e-19, 1)
+        axis.set_xlim(3e-19, 5)
+        axis.set_xticks([1e-18, 1e-12, 1e-6, 1])
         axis.set_yticks(
             range(len(kinds)),
             [f"{family} (train)" if mode == "train" else family for family, mode in kinds],
@@ -184,7 +187,7 @@ def balances(manifest: Manifest, frame: pd.DataFrame) -> Figure:
     titles = task_titles(manifest)
     frame = frame[(frame["mode"] == "eval") & frame["family"].str.contains("scale")]
     tasks = [task for task in manifest.tasks if task in set(frame["task"])]
-    figure, axes = style.panels(max(1, len(tasks)), columns=2, height=2.2)
+    figure, axes = style.panels(max(1, len(tasks)), columns=2, height=2.0, width=style.WIDTH)
     for axis, task in zip(axes, tasks):
         rows = frame[frame["task"] == task]
         names = list(dict.fromkeys(rows["name"]))
@@ -198,7 +201,8 @@ def balances(manifest: Manifest, frame: pd.DataFrame) -> Figure:
         shown = range(0, len(names), max(1, len(names) // 6))
         labels = [names[i].removesuffix(" scale") for i in shown]
         axis.set_xticks(list(shown), labels, rotation=30, ha="right", fontsize=6)
-        axis.set_ylim(bottom=0)
+        axis.set_ylim(0, 1.12 * axis.dataLim.y1 if axis.dataLim.y1 > 0 else 1)
+        axis.set_xlim(-0.5, len(names) - 0.5)
         axis.grid(axis="y")
         axis.set_title(titles[task], loc="left")
     for axis in style.leftmost(axes, columns=2):
@@ -226,6 +230,7 @@ def overlaps(manifest: Manifest, measured: pd.DataFrame) -> Figure:
         axis.axhline(mine["random_share"].mean(), color=style.GRAY, linewidth=0.8, linestyle="--")
         axis.set_yscale("log")
         axis.set_ylim(1e-13, 1.5)
+        axis.set_xlim(-0.5, len(names) - 0.5)
         axis.set_xticks(
             range(len(names)),
             [n.replace("gradient", "g").replace("eigenvector ", "v") for n in names],
