@@ -89,6 +89,10 @@ if workflow.is_main_process:
     check_requested()
 
 
+onsuccess:
+    warn_of_edges()
+
+
 onstart:
     if workflow.is_main_process:
         prepare_machine()

@@ -174,3 +174,16 @@ def test_the_report_holds_every_figure(finished):
     finished.run(options=["--report", "report.html"])
     html = (finished / "report.html").read_text()
     assert "results/figures/accuracy" in html
+
+
+def test_a_run_ends_with_the_choices_at_an_edge_of_their_grid(workspace):
+    selection = workspace / "results/selection/egnn_muon.json"
+    selection.parent.mkdir(parents=True)
+    edges = {"lr": {"end": "high", "add": ["4e-2"]}, "wd": {"end": "only", "add": []}}
+    choice = {"task": "egnn", "optimizer": "muon", "lr": "2e-2", "wd": "0", "edges": edges}
+    selection.write_text(json.dumps(choice))
+    said = workspace.run("results/report.json")
+    assert "Choices at an edge of their grid, 1:" in said
+    assert "egnn with muon: the chosen learning rate 2e-2 is the highest of its grid" in said
+    assert "add 4e-2 to optimizers.muon.grid.lr." in said
+    assert "edge" not in workspace.run("results/report.json", options=["--dry-run", "--force"])

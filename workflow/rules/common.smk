@@ -14,7 +14,9 @@ from equiscape.configuration.printing import Shortened
 from equiscape.configuration.tools import check_tools
 from equiscape.data import CORRUPTED_VERSION
 from equiscape.files import products
+from equiscape.io import read_json
 from equiscape.report import pages as reporting
+from equiscape.report.edges import edge_sentences
 from equiscape.report.manifest import Manifest
 from equiscape.settings import plain
 from equiscape.study import NUMBER
@@ -67,6 +69,20 @@ def prepare_machine():
 def gpus_of_a_job(wildcards):
     """1, or 0 where all jobs run on the CPU of this machine, so that its GPUs limit nothing."""
     return 0 if config["device"] == "cpu" and workflow.local_exec else 1
+
+
+def warn_of_edges():
+    """At the end of a run: every choice at an end of its grid, with the values to add."""
+    chosen = [workflow.pathvars.apply(str(path)) for path in MANIFEST.products("selection")]
+    lines = [
+        line for path in chosen if Path(path).exists() for line in edge_sentences(read_json(path))
+    ]
+    if lines:
+        logger.warning(f"Choices at an edge of their grid, {len(lines)}:")
+    for line in lines[:20]:
+        logger.warning(f"  {line}")
+    if len(lines) > 20:
+        logger.warning(f"  and {len(lines) - 20} more: see {MANIFEST.results}/tables/selection.md.")
 
 
 def one_of(names):

@@ -8,6 +8,7 @@ from matplotlib.figure import Figure
 
 from equiscape.io import read_json
 from equiscape.report import style
+from equiscape.report.edges import NAMES, edge_sentences
 from equiscape.report.load import check, number, reading, spelled
 from equiscape.report.manifest import Manifest
 from equiscape.report.numbers import DASH, plus_minus
@@ -34,7 +35,6 @@ PAGE = Page(
     },
 )
 EDGE = "#C00000"
-NAMES = {"lr": "learning rate", "wd": "weight decay"}
 
 
 def load(manifest: Manifest) -> dict[tuple[str, str], dict[str, Any]]:
@@ -83,14 +83,8 @@ def edges(frame: pd.DataFrame) -> list[str]:
     """One sentence for every choice at an end of its grid, with the values to add."""
     found = []
     for _, row in frame.iterrows():
-        for name, title in NAMES.items():
-            if row[f"{name}_edge"] in ("low", "high"):
-                end = {"low": "lowest", "high": "highest"}[row[f"{name}_edge"]]
-                found.append(
-                    f"{row['task']} with {row['optimizer']}: the chosen {title} {row[name]} is the "
-                    f"{end} of its grid; add {row[f'{name}_add']} to "
-                    f"optimizers.{row['optimizer']}.grid.{name}."
-                )
+        ends = {n: {"end": row[f"{n}_edge"], "add": row[f"{n}_add"].split()} for n in NAMES}
+        found += edge_sentences({**row, "edges": ends})
     return found
 
 
