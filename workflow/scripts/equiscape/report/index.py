@@ -9,7 +9,7 @@ import numpy as np
 
 from equiscape.errors import DataError
 from equiscape.io import atomic_path, read_json
-from equiscape.report import load, pages, style, titles
+from equiscape.report import cells, pages, style, titles
 from equiscape.report.html import block, data_uri, items
 from equiscape.report.manifest import Manifest
 from equiscape.report.numbers import significant
@@ -100,8 +100,10 @@ def write_index(manifest: Manifest, output: str | Path) -> None:
         warnings=items(warnings(manifest)),
         sections="\n".join(sections),
         interactive=INTERACTIVE,
-        cells=block(cells(manifest, root)),
-        versions=block(versions(manifest)),
+        cells=block(cells.table(manifest)),
+        details=cells.details(manifest, root),
+        versions=block(cells.versions(manifest)),
+        citation=cells.citation(manifest),
         data=json.dumps(interactive(manifest), separators=(",", ":")).replace("</", "<\\/"),
     )
     with atomic_path(output) as temporary:
@@ -165,36 +167,6 @@ def _about(manifest: Manifest) -> str:
         f"{compared}; networks: {tasks}; data: {data}; {len(manifest.seeds)} final seeds an "
         "optimizer, each with the learning rate and weight decay that were best on validation data."
     )
-
-
-def cells(manifest: Manifest, root: Path) -> str:
-    """Every final cell with its settings, outcome and log, as Markdown."""
-    rows = ["| cell | lr | wd | status | epochs | seconds | device |", "|:-|:-|:-|:-|:-|:-|:-|"]
-    for task, optimizer in manifest.pairs:
-        for seed in manifest.seeds:
-            data = read_json(manifest.final(task, optimizer, seed))
-            device = (data.get("provenance") or {}).get("device", "")
-            rows.append(
-                f"| {task} {optimizer} seed {seed} | {load.spelled(data['lr'])} | "
-                f"{load.spelled(data['wd'])} | {data['status']} | {data['epochs']} | "
-                f"{significant(load.number(data.get('seconds')), 3)} | {device} |"
-            )
-    table = "\n".join(rows)
-    return f"{table}\n\nLogs lie beside this page: `logs/final/TASK_OPTIMIZER/seedN.log`."
-
-
-def versions(manifest: Manifest) -> str:
-    """Revisions of the code and versions of the packages that made the cells, as Markdown."""
-    revisions: set[str] = set()
-    packages: dict[str, set[str]] = {}
-    for path in manifest.products("metrics"):
-        came = read_json(path).get("provenance") or {}
-        revisions.add(came.get("revision", "unknown"))
-        for package, version in (came.get("versions") or {}).items():
-            packages.setdefault(package, set()).add(version)
-    lines = [f"- Code: `{', '.join(sorted(revisions))}`"]
-    lines += [f"- {name}: {', '.join(sorted(found))}" for name, found in sorted(packages.items())]
-    return "\n".join(lines)
 
 
 def interactive(manifest: Manifest) -> dict[str, Any]:
@@ -279,12 +251,12 @@ TEMPLATE = """<!doctype html>
 {sections}
 {interactive}
 <section id="cells"><h2>Cells, logs and settings</h2>
-<details><summary>Every final cell</summary>{cells}</details>
-<details><summary>Versions</summary>{versions}</details></section>
+<details><summary>Every final cell in a table</summary>{cells}</details>
+<details><summary>Versions</summary>{versions}</details>
+<h3>Settings, provenance and log of each final cell</h3>
+{details}</section>
 <section id="cite"><h2>How to cite</h2>
-<p>Cite the software by its <code>CITATION.cff</code>, with the revision above, and the study that
-it reruns: <em>How the Optimizer Shapes Learned Solutions in Equivariant Neural Networks</em>,
-arXiv 2605.27662.</p></section>
+{citation}</section>
 </main>
 <footer><p>Made by Equiscape from the files beside this page.</p></footer>
 <script type="application/json" id="data">{data}</script>

@@ -8,6 +8,7 @@ the p-value, and nothing smaller is ever printed. All functions take any sequenc
 
 import itertools
 import math
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -55,7 +56,9 @@ def welch(a: Values, b: Values, confidence: float = CONFIDENCE) -> Estimate:
     value = float(b.mean() - a.mean())
     if min(len(a), len(b)) < 2 or (np.ptp(a) == 0 and np.ptp(b) == 0):
         return Estimate(value, math.nan, math.nan)
-    ends = stats.ttest_ind(b, a, equal_var=False).confidence_interval(confidence)
+    with warnings.catch_warnings():  # a sample whose values agree has a variance of zero, rightly
+        warnings.filterwarnings("ignore", "Precision loss", RuntimeWarning)
+        ends = stats.ttest_ind(b, a, equal_var=False).confidence_interval(confidence)
     return Estimate(value, float(ends.low), float(ends.high))
 
 
