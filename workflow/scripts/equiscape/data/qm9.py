@@ -22,7 +22,7 @@ from equiscape.data.molecular_graphs import pointer, radius_edges, ranges
 from equiscape.data.molecular_splits import random_split
 from equiscape.data.molecules import MoleculeDataset, Molecules
 from equiscape.data.sources import checksum, folder_with, require
-from equiscape.errors import DataError, first_line
+from equiscape.errors import DataError, first_line, listed
 from equiscape.files.arrays import load_arrays
 from equiscape.settings import Positive, PositiveInt, Seed
 
@@ -180,8 +180,8 @@ def read_npz(path: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray
     if not path.is_file():
         raise DataError(f"{path} does not exist; give qm9_3d.npz or a folder of QM9's raw files.")
     names = ("z", "pos", "offset", "target_names", "targets")
-    z, positions, node_ptr, listed, targets = load_arrays(path, names).values()
-    found = [str(name).removesuffix("_atom") for name in listed.ravel()[:100]]
+    z, positions, node_ptr, held, targets = load_arrays(path, names).values()
+    found = [str(name).removesuffix("_atom") for name in held.ravel()[:100]]
     if sorted(found) != sorted(UNITS):
         raise DataError(f"{path} holds the targets {listed(found)}, not QM9's twelve.")
     z = integers(path, z, "atomic numbers", 1, LARGEST_ELEMENT)

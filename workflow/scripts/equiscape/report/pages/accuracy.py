@@ -120,10 +120,18 @@ def highlights(manifest: Manifest) -> list[str]:
                 for _, row in found.iterrows()
             )
             parts.append(
-                f"**{name} is {word} {base} in test score on {len(found)} of {len(rows)} tasks**, "
-                f"with an interval that excludes zero on {settled}: {each} (positive is better)."
+                f"**In mean test score {name} is {word} {base} on {len(found)} of {len(rows)} "
+                f"tasks; {_settled(settled, len(found))}.** Gains with 95 % intervals, positive is "
+                f"better: {each}."
             )
     return parts
+
+
+def _settled(count: int, of: int) -> str:
+    """On how many tasks the seeds settle the sign, in words."""
+    if count == 0:
+        return "so few seeds settle none of this, since every interval includes zero"
+    return f"the seeds settle it on {count} of {of}, where the interval leaves zero out"
 
 
 def warnings(manifest: Manifest) -> list[str]:

@@ -49,9 +49,9 @@ FLAGS = ("largest_converged", "smallest_converged", "smallest_sign_known")
 
 
 def load(manifest: Manifest) -> dict[tuple[str, str], list[dict[str, Any]]]:
-    """The Hessian measurements of every (task, optimizer), one a measured seed.
+    """The Hessian measurements of every (task, optimizer), one a measured seed that finished.
 
-    The list is empty where every seed diverged. JSON's nulls are NaN, absent measurements too;
+    JSON's nulls are NaN, absent measurements too;
     every eigenvalue has value, residual, low, high, converged and sign_known.
     """
     measured: dict[tuple[str, str], list[dict[str, Any]]] = {}
@@ -117,10 +117,8 @@ def table(manifest: Manifest) -> pd.DataFrame:
     beside = published(manifest, "hessian", frame, {"largest": "largest", "trace": "trace"})
     frame = pd.concat([frame, beside], axis=1)
     for quantity in ("largest", "trace"):
-        found = [
-            _ratio(measured, manifest.baseline, row["task"], row["optimizer"], quantity)
-            for _, row in frame.iterrows()
-        ]
+        pairs = zip(frame["task"], frame["optimizer"])
+        found = [_ratio(measured, manifest.baseline, *pair, quantity) for pair in pairs]
         frame[f"{quantity}_ratio"] = [estimate.value for estimate in found]
         frame[f"{quantity}_ratio_low"] = [estimate.low for estimate in found]
         frame[f"{quantity}_ratio_high"] = [estimate.high for estimate in found]
@@ -205,6 +203,8 @@ def highlights(manifest: Manifest) -> list[str]:
     parts = []
     for optimizer in manifest.rivals:
         rows = frame[(frame["optimizer"] == optimizer) & frame["largest_ratio"].notna()]
+        once = (rows["seeds"] == 1).all()
+        scope = " (one checkpoint each; intervals are of the solver alone)" if once else ""
         for word, chosen in (
             ("larger", rows[rows["largest_ratio_low"] > 1]),
             ("smaller", rows[rows["largest_ratio_high"] < 1]),
@@ -217,7 +217,7 @@ def highlights(manifest: Manifest) -> list[str]:
                 parts.append(
                     f"The largest eigenvalue of the Hessian is {word} under "
                     f"{titles.optimizer_title(optimizer)} than under {base} in {len(chosen)} of "
-                    f"{len(rows)} tasks: {each}."
+                    f"{len(rows)} tasks: {each}{scope}."
                 )
     return parts
 

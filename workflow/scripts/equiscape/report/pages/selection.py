@@ -103,13 +103,22 @@ def warnings(manifest: Manifest) -> list[str]:
     """Choices at an edge of their grid, settings that were not searched, grids that diverged."""
     frame = table(manifest)
     bad = frame[frame["status"] == "diverged"]
+    found = edges(frame)
+    at_edge = frame[["lr_edge", "wd_edge"]].isin(["low", "high"]).any(axis=1).sum()
+    if at_edge:
+        found.insert(
+            0,
+            f"The chosen learning rate or weight decay lies at an edge of its grid in {at_edge} of "
+            f"{len(frame)} cases, so a better one may lie outside, and the comparison may be one "
+            "of grids rather than of optimizers:",
+        )
     return [
         *(
             f"{row['task']} with {row['optimizer']} diverged in every cell of its grid; add "
             f"smaller learning rates to optimizers.{row['optimizer']}.grid.lr."
             for _, row in bad.iterrows()
         ),
-        *edges(frame),
+        *found,
         *unsearched(frame),
     ]
 
