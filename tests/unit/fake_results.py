@@ -1,17 +1,21 @@
 """A small study's products without the study: what tables, figures and notebooks read.
 
 The numbers are drawn from a seed and look like results; only their form is that of the pipeline.
-Run as a script to get a folder to look at: ``python tests/unit/fake_results.py FOLDER [paper]``.
+An analysis adds a module ``made_up/NAME.py`` with ``write(product, manifest, gain, rng)``; one of a
+whole study takes no gain and rng. Run as a script to get a folder to look at:
+``python tests/unit/fake_results.py FOLDER [paper]``.
 """
 
 import itertools
 import sys
+from importlib import import_module
 from pathlib import Path
 
 import h5py
 import numpy as np
 import pandas as pd
 
+from equiscape.analyses import ANALYSES
 from equiscape.io import write_csv, write_json, write_npz
 from equiscape.report.manifest import Manifest
 
@@ -53,10 +57,17 @@ SUFFIXES = {
     "robustness": ".csv",
     "connectivity": ".csv",
     "sharpness": ".csv",
-    "symmetry": ".csv",
-    "truncation": ".csv",
 }
 OVER = {"robustness": "final", "connectivity": "pair", "sharpness": "final"}
+MADE_UP = {
+    path.stem.replace("_", "-"): import_module(f"made_up.{path.stem}")
+    for path in sorted(Path(__file__).with_name("made_up").glob("*.py"))
+}
+"""Analyses whose made-up results are a module ``made_up/NAME.py`` with ``write(...)``."""
+for _name in MADE_UP:
+    if ANALYSES[_name].over != "study":
+        SUFFIXES[_name], OVER[_name] = ANALYSES[_name].suffix, ANALYSES[_name].over
+STUDY_WRITERS = {n: module.write for n, module in MADE_UP.items() if n not in SUFFIXES}
 CORRUPTIONS = ("uniform", "gaussian", "background", "impulse", "upsampling", "rotation", "shear",
                "distortion", "distortion_rbf", "distortion_rbf_inv", "cutout", "density",
                "density_inc")  # fmt: skip
@@ -120,7 +131,7 @@ def write_study(
                 "suffix": ".csv",
                 "tasks": list(manifest.tasks),
             }
-            write(manifest.analysis(name)[0].path, manifest)
+            write(manifest.analysis(name)[0], manifest)
     manifest.write(root / "report.json")
     return manifest
 
@@ -333,25 +344,6 @@ def _robustness(product, manifest, gain, rng) -> None:
     write_csv(product.path, pd.DataFrame(rows, columns=columns))
 
 
-def _symmetry(product, manifest, gain, rng) -> None:
-    rows = []
-    head = {"task": product.task, "optimizer": product.optimizer, "seed": 1}
-    for family in ("softmax shift", "norm scale", "neuron scale"):
-        values = {"first": 1e-16, "second": 1e-14, "rayleigh": 0.1, "predicted": 0.1}
-        rows.append({"level": "family", "family": family, "dimension": 9, **values})
-        for layer in range(4):
-            one = {"level": "symmetry", "family": family, "name": f"layers.{layer} {family}"}
-            rows.append({**one, "dimension": 3, "relative_imbalance": rng.uniform(0, 0.5)})
-    for name in ("gradient", "eigenvector 1", "eigenvector 2"):
-        share = 1e-12 if name == "gradient" else 0.02 * (1 + gain)
-        rows.append({"level": "direction", "name": name, "share": share, "random_share": 0.05})
-    rows.append({"level": "permutation", "family": "permutation", "dimension": 0, "first": 1e-15,
-                 "second": 1e-13})  # fmt: skip
-    columns = ["name", "imbalance", "mode", "eigenvalue"]
-    frame = pd.DataFrame([{**head, "mode": "eval", **row} for row in rows])
-    write_csv(product.path, frame.reindex(columns=list(dict.fromkeys([*frame, *columns]))))
-
-
 def _sharpness(product, manifest, gain, rng) -> None:
     raw = ("hessian_largest", "hessian_trace", "adaptive_largest", "adaptive_trace")
     whole = (*raw, "log_hessian_largest", "log_hessian_trace", "fisher_rao", "rest_smallest",
@@ -385,66 +377,15 @@ def _sharpness(product, manifest, gain, rng) -> None:
     write_csv(product.path, pd.DataFrame(rows, columns=columns))
 
 
-def _truncation(product, manifest, gain, rng) -> None:
-    kept = np.array([1.0, 0.5, 0.25, 0.125])
-    frame = pd.DataFrame({"kept": kept, "test_loss": 1.0 + (1 - kept),
-                          "test_score": (60 + 3 * gain) * kept**0.3, "train_loss": 1.0,
-                          "train_score": 70 * kept**0.3})  # fmt: skip
-    write_csv(product.path, frame)
-
-
 WRITERS = {
     "hessian": _hessian,
     "slice": _slice,
     "rank": _rank,
     "robustness": _robustness,
     "sharpness": _sharpness,
-    "symmetry": _symmetry,
-    "truncation": _truncation,
+    **{name: module.write for name, module in MADE_UP.items() if name in SUFFIXES},
 }
 
-
-def permutation_rows(manifest: Manifest) -> list[dict]:
-    """A row a network, of a constrained student in every other task and of a relaxed one else."""
-    rng = np.random.default_rng(7)
-    return [
-        {
-            "task": task, "optimizer": optimizer, "seed": seed, "group": "S3", "inputs": "natural",
-            "teacher": "natural", "student": "sign + trivial",
-            "mode": "relaxed" if index % 2 else "constrained",
-            "release": 0.5 if index % 2 else np.nan, "layer": 0, "loss": loss, "test_loss": loss,
-            "representation": "natural" if loss < 1e-5 else "none", "residual": 1e-9,
-            "homomorphism": True, "dead": 0, "merged": 0, "distance": 0.1, "nearest": "natural",
-            "nearest_distance": 0.01, "equivariance_error": 1e-9,
-        }
-        for index, task in enumerate(manifest.tasks)
-        for optimizer in manifest.optimizers
-        for seed in manifest.seeds
-        for loss in [10.0 ** -rng.uniform(1, 12) if index % 2 else 0.4]
-    ]  # fmt: skip
-
-
-def _representation(path: Path, manifest: Manifest) -> None:
-    write_csv(path, pd.DataFrame(permutation_rows(manifest)))
-
-
-def _constrained_landscape(path: Path, manifest: Manifest) -> None:
-    rows = [
-        {
-            **{key: row[key] for key in ("task", "optimizer", "seed", "loss")},
-            "kind": "saddle across", "lowest_across": -0.05, "negative_across": 3,
-            "coupling": 1e-16,
-        }
-        for row in permutation_rows(manifest)
-        if row["mode"] == "constrained"
-    ]  # fmt: skip
-    write_csv(path, pd.DataFrame(rows))
-
-
-STUDY_WRITERS = {
-    "representation": _representation,
-    "constrained-landscape": _constrained_landscape,
-}
 
 if __name__ == "__main__":
     chosen = {"demo": CLOUDS, "paper": PAPER}[sys.argv[2] if len(sys.argv) > 2 else "demo"]
