@@ -5,7 +5,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from equiscape import __version__
+import equiscape
 from equiscape.io import read_json
 from equiscape.report.html import block
 from equiscape.report.load import number, spelled
@@ -109,7 +109,7 @@ def citation(manifest: Manifest) -> str:
     entries = f"""@software{{equiscape,
   title  = {{Equiscape: how the optimizer shapes what equivariant and geometric networks learn}},
   author = {{{{The Equiscape contributors}}}},
-  version = {{{__version__}}},
+  version = {{{equiscape.__version__}}},
   year   = {{2026}},
   note   = {{revision {", ".join(revisions)}}}
 }}
@@ -120,8 +120,8 @@ def citation(manifest: Manifest) -> str:
 }}"""
     return (
         block(
-            f"Cite the software, version {__version__} at the revision that made these cells, and "
-            "the study that it reruns (arXiv 2605.27662). The entries for BibTeX:"
+            f"Cite the software, version {equiscape.__version__} at the revision that made these "
+            "cells, and the study that it reruns (arXiv 2605.27662). The entries for BibTeX:"
         )
         + f"<pre>{html.escape(entries)}</pre>"
     )
