@@ -295,13 +295,26 @@ def _connectivity(product, manifest) -> None:
             }  # fmt: skip
             loss = 0.5 + 0.1 * t + 4 * height * (2 - reset) * t * (1 - t)
             frames.append(pd.DataFrame({**head, "loss": loss, "score": 50 - loss}))
+        for alignment in ("none", "weights"):
+            frames.append(_plane({**head, "t": np.nan, "alignment": alignment, "split": "train"}))
     paths = pd.concat(frames)
     write_csv(product.path, paths)
-    keys = [name for name in paths if name not in ("t", "loss", "score")]
+    paths = paths[~paths["curve"].isin(["plane", "corner"])]
+    keys = [name for name in paths if name not in ("t", "loss", "score", "x", "y")]
     heights = (paths["loss"] - 0.5 - 0.1 * paths["t"]).groupby([paths[key] for key in keys],
                                                                sort=False).max()  # fmt: skip
     barriers = [dict(zip(keys, key)) | {"loss": height} for key, height in heights.items()]
     write_json(product.path.with_suffix(".json"), {"barriers": barriers})
+
+
+def _plane(head) -> pd.DataFrame:
+    """A bowl over the plane of three corners."""
+    x, y = (axis.ravel() for axis in np.meshgrid(np.linspace(-1, 5, 4), np.linspace(-1, 3, 4)))
+    x, y = np.append([0.0, 4.0, 2.0], x), np.append([0.0, 0.0, 2.0], y)
+    curve = ["corner"] * 3 + ["plane"] * 16
+    loss = 0.5 + 0.1 * (x - 2) ** 2 + 0.2 * y**2
+    more = {"curve": curve, "x": x, "y": y, "loss": loss, "score": 50 - loss}
+    return pd.DataFrame({**head, "reset": True, **more})
 
 
 def product_pairs(kinds, seeds):

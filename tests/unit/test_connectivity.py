@@ -15,7 +15,7 @@ from equiscape.landscape import alignment, paths
 from equiscape.symmetries import Continuous
 from equiscape.task import Task
 
-SETTINGS = Settings(samples=None, batch_size=4, points=5, bend_steps=0)
+SETTINGS = Settings(samples=None, batch_size=4, points=5, bend_steps=0, plane=0)
 
 
 @pytest.fixture(params=SMALL)
@@ -194,3 +194,104 @@ def test_pairs_are_of_both_kinds_and_bounded():
     subject = SimpleNamespace(checkpoints=cells[:3], optimizers=["adam"], of=None)
     found = [(a.seed, b.seed) for _, a, b in connectivity.chosen(subject, 2)]
     assert found == [(1, 2), (1, 3)]
+
+
+class Bowl(Task):
+    """``theta^T A theta / 2`` of three parameters in two tensors, whatever the sample."""
+
+    CURVATURE = torch.tensor(
+        [[3.0, 0.4, 0.0], [0.4, 2.0, -0.3], [0.0, -0.3, 1.0]], dtype=torch.float64
+    )
+
+    def __init__(self):
+        super().__init__("bowl", {"architecture": "none"}, None, torch.device("cpu"))
+
+    def value(self, state):
+        theta = torch.cat([state["first"], state["second"]])
+        return (theta @ self.CURVATURE @ theta / 2).item()
+
+    def score(self, model, batches):
+        loss = self.value(paths.state_of(model))
+        return {"loss": loss, "score": -loss}
+
+
+def bowl():
+    model = nn.Module()
+    model.first = nn.Parameter(torch.zeros(2).double())
+    model.second = nn.Parameter(torch.zeros(1).double())
+    values = [[1.0, 0.2, -0.5], [-0.7, 1.1, 0.3], [0.4, 2.0, 1.5]]
+    states = [
+        {
+            "first": torch.tensor(v[:2], dtype=torch.float64),
+            "second": torch.tensor(v[2:], dtype=torch.float64),
+        }
+        for v in values
+    ]
+    return model, states, np.array(values)
+
+
+def test_a_plane_has_its_three_corners_where_they_belong():
+    _, states, values = bowl()
+    places = paths.corners(states, ["first", "second"])
+    d, x, y = places
+    found = np.array([(0, 0), (d, 0), (x, y)])
+    # an isometry: distances between the corners are those of the parameters
+    for i, j in ((0, 1), (0, 2), (1, 2)):
+        assert np.linalg.norm(found[i] - found[j]) == pytest.approx(
+            np.linalg.norm(values[i] - values[j]), rel=1e-12
+        )
+    np.testing.assert_allclose(paths.plane(places, found), np.eye(3), atol=1e-12)
+    middle = paths.combine([*states], paths.plane(places, found.mean(0)[None])[0])
+    np.testing.assert_allclose(torch.cat(list(middle.values())), values.mean(0), atol=1e-12)
+
+
+def test_three_points_on_a_line_have_no_plane():
+    _, (start, end, _), _ = bowl()
+    assert paths.corners([start, end, paths.combine([start, end], [0.3, 0.7])], ["first"]) is None
+    assert paths.corners([start, start, end], ["first", "second"]) is None
+
+
+def test_the_plane_of_a_quadratic_loss_is_its_closed_form():
+    model, states, values = bowl()
+    task = Bowl()
+    setup = Setup(task, Settings(plane=4), {"train": [], "test": []})
+    rows = list(connectivity.plane(setup, model, states, "none", reset=False))
+    assert [row["curve"] for row in rows] == ["corner"] * 3 + ["plane"] * 16
+    u = values[1] - values[0]
+    u /= np.linalg.norm(u)
+    v = values[2] - values[0]
+    v -= (v @ u) * u
+    v /= np.linalg.norm(v)
+    matrix = task.CURVATURE.numpy()
+    for row in rows:
+        theta = values[0] + row["x"] * u + row["y"] * v
+        assert row["loss"] == pytest.approx(theta @ matrix @ theta / 2, rel=1e-10)
+    for row, state in zip(rows, states, strict=False):
+        assert row["loss"] == task.value(state)
+
+
+def test_a_pair_has_its_plane_and_the_plane_has_no_barrier():
+    task, model = small_pointnet()
+    other = deepcopy(model)
+    with torch.no_grad():
+        for parameter in other.parameters():
+            parameter.add_(0.1 * torch.ones_like(parameter).cumsum(0))
+    settings = Settings(samples=None, batch_size=4, points=3, bend_steps=3, plane=2)
+    rows = frame(list(connectivity.compare(Setup.of(task, settings), model, other)))
+    planes = rows[rows["curve"].isin(["plane", "corner"])]
+    assert planes.groupby("alignment").size().to_dict() == {"none": 7, "weights": 7}
+    first = planes[(planes["curve"] == "corner") & (planes["alignment"] == "none")].iloc[0]
+    line = rows[(rows["curve"] == "line") & (rows["alignment"] == "none")]
+    line = line[(line["split"] == "train") & (line["reset"] == first["reset"]) & (line["t"] == 0)]
+    assert first["loss"] == line["loss"].item()
+    assert {entry["curve"] for entry in barriers(rows, -1.0)} == {"line", "bezier"}
+
+
+def small_pointnet():
+    dataset = Clouds()
+    dataset.x = dataset.x.double()
+    task = Task("clouds", {"architecture": "pointnet"}, dataset, torch.device("cpu"))
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = models.build("pointnet", {"num_outputs": 3}, SMALL["pointnet"]).double()
+    return task, model.eval()

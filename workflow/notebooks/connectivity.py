@@ -64,3 +64,15 @@ Markdown(body(connectivity.text(study, connectivity.table(study))))
 for task in measured["task"].unique():
     figure = connectivity.along(study, task, measured)
     paths = style.save(figure, figures, f"connectivity_{task}")
+
+# %% [markdown]
+# ## The plane between them
+#
+# Both ends and the bend of the curve span a plane, in which the loss is drawn; the bend was learned
+# between aligned ends, so only the aligned plane holds the curve. Beyond three times the loss of
+# the worst corner the color no longer changes.
+
+# %%
+for task in measured["task"].unique():
+    figure = connectivity.plane(study, task, measured)
+    paths = style.save(figure, figures, f"connectivity_plane_{task}")

@@ -67,7 +67,9 @@ ANALYSES = {
     ),
     "truncation": Analysis("equiscape.analyses.truncation", "representative", ".csv", runtime=60),
     "symmetry": Analysis("equiscape.analyses.symmetry", "representative", ".csv", runtime=120),
-    "connectivity": Analysis("equiscape.analyses.connectivity", "pair", ".csv", runtime=240),
+    "connectivity": Analysis(
+        "equiscape.analyses.connectivity", "pair", ".csv", runtime=240, version=2
+    ),
     "sharpness": Analysis("equiscape.analyses.sharpness", "final", ".csv", runtime=480),
     "representation": Analysis("equiscape.analyses.representation", "study", ".csv", runtime=60),
     "constrained-landscape": Analysis(

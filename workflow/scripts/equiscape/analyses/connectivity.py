@@ -5,7 +5,7 @@ The barrier of a path ``theta(t)`` is ``max_t [L(theta(t)) - (1 - t) L(theta(0))
 declared permutation symmetries (Ainsworth et al. 2023), and with batch-norm statistics recomputed
 on the path (Jordan et al. 2023), since averaged weights have statistics of their own. A quadratic
 Bezier curve with a learned bend (Garipov et al. 2018) shows whether a barrier belongs to the line
-or to the solutions.
+or to the solutions, and the plane through both ends and the bend shows what lies between them.
 """
 
 import logging
@@ -43,7 +43,11 @@ COLUMNS = (
     "split",
     "loss",
     "score",
+    "x",
+    "y",
 )
+PATHS = ("line", "bezier")
+MARGIN = 0.2
 
 
 @dataclass(frozen=True)
@@ -59,6 +63,7 @@ class Settings:
         restarts: orders of the weight matching, of which the best is kept.
         bend_steps: gradient steps of the Bezier curve's bend; 0 leaves the curve out.
         bend_lr: learning rate of these steps (Adam).
+        plane: places along each axis of the plane through both ends and the bend; 0 for none.
     """
 
     samples: PositiveInt | None = 1024
@@ -69,8 +74,13 @@ class Settings:
     restarts: PositiveInt = 3
     bend_steps: NonNegativeInt = 200
     bend_lr: Positive = 0.01
+    plane: NonNegativeInt = 9
 
-    CONSTRAINTS = (("points >= 3", "a path has at least one point between its ends"),)
+    CONSTRAINTS = (
+        ("points >= 3", "a path has at least one point between its ends"),
+        ("plane != 1", "a plane has two or more places along an axis; 0 leaves it out"),
+        ("plane == 0 or bend_steps > 0", "a plane takes the bend as its third point; set plane: 0"),
+    )
 
 
 @dataclass(frozen=True)
@@ -103,7 +113,9 @@ def measure(subject: Subject, settings: Settings) -> Result:
 
     ``alignment`` is ``none``, ``weights`` or ``activations``; ``reset`` says whether batch-norm
     statistics were recomputed on the path; ``curve`` is ``line`` or ``bezier`` (between ends that
-    weights aligned). The envelope's ``barriers`` hold each path's barrier of the loss, and of the
+    weights aligned), or ``plane`` and ``corner``: places ``x``, ``y`` of the plane through both
+    ends and that bend, and the three themselves, without and with the second end aligned, on the
+    training samples. The envelope's ``barriers`` hold each path's barrier of the loss, and of the
     score as a drop in the metric's unit.
     """
     setup = Setup.of(subject.task, settings)
@@ -163,6 +175,10 @@ def compare(setup: Setup, a: nn.Module, b: nn.Module) -> Iterator[dict[str, Any]
         states, points = paths.bezier(start, bend, ends[name], np.linspace(0, 1, s.points))
         for reset in resets:
             yield from path(setup, a, states, points, alignment=name, reset=reset, curve="bezier")
+        if s.plane:
+            for chosen_end in dict.fromkeys(("none", name)):
+                states = [start, ends[chosen_end], bend]
+                yield from plane(setup, a, states, chosen_end, resets[-1])
 
 
 def aligned(
@@ -214,6 +230,47 @@ def path(
                 "loss": one,
                 "score": other,
             }
+
+
+def plane(
+    setup: Setup, model: nn.Module, states: list, alignment: str, reset: bool
+) -> Iterator[dict[str, Any]]:
+    """Rows of the plane through three states, on the training samples; none if they lie on a line.
+
+    The grid reaches a fifth of its extent beyond the three corners, which have rows of their own.
+    """
+    names = [name for name, _ in model.named_parameters()]
+    places = paths.corners(states, names)
+    if places is None:
+        log.info("no plane (%s): both ends and the bend lie on a line", alignment)
+        return
+    d, x, y = places
+    corners = np.array([(0.0, 0.0), (d, 0.0), (x, y)])
+    low, high = corners.min(0), corners.max(0)
+    reach = MARGIN * (high - low)
+    axes = [
+        np.linspace(a, b, setup.settings.plane)
+        for a, b in zip(low - reach, high + reach, strict=True)
+    ]
+    grid = np.stack([axis.ravel() for axis in np.meshgrid(*axes)], axis=1)
+    everywhere = np.concatenate([corners, grid])
+    train = setup.batches["train"]
+    # exact ones and zeros at the corners, so that they are the states to the last bit
+    points = np.concatenate([np.eye(3), paths.plane(places, grid)])
+    loss, score = paths.along(
+        setup.task, model, train, states, points, reset=train if reset else None
+    )
+    for index, (place, one, other) in enumerate(zip(everywhere, loss, score, strict=True)):
+        yield {
+            "alignment": alignment,
+            "reset": reset,
+            "curve": "corner" if index < len(corners) else "plane",
+            "split": "train",
+            "loss": one,
+            "score": other,
+            "x": place[0],
+            "y": place[1],
+        }
 
 
 def learn_bend(
@@ -292,8 +349,9 @@ def barriers(frame: pd.DataFrame, sign: float) -> list[dict[str, Any]]:
     ``loss``: largest excess over the straight line between the ends' losses; ``score`` the same in
     the metric's unit, counted as a loss of quality (``sign`` -1 where a higher score is better).
     """
-    keys = [c for c in COLUMNS if c not in ("t", "loss", "score")]
+    keys = [c for c in COLUMNS if c not in ("t", "loss", "score", "x", "y")]
     found = []
+    frame = frame[frame["curve"].isin(PATHS)]
     for values, rows in frame.groupby(keys, sort=False):
         entry = dict(zip(keys, values, strict=True))
         for column, factor in (("loss", 1.0), ("score", sign)):

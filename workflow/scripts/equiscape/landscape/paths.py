@@ -92,6 +92,47 @@ def bezier(start: State, bend: State, end: State, t: np.ndarray) -> tuple[list[S
     return [start, bend, end], np.stack([(1 - t) ** 2, 2 * t * (1 - t), t**2], axis=1)
 
 
+def corners(states: Sequence[State], names: Sequence[str]) -> tuple[float, float, float] | None:
+    """Where three states lie in the plane through them: at (0, 0), (d, 0) and (x, y).
+
+    The axes are orthonormal in parameter space (Gram-Schmidt on ``end - start`` and
+    ``third - start``; Garipov et al. 2018, section 3.3), so a length is a distance of parameters.
+
+    Args:
+        states: start, end and third.
+        names: of the parameters that count.
+
+    Returns:
+        d, x, y; None where the three lie on a line.
+    """
+    start, end, third = states
+
+    def difference(state: State) -> Tensor:
+        parts = [(state[n].double() - start[n].double()).flatten() for n in names]
+        return torch.cat(parts)
+
+    first, other = difference(end), difference(third)
+    d, length = first.norm().item(), other.norm().item()
+    if d == 0:
+        return None
+    x = (first @ other).item() / d
+    y = (other - first * (x / d)).norm().item()
+    return (d, x, y) if y > 1e-6 * max(d, length) else None
+
+
+def plane(places: tuple[float, float, float], points: np.ndarray) -> np.ndarray:
+    """``[g, 3]`` coefficients of three states at points ``[g, 2]`` of their plane.
+
+    Args:
+        places: from :func:`corners`.
+        points: coordinates (x, y) on its axes.
+    """
+    d, x, y = places
+    beta = points[:, 1] / y
+    alpha = (points[:, 0] - beta * x) / d
+    return np.stack([1 - alpha - beta, alpha, beta], axis=1)
+
+
 def state_of(model: nn.Module, buffers: bool = True) -> dict[str, Tensor]:
     """Copies of the parameters and, unless told otherwise, of the floating buffers."""
     state = {name: p.detach().clone() for name, p in model.named_parameters()}

@@ -2,7 +2,9 @@
 
 from typing import Any
 
+import numpy as np
 import pandas as pd
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
@@ -34,10 +36,28 @@ PAGE = Page(
             "Training loss along the paths between solutions, mean over pairs with their range; "
             "0 and 1 are the two solutions."
         ),
+        "connectivity_plane_{task}": (
+            "Training loss in the plane through two solutions (circles) and the bend of the curve "
+            "between them (triangle), with the second solution as trained and aligned; axes in "
+            "distances of parameters. The dashed curve is the learned one."
+        ),
     },
 )
 
-COLUMNS = ("task", "pair", "first", "second", "alignment", "reset", "curve", "t", "split", "loss")
+COLUMNS = (
+    "task",
+    "pair",
+    "first",
+    "second",
+    "alignment",
+    "reset",
+    "curve",
+    "t",
+    "split",
+    "loss",
+    "x",
+    "y",
+)
 PATHS = {
     ("none", "line"): "line, as trained",
     ("weights", "line"): "line, aligned",
@@ -227,3 +247,55 @@ def along(manifest: Manifest, task: str, measured: pd.DataFrame) -> Figure:
         title=task_titles(manifest)[task],
     )
     return figure
+
+
+def plane(manifest: Manifest, task: str, measured: pd.DataFrame) -> Figure:
+    """The plane of a task's first pair of unlike optimizers, else of its first pair.
+
+    One panel as trained and one aligned; a note where no plane was measured.
+    """
+    rows = measured[(measured["task"] == task) & measured["curve"].isin(["plane", "corner"])]
+    unlike = rows[rows["first"] != rows["second"]]
+    rows = unlike if len(unlike) else rows
+    if not len(rows):
+        figure, axis = style.single(1.0)
+        axis.text(0.5, 0.5, "no plane was measured", ha="center", va="center")
+        axis.set_axis_off()
+        return figure
+    rows = rows[(rows[KEYS] == rows[KEYS].iloc[0]).all(axis=1)]
+    kinds = list(dict.fromkeys(rows["alignment"]))
+    first = rows.iloc[0]
+    low = float(rows["loss"].min())
+    high = max(3 * float(rows[rows["curve"] == "corner"]["loss"].max()), low + 1e-6)
+    high = max(min(high, float(rows["loss"].max())), low + 1e-9)
+    levels = np.linspace(low, high, 13)
+    figure, axes = style.panels(len(kinds), columns=2, height=2.6)
+    for axis, kind in zip(axes, kinds):
+        mine = rows[rows["alignment"] == kind]
+        grid = mine[mine["curve"] == "plane"].pivot(index="y", columns="x", values="loss")
+        filled = axis.contourf(
+            grid.columns, grid.index, np.ma.masked_invalid(grid.to_numpy()), levels=levels,
+            cmap="viridis", extend="max",
+        )  # fmt: skip
+        corners = mine[mine["curve"] == "corner"][["x", "y"]].to_numpy()
+        _corners(axis, corners, learned=kind == kinds[-1])
+        axis.set_title("aligned" if kind == "weights" else "as trained", loc="left", fontsize=8)
+        axis.set_aspect("equal")
+        axis.set_xlabel("distance of parameters")
+    bar = figure.colorbar(filled, ax=list(axes), shrink=0.9, pad=0.02, aspect=16)
+    bar.set_ticks(levels[::3].tolist(), labels=[significant(float(x), 2) for x in levels[::3]])
+    bar.set_label("training loss")
+    seeds = f"seeds {int(first['first_seed'])} and {int(first['second_seed'])}"
+    pair = f"{optimizer_title(first['first'])} - {optimizer_title(first['second'])}"
+    figure.suptitle(f"{task_titles(manifest)[task]}: {pair}, {seeds}", fontsize=8)
+    return figure
+
+
+def _corners(axis: Axes, corners: np.ndarray, learned: bool) -> None:
+    """Mark both ends and the bend, and the curve where it lies in this plane."""
+    axis.plot(*corners[:2].T, "o", color="white", markeredgecolor="black", markersize=5)
+    axis.plot(*corners[2], "^", color="white", markeredgecolor="black", markersize=5)
+    if learned:
+        t = np.linspace(0, 1, 50)[:, None]
+        curve = (1 - t) ** 2 * corners[0] + 2 * t * (1 - t) * corners[2] + t**2 * corners[1]
+        axis.plot(*curve.T, "--", color="white", linewidth=1)
