@@ -285,9 +285,13 @@ def _connectivity(product, manifest) -> None:
     kinds = ["other seed"] if first == second else ["same seed", "other seed"]
     t = np.linspace(0, 1, 5)
     frames = []
-    for kind, pair in product_pairs(kinds, manifest.seeds):
+    seeds = manifest.seeds
+    for kind in kinds:
+        pair = seeds[0], seeds[0 if kind == "same seed" else -1]
         paths = ("none", "line", 3.0), ("weights", "line", 1.0), ("weights", "bezier", 0.1)
-        for (alignment, curve, height), reset, split in product_of(paths):
+        for (alignment, curve, height), reset, split in itertools.product(
+            paths, (False, True), ("train", "test")
+        ):
             head = {
                 "task": product.task, "pair": kind, "first": first, "first_seed": pair[0],
                 "second": second, "second_seed": pair[1], "alignment": alignment, "reset": reset,
@@ -315,16 +319,6 @@ def _plane(head) -> pd.DataFrame:
     loss = 0.5 + 0.1 * (x - 2) ** 2 + 0.2 * y**2
     more = {"curve": curve, "x": x, "y": y, "loss": loss, "score": 50 - loss}
     return pd.DataFrame({**head, "reset": True, **more})
-
-
-def product_pairs(kinds, seeds):
-    """Seeds of the pairs of each kind."""
-    return [(k, (seeds[0], seeds[0] if k == "same seed" else seeds[-1])) for k in kinds]
-
-
-def product_of(paths):
-    """Every path with and without new statistics, on both splits."""
-    return itertools.product(paths, (False, True), ("train", "test"))
 
 
 def _rank(product, manifest, gain, rng) -> None:
