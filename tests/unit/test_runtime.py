@@ -114,3 +114,13 @@ def test_auto_never_passes_over_a_gpu_that_slurm_gave(monkeypatch):
     for nothing in ("", "NoDevFiles"):
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", nothing)
         assert resolve_device("auto").type == "cpu"
+
+
+def test_a_log_says_which_job_ran_and_what_it_wrote(rule, tmp_path):
+    rule.wildcards = {"task": "egnn", "optimizer": "muon"}
+    rule.output = [str(tmp_path / "rank.csv")]
+    with job(rule):
+        pass
+    first, last = Path(rule.log[0]).read_text().splitlines()
+    assert first.endswith("rule prepare, task egnn, optimizer muon")
+    assert re.search(rf"finished in \d+\.\d s; wrote {re.escape(rule.output[0])}$", last)

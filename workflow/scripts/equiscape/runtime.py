@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from equiscape import gpus
-from equiscape.errors import DeviceError, EquiscapeError, first_line
+from equiscape.errors import DeviceError, EquiscapeError, first_line, listed
 
 log = logging.getLogger("equiscape")
 
@@ -58,7 +58,12 @@ def job(snakemake: Any) -> Iterator[float]:
             try_output(Path(str(output)))
         resources = getattr(snakemake, "resources", None)
         with gpus.assigned(bool(getattr(resources, "gpu", 0))):
-            yield time.monotonic()
+            started = time.monotonic()
+            log.info("%s", _job_line(snakemake))
+            yield started
+            outputs = [str(path) for path in getattr(snakemake, "output", ())]
+            written = f"; wrote {listed(outputs)}" if outputs else ""
+            log.info("finished in %.1f s%s", time.monotonic() - started, written)
     except EquiscapeError as error:
         _say(snakemake.rule, str(error))
         raise SystemExit(getattr(error, "status", 1)) from None
@@ -75,6 +80,13 @@ def job(snakemake: Any) -> Iterator[float]:
             raise
         _say(snakemake.rule, sentence)
         raise SystemExit(1) from None
+
+
+def _job_line(snakemake: Any) -> str:
+    """The rule of a job, with its wildcards."""
+    wildcards = getattr(snakemake, "wildcards", None)
+    given = [f"{name} {value}" for name, value in wildcards.items()] if wildcards else []
+    return ", ".join([f"rule {snakemake.rule}", *given])
 
 
 def _say(rule: str, sentence: str) -> None:
