@@ -8,42 +8,19 @@ identities; permutations are lists of tied axes, for alignment.
 """
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
+import numpy as np
 import torch
 from torch import Tensor
+
+from equiscape import orders
+from equiscape.orders import Action, Tie
 
 State = Mapping[str, Tensor]
 Mode = Literal["any", "train", "eval"]
 Invariant = Literal["output", "cross entropy"]
-
-
-@dataclass(frozen=True)
-class Tie:
-    """One axis of one tensor of a state, where a set of n channels lies.
-
-    Attributes:
-        parameter: name of the parameter or buffer.
-        axis: of the tensor.
-        start: place of the first channel on the axis.
-        width: consecutive entries a channel takes, 1 but for channels of blocks (heads).
-    """
-
-    parameter: str
-    axis: int = 0
-    start: int = 0
-    width: int = 1
-
-    def take(self, tensor: Tensor, size: int) -> Tensor:
-        """The part of ``tensor`` that ``size`` channels take, a view."""
-        return tensor.narrow(self.axis, self.start, size * self.width)
-
-    def put(self, tensor: Tensor, part: Tensor) -> Tensor:
-        """A copy of ``tensor`` with ``part`` from :attr:`start` on."""
-        after = self.start + part.shape[self.axis]
-        rest = tensor.narrow(self.axis, after, tensor.shape[self.axis] - after)
-        return torch.cat([tensor.narrow(self.axis, 0, self.start), part, rest], self.axis)
 
 
 @dataclass(frozen=True)
@@ -112,6 +89,15 @@ class Continuous(Symmetry):
         )[1]
         return {name: tangent[name] for name in self.parameters}
 
+    def tied(self, labels: Tensor) -> "Continuous":
+        """Of coefficients ``[n]``, those that are equal where ``labels [n]`` (0, 1, ...) are."""
+        count = int(labels.max()) + 1
+
+        def element(state: State, coefficients: Tensor) -> dict[str, Tensor]:
+            return self.element(state, coefficients[labels.to(coefficients.device)])
+
+        return replace(self, shape=(count,), dimension=count, element=element)
+
     def draw(
         self, generator: torch.Generator, size: float = 1.0, dtype: torch.dtype = torch.float64
     ) -> Tensor:
@@ -124,37 +110,38 @@ class Continuous(Symmetry):
 
 @dataclass(frozen=True)
 class Permutation(Symmetry):
-    """All orders of n channels (the symmetric group), or those that keep blocks in place.
+    """All orders of n channels, or those that keep blocks in place or commute with a group.
+
+    Elements are orders ``[size]`` as in :mod:`equiscape.orders`.
 
     Attributes:
         size: n.
         ties: every axis where the channels lie, buffers included.
         blocks: sizes of consecutive blocks, summing to n, of which each is permuted within itself.
+        signed: whether the sign of each channel is free as well, before an odd activation.
+        action: where each element of a group sends each channel; orders commute with that.
     """
 
     size: int = 0
     ties: tuple[Tie, ...] = ()
     blocks: tuple[int, ...] = ()
+    signed: bool = False
+    action: Action = ()
 
     def act(self, state: State, order: Tensor) -> dict[str, Tensor]:
-        """The whole state with channel ``order[i]`` moved to place i; ``order [size]``."""
+        """The whole state with channel ``order[i]`` moved to place i."""
         changed = dict(state)
         for tie in self.ties:
-            tensor = changed[tie.parameter]
-            index = torch.arange(tensor.shape[tie.axis], device=tensor.device)
-            within = torch.arange(tie.width, device=tensor.device)
-            places = order.to(tensor.device).unsqueeze(1) * tie.width + within
-            index[tie.start : tie.start + places.numel()] = tie.start + places.flatten()
-            changed[tie.parameter] = tensor.index_select(tie.axis, index)
+            changed[tie.parameter] = tie.reorder(changed[tie.parameter], order)
         return changed
 
     def draw(self, generator: torch.Generator) -> Tensor:
-        """A random order that :attr:`blocks` allow."""
-        orders, first = [], 0
-        for size in self.blocks or (self.size,):
-            orders.append(first + torch.randperm(size, generator=generator))
-            first += size
-        return torch.cat(orders)
+        """A random order that is allowed."""
+        return orders.draw(self.size, self.blocks, self.signed, self.action, generator)
+
+    def best(self, values: np.ndarray) -> Tensor:
+        """The allowed order of largest total value, see :func:`equiscape.orders.best`."""
+        return orders.best(values, self.blocks, self.signed, self.action)
 
 
 def unique(names: Iterable[str]) -> tuple[str, ...]:

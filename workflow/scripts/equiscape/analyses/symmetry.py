@@ -12,7 +12,7 @@ Rows of four kinds (``level``):
 import logging
 from collections.abc import Iterator
 from copy import deepcopy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Literal
 
 import pandas as pd
@@ -183,9 +183,7 @@ def permutation_row(
     gradient: dict = dict(zip(names, objectives[0].split_vector(before), strict=True))
     for p in permutations:
         ties = tuple(tie for tie in p.ties if tie.parameter in gradient)
-        gradient = Permutation(
-            p.name, p.family, p.parameters, size=p.size, ties=ties, blocks=p.blocks
-        ).act(gradient, orders[p.name])
+        gradient = replace(p, ties=ties).act(gradient, orders[p.name])
     expected = objectives[0].flatten([gradient[name] for name in names])
     batch = next(objectives[0].batches())
     with torch.no_grad():

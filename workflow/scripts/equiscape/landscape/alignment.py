@@ -11,10 +11,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from scipy.optimize import linear_sum_assignment
 from torch import Tensor, nn
 
 from equiscape.data.base import Batch
+from equiscape.orders import composed
 from equiscape.symmetries import Continuous, Permutation, Symmetry, Tie
 from equiscape.task import Task
 
@@ -116,10 +116,10 @@ def match_weights(
             changed = False
             for index in torch.randperm(len(permutations), generator=generator).tolist():
                 p = permutations[index]
-                order = _assign(_inner(target, current, p), p)
+                order = p.best(_inner(target, current, p))
                 if not torch.equal(order, torch.arange(p.size)):
                     current = p.act(current, order)
-                    orders[p.name] = orders[p.name][order]
+                    orders[p.name] = composed(orders[p.name], order)
                     changed = True
             if not changed:
                 break
@@ -158,7 +158,7 @@ def match_activations(
             _correlation(ours[_layer(t)], theirs[_layer(t)], t, p.size)
             for t in unique_layers(producers)
         )
-        orders[p.name] = _assign(total.cpu().numpy(), p)
+        orders[p.name] = p.best(total.cpu().numpy())
     if left:
         moved = apply(dict(model.state_dict()), permutations, orders)
         orders |= match_weights(dict(target.state_dict()), moved, left)
@@ -207,16 +207,6 @@ def _overlap(
 ) -> float:
     names = {name for p in permutations for name in p.parameters}
     return sum((target[n].double() * state[n].double()).sum().item() for n in sorted(names))
-
-
-def _assign(values: np.ndarray, p: Permutation) -> Tensor:
-    """The allowed order of largest total value; channels change places within their block only."""
-    order, first = [], 0
-    for size in p.blocks or (p.size,):
-        block = values[first : first + size, first : first + size]
-        order.append(first + linear_sum_assignment(block, maximize=True)[1])
-        first += size
-    return torch.from_numpy(np.concatenate(order))
 
 
 def _activations(task: Task, model: nn.Module, batches: Sequence[Batch]) -> dict[str, Tensor]:

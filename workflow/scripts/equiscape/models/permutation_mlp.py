@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 import torch
 from torch import Tensor, nn
 
+from equiscape import symmetries as sym
 from equiscape.groups import parse_group, parse_representation
 from equiscape.groups.plane import Plane
 from equiscape.settings import AtLeast, Fraction, NonNegative, Positive
@@ -95,6 +96,32 @@ class PermutationMLP(nn.Module):
     def representations(self) -> dict[str, nn.Module]:
         """Every layer's ``[size, width]`` before its activation; the last is the output."""
         return {f"layers.{i}": layer for i, layer in enumerate(self.layers)}
+
+    def symmetries(self) -> tuple[sym.Symmetry, ...]:
+        """Of each hidden layer: orders of its units, signs for tanh, scales for ReLU; complete.
+
+        In mode ``constrained`` only those that keep every network of the plane on it: orders that
+        commute with the layer's representation, and one sign or scale an orbit of units.
+        """
+        found: list[sym.Symmetry] = []
+        held = self.mode == "constrained"
+        for i, representation in enumerate(self.layer_representations[1:-1]):
+            writers, readers = sym.rows(f"layers.{i}"), sym.columns(f"layers.{i + 1}", 0)
+            action = representation.action.tolist()
+            found.append(
+                sym.permutation(
+                    f"layers.{i} neurons",
+                    representation.width,
+                    [*writers, *readers],
+                    signed=self.activation_name == "tanh",
+                    action=action if held else (),
+                )
+            )
+            if self.activation_name == "relu":
+                own = f"layers.{i} neuron scale", "neuron scale", representation.width
+                whole = sym.scale(*own, writers, readers)
+                found.append(whole.tied(self.plane.labels[f"layers.{i}.bias"]) if held else whole)
+        return tuple(found)
 
     def forward(self, x: Tensor) -> Tensor:
         """``[size, width of the input]`` to ``[size, width of the output]``."""
