@@ -9,7 +9,6 @@ import numpy as np
 import pandas as pd
 import pytest
 from fake_results import STUDY_WRITERS, SUFFIXES, write_study
-from scipy.stats import binomtest
 from test_report_figures import laid_out
 
 from equiscape.io import write_csv
@@ -77,11 +76,15 @@ def study(tmp_path_factory):
 
 
 @pytest.mark.parametrize(("successes", "trials"), [(0, 20), (3, 20), (10, 10), (7, 31)])
-def test_wilson_intervals_are_scipy_s(successes, trials):
-    interval = binomtest(successes, trials).proportion_ci(method="wilson")
-    assert permutations.wilson(successes, trials) == pytest.approx(
-        (interval.low, interval.high), abs=1e-12
-    )
+def test_wilson_intervals_solve_wilson_s_equation(successes, trials):
+    """Both ends p satisfy (share - p)^2 = z^2 p (1 - p) / n, or are 0 or 1 exactly."""
+    low, high = permutations.wilson(successes, trials)
+    share, square = successes / trials, 1.959963984540054**2
+    for end in (low, high):
+        assert (share - end) ** 2 == pytest.approx(square * end * (1 - end) / trials, abs=1e-12)
+    assert low <= share <= high
+    assert low == 0 or successes > 0
+    assert high == 1 or successes < trials
 
 
 def test_solved_networks_are_counted(study):

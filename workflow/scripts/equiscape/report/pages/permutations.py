@@ -6,6 +6,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
+from scipy.stats import binomtest
 
 from equiscape.report import style, titles
 from equiscape.report.load import histories, read_csv
@@ -52,7 +53,6 @@ COLUMNS = (*COLUMNS, "representation", "residual", "distance")
 CURVATURE = ("task", "optimizer", "seed", "kind", "lowest_across", "negative_across", "coupling")
 MODES = ("constrained", "unprojected", "released", "penalized", "relaxed", "free")
 UNSOLVED = "not solved"
-Z = 1.959963984540054  # of a 95 % interval
 
 
 def load(manifest: Manifest) -> pd.DataFrame:
@@ -74,11 +74,8 @@ def wilson(successes: int, trials: int) -> tuple[float, float]:
     """The 95 % interval of a share (Wilson 1927); NaN for no trials."""
     if trials == 0:
         return float("nan"), float("nan")
-    share, square = successes / trials, Z**2
-    center = (share + square / (2 * trials)) / (1 + square / trials)
-    half = Z / (1 + square / trials)
-    half *= np.sqrt(share * (1 - share) / trials + square / (4 * trials**2))
-    return max(0.0, float(center - half)), min(1.0, float(center + half))
+    interval = binomtest(successes, trials).proportion_ci(0.95, method="wilson")
+    return float(interval.low), float(interval.high)
 
 
 def table(manifest: Manifest) -> pd.DataFrame:
