@@ -1,6 +1,7 @@
 """Meshes and clouds as people have them, against areas and counts that are known."""
 
 import csv
+import io
 
 import h5py
 import numpy as np
@@ -21,6 +22,9 @@ PLY = (
     "ply\nformat ascii 1.0\nelement vertex 3\nproperty float x\nproperty float y\n"
     "property float z\nelement face 1\nproperty list uchar int vertex_indices\nend_header\n"
     "0 0 0\n1 0 0\n0 1 0\n3 0 1 2\n"
+)
+PCD = (  # of fields, points and form
+    "VERSION .7\nFIELDS {}\nSIZE 4 4 4 4\nTYPE F F F F\nCOUNT 1 1 1 1\nPOINTS {}\nDATA {}\n"
 )
 RNG = np.random.default_rng
 
@@ -148,7 +152,12 @@ def test_samples_are_uniform_over_the_area():
         (b"a b c\n", ".xyz", "not a row of numbers"),
         (b"", ".xyz", "no points"),
         (b"nan 0 0\n", ".txt", "not finite"),
-        (b"DATA binary\n", ".pcd", "in text"),
+        (b"DATA ascii\n", ".pcd", "fields x, y and z"),
+        (b"x y z\n", ".pcd", "no line DATA"),
+        (PCD.format("f x z", 1, "ascii").encode() + b"0 0 0\n", ".pcd", "fields x, y and z"),
+        (PCD.format("f z y x", 2, "ascii").encode() + b"0 0 0 1\n", ".pcd", "1 points instead"),
+        (PCD.format("f z y x", 2, "binary").encode() + bytes(31), ".pcd", "31 bytes instead of 32"),
+        (PCD.format("f z y x", 2, "binary_compressed").encode(), ".pcd", "DATA binary or DATA"),
         (b"OFF\n3 1 0\n0 0 0\n0 0 0\n0 0 0\n3 0 1 2\n", ".off", "no area"),
     ],
 )
@@ -157,9 +166,39 @@ def test_what_is_no_cloud_says_why(data, suffix, says):
         sampled(data, suffix, 4, RNG(0))
 
 
-def test_pcd_in_text():
-    data = b"VERSION .7\nFIELDS x y z\nPOINTS 2\nDATA ascii\n0 0 1\n0 1 0\n"
-    np.testing.assert_array_equal(sampled(data, ".pcd", 2, RNG(0)), [[0, 0, 1], [0, 1, 0]])
+def test_pcd_in_text_and_binary_by_the_names_of_its_fields():
+    rows = np.array([[9, 1, 0, 0], [8, 0, 1, 0.5]], "<f4")
+    plain = "".join(" ".join(map(str, row)) + "\n" for row in rows)
+    for data in (
+        PCD.format("intensity z y x", 2, "ascii").encode() + plain.encode(),
+        PCD.format("intensity z y x", 2, "binary").encode() + rows.tobytes(),
+    ):
+        points = sampled(data, ".pcd", 2, RNG(0))
+        np.testing.assert_array_equal(points, [[0, 0, 1], [0.5, 1, 0]])
+
+
+def test_pcd_with_fields_of_several_sizes_and_values():
+    head = "FIELDS label x y z _\nSIZE 1 8 8 8 2\nTYPE U F F F I\nCOUNT 1 1 1 1 3\nPOINTS 2\n"
+    row = np.dtype([("l", "u1"), ("p", "<f8", 3), ("_", "<i2", 3)])
+    table = np.array([(7, (1, 2, 3), (0, 0, 0)), (8, (4, 5, 6), (1, 1, 1))], row)
+    points = sampled((head + "DATA binary\n").encode() + table.tobytes(), ".pcd", 2, RNG(0))
+    np.testing.assert_array_equal(points, [[1, 2, 3], [4, 5, 6]])
+
+
+@pytest.mark.parametrize("form", ["ascii", "binary_little_endian"])
+def test_points_without_faces_and_columns_of_normals(form):
+    points = cloud(3, 5).astype("<f4")
+    head = PLY[: PLY.index("element face")].replace("ascii", form).replace("vertex 3", "vertex 5")
+    body = points.tobytes() if form != "ascii" else text(points).encode()
+    found = sampled((head + "end_header\n").encode() + body, ".ply", 5, RNG(0))
+    np.testing.assert_allclose(found, points, rtol=1e-6)
+    columns = np.concatenate([points, cloud(4, 5)], axis=1)
+    lines = "".join(" ".join(map(repr, row)) + "\n" for row in columns.tolist())
+    np.testing.assert_allclose(sampled(lines.encode(), ".txt", 5, RNG(0)), points, rtol=1e-6)
+    with io.BytesIO() as file:
+        np.save(file, columns)
+        found = sampled(file.getvalue(), ".npy", 5, RNG(0))
+    np.testing.assert_allclose(found, points, rtol=1e-6)
 
 
 def test_real_meshes_in_an_archive(real_data, tmp_path):

@@ -1,7 +1,7 @@
 """Meshes and clouds in files of their own: folders of ``class/split``, ``split/class``; or a CSV.
 
 Meshes (``.off``, ``.ply``, ``.obj``, ``.stl``) are read by trimesh and sampled uniformly over their
-surface; clouds (``.xyz``, ``.txt``, ``.pts``, ``.npy``, ``.pcd`` in text) are drawn from. A CSV has
+surface; clouds (``.xyz``, ``.txt``, ``.pts``, ``.npy``, ``.pcd``) are drawn from. A CSV has
 the columns ``path`` and ``label`` and, if one likes, ``split`` and ``group``. Copies of the same
 bytes are one group, so that no split of ours has one on both sides; a group column says more.
 """
@@ -20,6 +20,7 @@ from typing import Annotated, Any, Literal
 import numpy as np
 
 from equiscape.data.modelnet_layout import Part
+from equiscape.data.pcd import read_pcd
 from equiscape.data.pointcloud import load, unit_sphere, write_clouds
 from equiscape.data.splits import hold_out
 from equiscape.errors import ConfigError, DataError, first_line
@@ -31,7 +32,7 @@ __all__ = ["load", "prepare"]
 
 log = logging.getLogger(__name__)
 
-VERSION = 1
+VERSION = 2
 LOADER = ("points", "sample_points")
 FILES = (
     *("**/*.off", "**/*.ply", "**/*.obj", "**/*.stl", "**/*.xyz", "**/*.pts"),
@@ -227,20 +228,12 @@ def sampled(data: bytes, suffix: str, number: int, rng: np.random.Generator) -> 
             raise Malformed(f"it has the shape {list(array.shape)} instead of [points, 3]")
         points = array[:, :3].astype(np.float64)
     else:
-        points = load_text(_without_header(data) if suffix == ".pcd" else data, "it", 3)
+        points = read_pcd(data) if suffix == ".pcd" else load_text(data, "it", 3)
     if not len(points) or not np.isfinite(points).all():
         raise Malformed("it has no points, or some that are not finite")
     if len(points) != number:
         points = points[rng.choice(len(points), number, replace=len(points) < number)]
     return points.astype(np.float32)
-
-
-def _without_header(data: bytes) -> bytes:
-    """The rows of a ``.pcd`` file in text."""
-    found = re.search(rb"^DATA[ \t]+(\w+)[ \t]*\r?\n", data, re.MULTILINE)
-    if found is None or found[1] != b"ascii":
-        raise Malformed("it is no .pcd file in text (DATA ascii)")
-    return data[found.end() :]
 
 
 def mesh(data: bytes, suffix: str) -> tuple[np.ndarray, np.ndarray]:
@@ -255,8 +248,12 @@ def mesh(data: bytes, suffix: str) -> tuple[np.ndarray, np.ndarray]:
         data = re.sub(rb"\A(\s*OFF)[ \t]*(?=\d)", rb"\1\n", data)
     try:
         loaded: Any = trimesh.load(
-            io.BytesIO(data), file_type=suffix[1:], process=False, force="mesh", resolver=None
+            io.BytesIO(data), file_type=suffix[1:], process=False, resolver=None
         )
+        if isinstance(loaded, trimesh.Scene):
+            parts = list(loaded.geometry.values())
+            clouds = [part for part in parts if isinstance(part, trimesh.PointCloud)]
+            loaded = clouds[0] if len(clouds) == len(parts) == 1 else loaded.to_mesh()
         vertices = np.asarray(loaded.vertices, dtype=np.float64).reshape(-1, 3)
         faces = np.asarray(getattr(loaded, "faces", np.empty((0, 3))), np.int64).reshape(-1, 3)
     except Exception as error:  # whatever a parser makes of damage
