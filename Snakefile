@@ -18,7 +18,9 @@ pathvars:
     benchmarks="<results>/benchmarks",
 
 
-sys.path.insert(0, str(Path(workflow.basedir) / "workflow/scripts"))
+# This file's own folder, and not the importer's where the workflow is a `module:` of another.
+BASE = Path(str(workflow.current_basedir))
+sys.path.insert(0, str(BASE / "workflow/scripts"))
 
 from equiscape.configuration import start
 from equiscape.errors import ConfigError
@@ -31,7 +33,7 @@ if "tasks" not in config:
         except ConfigError as error:
             raise WorkflowError(str(error)) from None
 
-    configfile: str(Path(workflow.basedir) / "config.yaml")  # wherever --directory points
+    configfile: str(BASE / "config.yaml")  # wherever --directory points
 
 
 report: "workflow/report/workflow.rst"
@@ -85,7 +87,7 @@ rule analyses:
 
 
 # A job of a cluster, or of another process, runs what this one checked.
-if workflow.is_main_process:
+if workflow.is_main_process and workflow.modifier.is_main_snakefile():
     check_requested()
 
 

@@ -23,9 +23,11 @@ from equiscape.study import NUMBER
 
 logger.addFilter(Shortened())
 
-SCHEMA = Path(workflow.basedir) / "workflow/schemas/config.schema.yaml"
+SCHEMA = BASE / "workflow/schemas/config.schema.yaml"
 try:
-    STUDY = start.study(config, SCHEMA, workflow.configfiles)
+    STUDY = start.study(
+        config, SCHEMA, workflow.configfiles if workflow.modifier.is_main_snakefile() else []
+    )
 except ConfigError as error:
     raise WorkflowError(str(error)) from None
 
@@ -57,7 +59,7 @@ def prepare_machine():
         needed = {
             str(rule.conda_env) for rule in workflow.rules if rule.name in used and rule.conda_env
         }
-        folder = Path(workflow.basedir) / "envs"
+        folder = BASE / "envs"
         try:
             check_tools(folder / Path(name).name for name in sorted(needed))
         except ConfigError as error:
@@ -103,7 +105,7 @@ wildcard_constraints:
 
 
 # Relative, so that a study that is moved with its workflow is not rebuilt.
-WORKFLOW = Path(os.path.relpath(workflow.basedir)) / "workflow"
+WORKFLOW = Path(os.path.relpath(BASE)) / "workflow"
 REFERENCE = WORKFLOW / "reference"
 REPORT_MODULES = sorted((WORKFLOW / "scripts/equiscape/report").rglob("*.py"))
 REPORT_ASSETS = sorted((WORKFLOW / "scripts/equiscape/report/assets").glob("*"))
