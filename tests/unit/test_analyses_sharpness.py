@@ -11,6 +11,7 @@ from test_landscape_objective import dense, exact
 from tiny_task import TinyNetwork, tiny_network, tiny_task
 
 from equiscape.analyses import sharpness
+from equiscape.analyses.partial import NOTHING, Partial
 from equiscape.analyses.result import write
 from equiscape.landscape.objective import TrainingLoss
 from equiscape.report.load import read_csv
@@ -44,6 +45,7 @@ class Stored:
 class Subject:
     task: object
     checkpoints: tuple
+    partial: Partial = NOTHING
 
 
 def table(seeds=(3,), settings=SETTINGS):

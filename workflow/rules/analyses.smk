@@ -136,6 +136,7 @@ for name, analysis in STUDY.analyses.items():
             mem_mb=escalating("mem_mb", analysis.mem_mb),
             runtime=analysis.runtime,
             device=config["device"],
+            resume=config["resume"],
         params:
             version=analysis.version,
             analysis=name,

@@ -1,9 +1,14 @@
 """Run one analysis of the registry at the checkpoints that its rule names."""
 
 import time
+from dataclasses import replace
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+import torch
+
+from equiscape import io
+from equiscape.analyses.partial import Partial
 from equiscape.analyses.result import envelope, write
 from equiscape.analyses.subject import load_subject
 from equiscape.registry import call
@@ -26,17 +31,33 @@ def main(
     files: list[dict],
     device: str,
     output: str,
+    resume: str,
     started: float,
 ) -> None:
     """Load the subjects, measure them and write the result in its envelope.
 
     ``settings`` are those that the result depends on; ``execution`` changes speed and memory only.
-    ``files`` holds, for each of the ``tasks``, the arguments of ``load_subject``.
+    ``files`` holds, for each of the ``tasks``, the arguments of ``load_subject``. Stages that are
+    finished are kept in the folder ``resume`` until all are.
     """
     where = resolve_device(device)
     analysis = import_module(module)
     checked = call(analysis.Settings, f"analyses.{name}", {**settings, **execution})
     subjects = [load_subject(task, device=where, **each) for task, each in zip(tasks, files)]
+    partial = Partial(
+        resume,
+        {
+            "analysis": [name, module, version, settings, execution, tasks],
+            "files": [
+                [str(path), io.sha256(path)]
+                for subject, each in zip(subjects, files)
+                for path in (*(c.path for c in subject.checkpoints), each["data"])
+            ],
+            "code": io.code_hash(module),
+            "device": [str(where), torch.__version__],
+        },
+    )
+    subjects = [replace(subject, partial=partial) for subject in subjects]
     result = None
     if any(subject.checkpoints for subject in subjects):
         result = analysis.measure(subjects if over == "study" else subjects[0], checked)
@@ -45,6 +66,7 @@ def main(
         name, version, subjects, optimizers, settings, where, seconds, [*tasks, settings]
     )
     write(output, result, head)
+    partial.discard()
 
 
 def files_of(snakemake: Any) -> list[dict]:
@@ -88,5 +110,6 @@ if __name__ == "__main__":
             files=files_of(snakemake),
             device=snakemake.resources.device,
             output=snakemake.output.result,
+            resume=snakemake.resources.resume,
             started=start,
         )

@@ -164,6 +164,18 @@ def settings_hash(settings: Any) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
+def code_hash(*modules: str) -> str:
+    """A hash of this library's source, and of the files of ``modules`` beyond it."""
+    paths = sorted(Path(__file__).resolve().parent.rglob("*.py"))
+    for module in modules:
+        file = getattr(sys.modules.get(module), "__file__", None)
+        paths += [Path(file)] if file else []
+    digest = hashlib.sha256()
+    for path in paths:
+        digest.update(path.read_bytes())
+    return digest.hexdigest()[:16]
+
+
 def save_checkpoint(path: str | Path, state: dict) -> None:
     """Save a nested dict of tensors and plain values; :mod:`equiscape.checkpoint` reads it.
 

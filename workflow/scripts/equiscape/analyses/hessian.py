@@ -3,13 +3,14 @@
 import logging
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Annotated, Any, ClassVar, Literal
+from dataclasses import dataclass, replace
+from typing import Annotated, Any, ClassVar, Literal, TypeVar
 
 import numpy as np
 import torch
 from torch import nn
 
+from equiscape.analyses.partial import NOTHING, Partial
 from equiscape.analyses.result import Result
 from equiscape.analyses.subject import Subject
 from equiscape.landscape.density import spectral_density
@@ -28,6 +29,7 @@ from equiscape.settings import (
 )
 from equiscape.task import Task
 
+T = TypeVar("T")
 PRECISION = {"float32": 1e-5, "float64": 1e-13}
 """Error of a Hessian product relative to the largest eigenvalue, as measured against float64."""
 
@@ -83,7 +85,8 @@ class Settings:
 def measure(subject: Subject, settings: Settings) -> Result:
     """Eigenvalues and trace at the subject's checkpoint."""
     progress = logging.getLogger("equiscape").info
-    return Result(measure_hessian(subject.task, subject.checkpoint.model(), settings, progress))
+    model = subject.checkpoint.model()
+    return Result(measure_hessian(subject.task, model, settings, progress, subject.partial))
 
 
 def measure_hessian(
@@ -91,6 +94,7 @@ def measure_hessian(
     model: nn.Module,
     settings: Settings,
     progress: Callable[[str], None] | None = None,
+    partial: Partial = NOTHING,
 ) -> dict[str, Any]:
     """Eigenvalues and trace of the Hessian of the mean training loss at ``model``.
 
@@ -99,6 +103,8 @@ def measure_hessian(
         model: the network at the checkpoint; it is not changed.
         settings: see :class:`Settings`.
         progress: called with one line of text after each stage.
+        partial: keeps finished stages: eigenvalues with their Krylov basis (not with a
+            ``trace_tolerance``, which lets the basis grow), power iteration, trace, density.
 
     Returns:
         A JSON-like dict. ``eigenvalues`` are the leading ones by value, descending, each with the
@@ -133,7 +139,7 @@ def measure_hessian(
     loss, gradient = objective.value_and_gradient()
     report(f"loss {loss:.6g} on {objective.samples} samples, {objective.size} parameters")
     measure = _by_lanczos if s.method == "lanczos" else _by_power_iteration
-    spectrum = measure(objective, s, report)
+    spectrum = measure(Stages(objective, partial), s, report)
     return {
         "task": task.name,
         "method": s.method,
@@ -153,19 +159,44 @@ def measure_hessian(
     }
 
 
-def _by_lanczos(
-    objective: TrainingLoss, s: Settings, report: Callable[[str], None]
-) -> dict[str, Any]:
-    operator = objective.operator
-    krylov = lanczos(
-        operator,
-        leading=s.eigenvalues,
-        tolerance=s.tolerance,
-        max_iterations=s.max_iterations,
-        block=s.block,
-        copies=s.copies,
-        generator=_generator(s.seed, "start"),
-    )
+@dataclass(frozen=True)
+class Stages:
+    """Stages of a Hessian; products of those that are read count as if they had been made."""
+
+    objective: TrainingLoss
+    partial: Partial
+
+    def __call__(self, name: str, compute: Callable[[], T], keep: bool = True) -> T:
+        """The value of a stage."""
+        operator = self.objective.operator
+        before = operator.products
+        value, products = self.partial.stage(
+            f"hessian {name}",
+            lambda: (compute(), operator.products - before),
+            (LanczosResult, Eigenpairs, TraceEstimate),
+            keep,
+        )
+        operator.products = before + products
+        return value
+
+
+def _by_lanczos(stage: Stages, s: Settings, report: Callable[[str], None]) -> dict[str, Any]:
+    operator = stage.objective.operator
+
+    def eigenvalues() -> LanczosResult:
+        found = lanczos(
+            operator,
+            leading=s.eigenvalues,
+            tolerance=s.tolerance,
+            max_iterations=s.max_iterations,
+            block=s.block,
+            copies=s.copies,
+            generator=_generator(s.seed, "start"),
+        )
+        return found if grows else replace(found, space=None)
+
+    grows = s.trace_tolerance is not None  # the trace then needs the space, which no file holds
+    krylov = stage("eigenvalues", eigenvalues, keep=not grows)
     margin = PRECISION[s.dtype] * float(np.abs(krylov.ritz_values).max())
     leading, smallest = _pairs(krylov.leading, margin), _pairs(krylov.trailing, margin)[-1]
     missing = sum(not pair["converged"] for pair in leading) + (not smallest["converged"])
@@ -173,14 +204,17 @@ def _by_lanczos(
         f"largest eigenvalue {leading[0]['value']:.6g}, smallest {smallest['value']:.6g}, "
         f"{krylov.iterations} Lanczos steps" + (f", {missing} not converged" if missing else "")
     )
-    power = _dominant(operator, s)
+    power = stage("power", lambda: _dominant(operator, s))
     report(f"power iteration {power['value']:.6g} in {power['iterations']} iterations")
-    estimate = hutchinson(
-        operator,
-        s.probes,
-        generator=_generator(s.seed, "probes"),
-        krylov=krylov,
-        tolerance=s.trace_tolerance,
+    estimate = stage(
+        "trace",
+        lambda: hutchinson(
+            operator,
+            s.probes,
+            generator=_generator(s.seed, "probes"),
+            krylov=krylov,
+            tolerance=s.trace_tolerance,
+        ),
     )
     report(f"trace {estimate.value:.6g} +- {estimate.standard_error:.2g}")
     result: dict[str, Any] = {
@@ -197,25 +231,27 @@ def _by_lanczos(
         "trace": _describe_trace(estimate, krylov),
     }
     if s.density_probes:
-        result["density"] = _density(operator, krylov, s)
+        result["density"] = stage("density", lambda: _density(operator, krylov, s))
         report(f"spectral density from {result['density']['products']} products")
     if s.adaptive:
-        result["adaptive"] = _adaptive(objective, s)
+        result["adaptive"] = stage("adaptive", lambda: _adaptive(stage.objective, s))
         report(f"adaptive largest eigenvalue {result['adaptive']['largest']['value']:.6g}")
     return result
 
 
 def _by_power_iteration(
-    objective: TrainingLoss, s: Settings, report: Callable[[str], None]
+    stage: Stages, s: Settings, report: Callable[[str], None]
 ) -> dict[str, Any]:
-    operator = objective.operator
-    dominant = _dominant(operator, s)
+    operator = stage.objective.operator
+    dominant = stage("power", lambda: _dominant(operator, s))
     # The other end dominates once the spectrum is shifted by this one.
-    opposite = _dominant(operator, s, shift=dominant["value"])
+    opposite = stage("opposite", lambda: _dominant(operator, s, shift=dominant["value"]))
     ends = sorted([dominant, opposite], key=lambda end: -end["value"])
     largest, smallest = ({k: v for k, v in end.items() if k != "iterations"} for end in ends)
     report(f"power iteration {dominant['value']:.6g} in {dominant['iterations']} iterations")
-    estimate = hutchinson(operator, s.probes, generator=_generator(s.seed, "probes"))
+    estimate = stage(
+        "trace", lambda: hutchinson(operator, s.probes, generator=_generator(s.seed, "probes"))
+    )
     report(f"trace {estimate.value:.6g} +- {estimate.standard_error:.2g}")
     return {
         "eigenvalues": [largest],

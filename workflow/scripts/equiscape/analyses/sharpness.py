@@ -8,6 +8,7 @@ import logging
 from collections.abc import Iterator, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, ClassVar, Literal
 
 import pandas as pd
@@ -102,9 +103,11 @@ def measure(subject: Subject, settings: Settings) -> Result:
     """
     rows = []
     for checkpoint in subject.checkpoints:
-        model = checkpoint.model()
-        for row in measure_sharpness(subject.task, model, settings):
-            rows.append({"seed": checkpoint.seed, **row})
+        name = f"{checkpoint.optimizer} {checkpoint.seed}"
+        found = subject.partial.stage(
+            name, partial(measure_sharpness, subject.task, checkpoint.model(), settings)
+        )
+        rows += [{"seed": checkpoint.seed, **row} for row in found]
         log.info(
             "sharpness of %s seed %d: %d rows", checkpoint.optimizer, checkpoint.seed, len(rows)
         )

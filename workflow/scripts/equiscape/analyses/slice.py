@@ -38,7 +38,9 @@ class Settings:
 
 def measure(subject: Subject, settings: Settings) -> Result:
     """The plane through the subject's checkpoint: axes, loss and score as arrays."""
-    plane = measure_slice(subject.task, subject.checkpoint.model(), **asdict(settings))
+    plane = measure_slice(
+        subject.task, subject.checkpoint.model(), **asdict(settings), stage=subject.partial.stage
+    )
     metric = subject.task.metric
     return Result(
         data=plane.arrays(),

@@ -8,6 +8,7 @@ from typing import Any
 
 from torch import nn
 
+from equiscape.analyses.partial import NOTHING, Partial
 from equiscape.errors import DataError
 from equiscape.io import read_json
 from equiscape.task import Task, load_task
@@ -65,11 +66,13 @@ class Subject:
         task: data set, loss and metric.
         checkpoints: by optimizer, seed, epoch; those of cells that diverged are left out.
         inputs: further files by name, such as ``corrupted``.
+        partial: keeps finished stages of an analysis of minutes.
     """
 
     task: Task
     checkpoints: tuple[Checkpoint, ...]
     inputs: Mapping[str, Path] = field(default_factory=dict)
+    partial: Partial = field(default=NOTHING, repr=False)
 
     @property
     def checkpoint(self) -> Checkpoint:

@@ -7,8 +7,9 @@ planes of two optimizers can be compared at the same range.
 """
 
 import builtins
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,13 @@ NORMALIZATION = "filter: rows of matrices to the weights' row norms; biases and 
 
 ARRAYS = ("axis_x", "axis_y", "loss", "score")
 BANDS = ("band_loss", "band_score")
+BLOCK = 32  # points that are kept together; a multiple of those in one forward pass
+Stage = Callable[[str, Callable[[], Any]], Any]
+
+
+def computed(name: str, compute: Callable[[], Any]) -> Any:
+    """A stage that nothing keeps."""
+    return compute()
 
 
 @dataclass(frozen=True)
@@ -78,6 +86,7 @@ def measure_slice(
     seed: int,
     bands: int = 1,
     batch_points: int | None = None,
+    stage: Stage = computed,
 ) -> SliceResult:
     """Loss and score of ``model`` on a filter-normalized plane, in eval mode.
 
@@ -95,6 +104,8 @@ def measure_slice(
         bands: pairs of random directions along which loss and score are measured; the plane's
             own pair is the first, each further one costs two lines of points.
         batch_points: points in one forward pass, see :func:`equiscape.landscape.paths.along`.
+        stage: called with the name of a block of points and what computes it; an analysis keeps
+            finished ones there.
     """
     plan = task.subset("train", samples, seed, batch_size)
     seeds = {"seed_x": 2 * seed, "seed_y": 2 * seed + 1}
@@ -104,22 +115,41 @@ def measure_slice(
     batches = [task.batch("train", indices) for indices in plan]
     center = state_of(model, buffers=False)
 
+    block = BLOCK if batch_points is None else batch_points * -(-BLOCK // batch_points)
+
     def evaluate(
-        directions: Sequence[Sequence[Tensor]], points: np.ndarray
+        name: str, directions: Sequence[Sequence[Tensor]], points: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray]:
         states = [center, *(dict(zip(center, d, strict=True)) for d in directions)]
         points = np.column_stack([np.ones(len(points)), points])
-        return along(task, model, batches, states, points, batch_points=batch_points)
+        found = [
+            stage(
+                f"{name} {start}",
+                partial(
+                    along,
+                    task,
+                    model,
+                    batches,
+                    states,
+                    points[start : start + block],
+                    batch_points=batch_points,
+                ),
+            )
+            for start in builtins.range(0, len(points), block)
+        ]
+        loss, score = (np.concatenate(values) for values in zip(*found, strict=True))
+        return loss, score
 
     y, x = (grid.ravel() for grid in np.meshgrid(axis, axis, indexing="ij"))
     loss, score = (
         values.reshape(resolution, resolution)
-        for values in evaluate([along_x, along_y], np.column_stack([x, y]))
+        for values in evaluate("plane", [along_x, along_y], np.column_stack([x, y]))
     )
     lines = [(loss[half], score[half]), (loss[:, half], score[:, half])]
     band_seeds = [sequence_seed(seed, "band", line) for line in builtins.range(2, 2 * bands)]
     for band_seed in band_seeds:
-        lines.append(evaluate([filter_normalized(model, band_seed)], axis[:, None]))
+        band = [filter_normalized(model, band_seed)]
+        lines.append(evaluate(f"band {band_seed}", band, axis[:, None]))
     band_loss, band_score = (np.array(values) for values in zip(*lines[: 2 * bands], strict=True))
     checkpoint = task.score(model, batches)
     attributes = {
