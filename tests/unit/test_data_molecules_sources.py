@@ -10,6 +10,7 @@ import torch
 from small_graphs import write_zinc
 
 from equiscape.data import peptides, qm9, zinc
+from equiscape.data.molecule_files import check
 from equiscape.data.molecules import read_molecules
 from equiscape.errors import ConfigError, DataError
 from equiscape.files.pickles import load_pickle
@@ -293,6 +294,48 @@ def test_peptides_refuses_what_is_not_official(tmp_path):
     with pytest.raises(DataError, match="row 3"):
         peptides.prepare({"expect": {"test": 1}}, tmp_path, tmp_path / "out.h5")
     assert not (tmp_path / "out.h5").exists()
+
+
+@pytest.mark.parametrize(
+    ("train", "says"),
+    [
+        ([[0, 1], [4, 5]], r"split train of shape \[2, 2\]"),
+        ([], r"split train of shape \[0\]"),
+        ([0, 1.5], "split train"),
+        ([0, 0], "names 0 twice in the split train"),
+        ([0, 3], "some are in two splits"),
+    ],
+)
+def test_a_peptides_split_that_is_no_list_of_rows_is_refused(tmp_path, train, says):
+    write_peptides(tmp_path, {"train": np.array(train), "val": [2], "test": [3]})
+    with pytest.raises(DataError, match=says):
+        peptides.prepare({"expect": {"test": 1}}, tmp_path, tmp_path / "out.h5")
+
+
+def test_a_peptide_without_smiles_is_named_by_its_row(tmp_path):
+    write_peptides(tmp_path, {"train": [0], "val": [1], "test": [2]}, ["CC", "", "N"])
+    with pytest.raises(DataError, match="no SMILES in row 1"):
+        peptides.prepare({"expect": {"test": 1}}, tmp_path, tmp_path / "out.h5")
+
+
+@pytest.mark.parametrize(
+    ("feature", "row", "value", "says"),
+    [
+        ("node_features", 2, 28, r"value 28 in row 2, column 0 of its node features \(graph 0\)"),
+        ("node_features", 0, -1, r"value -1 in row 0, column 0 of its node features \(graph 0\)"),
+        ("edge_features", 1, 9, r"value 9 in row 1, column 0 of its edge features \(graph 0\)"),
+    ],
+)
+def test_a_category_beyond_its_vocabulary_is_named(tmp_path, feature, row, value, says):
+    write_zinc(tmp_path, ["val", "test"], size=20)
+    zinc.prepare({"walk_steps": 2, "seed": 0}, tmp_path, tmp_path / "out.h5")
+    molecules = read_molecules(tmp_path / "out.h5")
+    check(molecules, "zinc.h5")
+    values = getattr(molecules, feature).astype(np.int64)
+    values[row, 0] = value
+    setattr(molecules, feature, values)
+    with pytest.raises(DataError, match=says):
+        check(molecules, "zinc.h5")
 
 
 def test_official_split_of_the_project_is_read_without_code():
