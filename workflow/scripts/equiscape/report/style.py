@@ -216,16 +216,24 @@ def log_axis(axis: Axes, which: str = "y") -> None:
 
 
 def symlog_ticks(axis: Axes) -> None:
-    """Few labels on a horizontal symmetric log axis: zero and powers of ten, two a side."""
+    """Few labels on a horizontal symmetric log axis: zero, and at most two a side.
+
+    Powers of ten, or 1, 2 and 5 of each where a side spans less than two of them.
+    """
     low, high = axis.get_xlim()
     transform: Any = axis.xaxis.get_transform()  # that of a symmetric log axis
     threshold = transform.linthresh
     kept = [0.0]
     for sign, end in ((1, high), (-1, -low)):
-        top = np.floor(np.log10(end)) if end > 0 else -np.inf
-        bottom = np.ceil(np.log10(threshold))
-        if top >= bottom:
-            kept += [sign * 10.0**top, *([sign * 10.0**bottom] if top - bottom > 1 else [])]
+        if end < threshold:
+            continue
+        decades = range(int(np.floor(np.log10(threshold))), int(np.floor(np.log10(end))) + 1)
+        values = [step * 10.0**decade for decade in decades for step in (1, 2, 5)]
+        values = [value for value in values if threshold <= value <= end]
+        powers = [value for value in values if np.log10(value) % 1 == 0]
+        values = powers if len(powers) > 1 else values
+        kept += [sign * value for value in values[-1:]]
+        kept += [sign * value for value in values[:1] if values[-1] / value >= 4]
     axis.set_xticks(sorted(kept))
     axis.minorticks_off()
     axis.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:g}".replace("-", MINUS)))
