@@ -6,10 +6,10 @@ import logging
 import pytest
 from test_download import ARCHIVE, SUM, refused, server, started  # noqa: F401  a fixture
 
+from equiscape.addresses import check_address, redact
 from equiscape.data import KINDS, peptides, qm9, transfer, zinc
 from equiscape.data import download as module
 from equiscape.data.download import download, fetch
-from equiscape.data.transfer import check_address, redact
 from equiscape.errors import ConfigError, DataError
 
 

@@ -35,6 +35,7 @@ DATASET_OF = {  # a kind of data that each architecture reads
 }
 
 
+SECRET = "holds a password or a token"
 DEMO = yaml.safe_load((ROOT / "config/demo.yaml").read_text())
 
 
@@ -278,6 +279,8 @@ TOP = [
     ("datasets/molecules/corruptions", {"source": "generated"}, "only clouds can be corrupted"),
     ("datasets/x", {"kind": "pointcloud", "source": "ftp://a/b"}, "is not an http address"),
     ("datasets/x", {"kind": "pointcloud", "source": "s3://a/b"}, "is not an http address"),
+    ("datasets/x", {"kind": "pointcloud", "source": "https://me:word@a.org/b.zip"}, SECRET),
+    ("datasets/x", {"kind": "pointcloud", "source": "https://a.org/b.zip?token=abc"}, SECRET),
     ("datasets/x", {"kind": "pointcloud", "source": "pyg"}, "does not fetch data of kind"),
     ("datasets/x", {"kind": "qm9", "source": "pyg", "sha256": "0" * 64}, "x.sha256: .*remove it"),
     ("datasets/x", {"kind": "qm9", "source": "pyg", "expect": {"molecules": 1}}, "molecules must"),

@@ -5,8 +5,8 @@ import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
+from equiscape.addresses import check_address
 from equiscape.configuration.kinds import Kind
 from equiscape.declarations import Declaration, declared
 from equiscape.errors import ConfigError
@@ -79,12 +79,7 @@ def _check_place(entry: Mapping[str, Any], key: str, path: Path | None) -> None:
     urls = [(f"{key}.source", source)] if source and "://" in source else []
     urls += [(f"{key}.mirrors.{i}", url) for i, url in enumerate(mirrors)]
     for where, url in urls:
-        parts = urlsplit(url)
-        if parts.scheme not in ("http", "https") or not parts.netloc:
-            raise ConfigError(
-                f"{where}: {spelled(url)} is not an http address; give one, or a local file by "
-                "its plain path."
-            )
+        check_address(url, where)
     if mirrors and not (source and "://" in source):
         raise ConfigError(f"{key}.mirrors: the source is no address; remove them.")
     if path is not None and not path.exists():

@@ -22,6 +22,7 @@ import pooch
 import requests
 
 from equiscape import io
+from equiscape.addresses import check_address, redact
 from equiscape.data import KINDS, reads
 from equiscape.data.sources import folder_with
 from equiscape.data.transfer import (
@@ -31,11 +32,9 @@ from equiscape.data.transfer import (
     PermanentFault,
     SlowFault,
     Transfer,
-    check_address,
     expand,
     hidden,
     reason,
-    redact,
 )
 from equiscape.errors import ConfigError, DataError, first_line
 from equiscape.files.archives import DAMAGE, files_below, open_source

@@ -20,11 +20,11 @@ from collections.abc import Iterable
 from pathlib import Path
 from threading import Thread
 from typing import Any
-from urllib.parse import urlsplit
 
 import requests
 from tqdm import tqdm
 
+from equiscape.addresses import VARIABLE, redact
 from equiscape.errors import ConfigError, DataError, first_line
 
 log = logging.getLogger(__name__)
@@ -35,12 +35,6 @@ PIECE = 1 << 20
 WINDOW = 60.0  # seconds over which a speed is measured
 LEAST_SPEED = 1000  # bytes a second
 LARGEST = 2**50  # bytes that a server may announce
-SECRET = re.compile(
-    r"([?&;](?:[\w-]*(?:token|key|secret|password|signature|credential|auth)[\w-]*|sig|pwd)=)[^&;\s]+",
-    re.IGNORECASE,
-)
-USER = re.compile(r"(\w+://)[^/\s@]+@")
-VARIABLE = re.compile(r"\$\{(\w+)\}")
 
 
 class PermanentFault(Exception):
@@ -49,11 +43,6 @@ class PermanentFault(Exception):
 
 class SlowFault(Exception):
     """The server sends too little in a minute."""
-
-
-def redact(text: str) -> str:
-    """``text`` without passwords and tokens of the addresses in it, or values of variables."""
-    return SECRET.sub(r"\1***", USER.sub(r"\1***@", text))
 
 
 def expand(url: str) -> tuple[str, list[str]]:
@@ -75,27 +64,6 @@ def hidden(text: str, values: Iterable[str]) -> str:
     for value in values:
         text = text.replace(value, "***")
     return redact(text)
-
-
-def check_address(url: str, key: str) -> None:
-    """Refuse an address that cannot be fetched, or that carries a secret in plain text.
-
-    It would stand in the configuration, in logs and in what Snakemake keeps of a job.
-
-    Raises:
-        ConfigError: naming ``key``.
-    """
-    parts = urlsplit(url)
-    if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise ConfigError(
-            f"{key}: {redact(url)} is not an http address; give a local file by its plain path."
-        )
-    secrets = [m[0] for m in SECRET.finditer(url) if not VARIABLE.fullmatch(m[0][len(m[1]) :])]
-    if parts.password or secrets:
-        raise ConfigError(
-            f"{key}: {redact(url)} holds a password or a token; give the user and the password in "
-            "~/.netrc, or the token as ${NAME} of an environment variable."
-        )
 
 
 class Transfer:
