@@ -134,8 +134,8 @@ def test_maps_within_training_settings_merge_too():
 
 def test_what_changes_no_result_is_no_part_of_a_cell():
     before, config = study(demo()), demo()
+    config["tasks"]["egnn"]["analyses"]["hessian"] |= {"samples": 7, "graph_memory_mb": 7}
     config["tasks"]["egnn"] |= {
-        "analyses": {"hessian": {"samples": 7, "graph_memory_mb": 7}},
         "resources": {"runtime": 7},
         "training": {"resume_seconds": 7, "micro_batch": 7},
     }
