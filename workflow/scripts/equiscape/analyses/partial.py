@@ -6,7 +6,6 @@ the same bits as one that was not disturbed.
 """
 
 import contextlib
-import io
 import logging
 import shutil
 import time
@@ -20,6 +19,7 @@ import numpy as np
 import torch
 
 from equiscape.errors import first_line
+from equiscape.files import sealed
 from equiscape.io import atomic_path, settings_hash
 
 log = logging.getLogger("equiscape")
@@ -95,24 +95,21 @@ def _file(name: str) -> str:
 
 
 def _write(path: Path, value: Any) -> None:
-    buffer = io.BytesIO()
-    torch.save(value, buffer)
-    content = buffer.getbuffer()
-    if shutil.disk_usage(path.parents[1] if path.parents[1].is_dir() else ".").free < 2 * len(
-        content
-    ):
+    head, content = sealed.seal(value)
+    place = path.parents[1] if path.parents[1].is_dir() else "."
+    if shutil.disk_usage(place).free < 2 * len(content):
         log.warning("%s was not kept: the disk has no room for it", path)
         return
     with atomic_path(path) as temporary, open(temporary, "wb") as file:
-        file.write(sha256(content).hexdigest().encode() + b"\n")
+        file.write(head)
         file.write(content)
 
 
 def _read(path: Path) -> Any:
-    checksum, _, content = path.read_bytes().partition(b"\n")
-    if sha256(content).hexdigest().encode() != checksum:
+    _, content = sealed.unseal(path.read_bytes())
+    if content is None:
         raise ValueError("its checksum is wrong")
-    return torch.load(io.BytesIO(content), weights_only=True)
+    return sealed.load(content)
 
 
 def _encode(value: Any) -> Any:

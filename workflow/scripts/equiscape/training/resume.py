@@ -5,8 +5,6 @@ and plain values. Two are kept, so that one that a dying disk or job has damaged
 """
 
 import contextlib
-import hashlib
-import io
 import logging
 import os
 import time
@@ -17,6 +15,7 @@ from typing import Any, Protocol, TypeVar
 import torch
 
 from equiscape.errors import CheckpointError, ConfigError, first_line
+from equiscape.files import sealed
 from equiscape.io import atomic_path
 from equiscape.training.gradient import out_of_memory
 
@@ -34,6 +33,7 @@ T = TypeVar("T", bound=Resumable)
 log = logging.getLogger("equiscape.training")
 
 FORMAT = 1
+MARK = "equiscape-resume"
 NEWEST, PREVIOUS, ASIDE = "newest.point", "previous.point", ".aside"
 SHARE = 0.01
 
@@ -65,14 +65,11 @@ class ResumePoints:
         if self.folder is None:
             return
         start = time.monotonic()
-        buffer = io.BytesIO()
-        torch.save(state, buffer)
-        content = buffer.getbuffer()
-        head = f"equiscape-resume {FORMAT} {self.cell} {hashlib.sha256(content).hexdigest()}\n"
+        head, content = sealed.seal(state, MARK, str(FORMAT), self.cell)
         newest = self.folder / NEWEST
         with atomic_path(newest) as temporary:
             with open(temporary, "wb") as file:
-                file.write(head.encode())
+                file.write(head)
                 file.write(content)
                 file.flush()
                 os.fsync(file.fileno())
@@ -124,18 +121,17 @@ class ResumePoints:
         return start()
 
     def _read(self, path: Path, device: torch.device) -> dict[str, Any]:
-        head, _, content = path.read_bytes().partition(b"\n")
-        words = head.decode(errors="replace").split()
-        if len(words) != 4 or words[0] != "equiscape-resume":
+        words, content = sealed.unseal(path.read_bytes())
+        if len(words) != 3 or words[0] != MARK:
             raise CheckpointError(f"{path} is no resume point")
-        _, version, cell, checksum = words
+        _, version, cell = words
         if version != str(FORMAT):
             raise CheckpointError(f"{path} has format {version}, not {FORMAT}")
         if cell != self.cell:
             raise CheckpointError(f"{path} belongs to another cell ({cell})")
-        if hashlib.sha256(content).hexdigest() != checksum:
+        if content is None:
             raise CheckpointError(f"{path} is damaged (checksum)")
-        return torch.load(io.BytesIO(content), map_location=device, weights_only=True)
+        return sealed.load(content, device)
 
     def discard(self) -> None:
         """Remove the points and their folder, which a finished cell needs no more."""
