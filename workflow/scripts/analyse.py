@@ -3,6 +3,7 @@
 import time
 from dataclasses import replace
 from importlib import import_module
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -48,10 +49,15 @@ def main(
         resume,
         {
             "analysis": [name, module, version, settings, execution, tasks],
+            # not their bytes: those are read, and compared with their records, where they are used
             "files": [
-                [str(path), io.sha256(path)]
+                [str(path), path.stat().st_size, path.stat().st_mtime_ns]
                 for subject, each in zip(subjects, files)
-                for path in (*(c.path for c in subject.checkpoints), each["data"])
+                for path in (
+                    *(checkpoint.path for checkpoint in subject.checkpoints),
+                    *subject.inputs.values(),
+                    Path(each["data"]),
+                )
             ],
             "code": io.code_hash(module),
             "device": [str(where), torch.__version__],
