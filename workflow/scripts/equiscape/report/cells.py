@@ -83,7 +83,7 @@ def _pre(name: str, value: Any) -> str:
     return f"<h5>{name}</h5><pre>{html.escape(text)}</pre>"
 
 
-def _provenance(manifest: Manifest) -> tuple[list[str], dict[str, set[str]]]:
+def origins(manifest: Manifest) -> tuple[list[str], dict[str, set[str]]]:
     """Revisions of the code, and package -> versions, of all final cells."""
     revisions: set[str] = set()
     packages: dict[str, set[str]] = {}
@@ -95,17 +95,15 @@ def _provenance(manifest: Manifest) -> tuple[list[str], dict[str, set[str]]]:
     return sorted(revisions), packages
 
 
-def versions(manifest: Manifest) -> str:
-    """Revisions of the code and versions of the packages that made the cells, as Markdown."""
-    revisions, packages = _provenance(manifest)
+def versions(revisions: list[str], packages: dict[str, set[str]]) -> str:
+    """What :func:`origins` found, as Markdown."""
     lines = [f"- Code: `{', '.join(revisions)}`"]
     lines += [f"- {name}: {', '.join(sorted(found))}" for name, found in sorted(packages.items())]
     return "\n".join(lines)
 
 
-def citation(manifest: Manifest) -> str:
-    """How to cite the software, at the revision that made the cells, and the study it reruns."""
-    revisions, _ = _provenance(manifest)
+def citation(revisions: list[str]) -> str:
+    """How to cite the software, at the ``revisions`` of the cells, and the study that it reruns."""
     entries = f"""@software{{equiscape,
   title  = {{Equiscape: how the optimizer shapes what equivariant and geometric networks learn}},
   author = {{{{The Equiscape contributors}}}},

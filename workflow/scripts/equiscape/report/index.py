@@ -75,6 +75,7 @@ def write_index(manifest: Manifest, output: str | Path) -> None:
     """
     root = Path(output).parent
     made = pages.pages(manifest)
+    revisions, packages = cells.origins(manifest)
     groups: dict[str, list[str]] = {}
     for name, page in made.items():
         groups.setdefault(page.category, []).append(name)
@@ -102,8 +103,8 @@ def write_index(manifest: Manifest, output: str | Path) -> None:
         interactive=INTERACTIVE,
         cells=block(cells.table(manifest)),
         details=cells.details(manifest, root),
-        versions=block(cells.versions(manifest)),
-        citation=cells.citation(manifest),
+        versions=block(cells.versions(revisions, packages)),
+        citation=cells.citation(revisions),
         data=json.dumps(interactive(manifest), separators=(",", ":")).replace("</", "<\\/"),
     )
     with atomic_path(output) as temporary:
