@@ -69,8 +69,8 @@ for task in measured["task"].unique():
 # ## The plane between them
 #
 # Both ends and the bend of the curve span a plane, in which the loss is drawn; the bend was learned
-# between aligned ends, so only the aligned plane holds the curve. Beyond three times the loss of
-# the worst corner the color no longer changes.
+# between aligned ends, so only the aligned plane holds the curve. Gray lies beyond the levels,
+# which reach three times the loss of the worse end, and further where most of the plane is higher.
 
 # %%
 for task in measured["task"].unique():

@@ -10,7 +10,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
 from equiscape.io import read_json
-from equiscape.report import style
+from equiscape.report import style, surface
 from equiscape.report.load import number, read_csv, reading
 from equiscape.report.manifest import Manifest
 from equiscape.report.numbers import significant
@@ -58,6 +58,7 @@ COLUMNS = (
     "x",
     "y",
 )
+BEYOND = 3.0  # times the worse end's loss: levels of a plane reach there at least
 PATHS = {
     ("none", "line"): "line, as trained",
     ("weights", "line"): "line, aligned",
@@ -166,8 +167,12 @@ def _is_shown(row: pd.Series) -> bool:
 
 
 def _pair_title(first: str, second: str, kind: str) -> str:
-    names = f"{optimizer_title(first)} - {optimizer_title(second)}"
+    names = _pair_names(first, second)
     return names if first == second else f"{names}, {kind}"
+
+
+def _pair_names(first: str, second: str) -> str:
+    return f"{optimizer_title(first)} - {optimizer_title(second)}"
 
 
 def barriers(manifest: Manifest) -> Figure:
@@ -265,28 +270,21 @@ def plane(manifest: Manifest, task: str, measured: pd.DataFrame) -> Figure:
     rows = rows[(rows[KEYS] == rows[KEYS].iloc[0]).all(axis=1)]
     kinds = list(dict.fromkeys(rows["alignment"]))
     first = rows.iloc[0]
-    low = float(rows["loss"].min())
-    high = max(3 * float(rows[rows["curve"] == "corner"]["loss"].max()), low + 1e-6)
-    high = max(min(high, float(rows["loss"].max())), low + 1e-9)
-    levels = np.linspace(low, high, 13)
-    figure, axes = style.panels(len(kinds), columns=2, height=2.6)
+    ends = rows[rows["curve"] == "corner"].groupby("alignment", sort=False)["loss"].head(2)
+    cap = max(BEYOND * float(ends.max()), float(rows["loss"].quantile(0.6)))
+    levels = surface.even(float(rows["loss"].min()), cap)
+    figure, axes = style.panels(len(kinds), columns=2, height=1.7, width=style.WIDTH)
     for axis, kind in zip(axes, kinds):
         mine = rows[rows["alignment"] == kind]
         grid = mine[mine["curve"] == "plane"].pivot(index="y", columns="x", values="loss")
-        filled = axis.contourf(
-            grid.columns, grid.index, np.ma.masked_invalid(grid.to_numpy()), levels=levels,
-            cmap="viridis", extend="max",
-        )  # fmt: skip
+        filled = surface.contours(axis, grid.columns, grid.index, grid.to_numpy(), levels)
         corners = mine[mine["curve"] == "corner"][["x", "y"]].to_numpy()
         _corners(axis, corners, learned=kind == kinds[-1])
         axis.set_title("aligned" if kind == "weights" else "as trained", loc="left", fontsize=8)
-        axis.set_aspect("equal")
         axis.set_xlabel("distance of parameters")
-    bar = figure.colorbar(filled, ax=list(axes), shrink=0.9, pad=0.02, aspect=16)
-    bar.set_ticks(levels[::3].tolist(), labels=[significant(float(x), 2) for x in levels[::3]])
-    bar.set_label("training loss")
+    surface.color_bar(figure, filled, axes, levels, "training loss")
     seeds = f"seeds {int(first['first_seed'])} and {int(first['second_seed'])}"
-    pair = f"{optimizer_title(first['first'])} - {optimizer_title(first['second'])}"
+    pair = _pair_names(first["first"], first["second"])
     figure.suptitle(f"{task_titles(manifest)[task]}: {pair}, {seeds}", fontsize=8)
     return figure
 

@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from equiscape.errors import DataError
-from equiscape.report import style
+from equiscape.report import style, surface
 from equiscape.report.load import check, plain, reading, unchanged
 from equiscape.report.manifest import Manifest
 from equiscape.report.numbers import significant
@@ -34,8 +34,6 @@ PAGE = Page(
         ),
     },
 )
-LEVELS = 13
-BEYOND = "#D9D9D9"
 """Color of what lies above the loss of chance."""
 
 
@@ -96,7 +94,7 @@ def load(manifest: Manifest) -> dict[tuple[str, str], Slice]:
     return measured
 
 
-def levels(planes: list[Slice], count: int = LEVELS) -> np.ndarray:
+def levels(planes: list[Slice], count: int = surface.LEVELS) -> np.ndarray:
     """Contour levels shared by all planes, even in the logarithm of the loss.
 
     From the smallest loss of any plane to the loss of chance; where that is not known, or no higher
@@ -106,23 +104,17 @@ def levels(planes: list[Slice], count: int = LEVELS) -> np.ndarray:
     low, high = values.min(), max(plane.chance for plane in planes)
     if not high > low:
         high = np.quantile(values, 0.6)
-    return _even(low, high, count)
+    return surface.even(low, high, count)
 
 
-def heights(planes: list[Slice], count: int = LEVELS) -> np.ndarray:
+def heights(planes: list[Slice], count: int = surface.LEVELS) -> np.ndarray:
     """Levels of the loss above each checkpoint's own: two decades up to the highest cap."""
     cap = levels(planes)[-1]
     high = max(cap - plane.center for plane in planes)
     if not high > 0:
         high = max(float(np.nanmax(plane.loss) - plane.center) for plane in planes)
     high = high if high > 0 else 1.0
-    return _even(high / 100, high, count)
-
-
-def _even(low: float, high: float, count: int) -> np.ndarray:
-    if low > 0 and high / low > 1.02:  # see _logarithmic
-        return np.geomspace(low, high, count)
-    return np.linspace(low, high if high > low else low + max(abs(low), 1e-6) * 1e-3, count)
+    return surface.even(high / 100, high, count)
 
 
 def contours(manifest: Manifest, task: str, measured: dict[tuple[str, str], Slice]) -> Figure:
@@ -145,11 +137,7 @@ def contours(manifest: Manifest, task: str, measured: dict[tuple[str, str], Slic
     for row, values, shared, label in views:
         for axis, plane, loss in zip(row, planes, values):
             filled = _plane(axis, plane, loss, shared)
-        bar = figure.colorbar(filled, ax=list(row), shrink=0.92, pad=0.02, aspect=16)
-        ticks: Any = np.log(shared[::3]) if _logarithmic(shared) else shared[::3]
-        bar.set_ticks(ticks, labels=[significant(x, 2) for x in shared[::3]])
-        bar.ax.minorticks_off()
-        bar.set_label(label)
+        surface.color_bar(figure, filled, row, shared, label)
         row[0].set_ylabel("direction 2")
     for axis, name, plane in zip(axes[0], names, planes):
         axis.set_title(
@@ -167,26 +155,14 @@ def contours(manifest: Manifest, task: str, measured: dict[tuple[str, str], Slic
 
 
 def _plane(axis: Axes, plane: Slice, loss: np.ndarray, shared: np.ndarray) -> Any:
-    """Draw one plane; values that are not finite are white, those beyond the levels gray."""
-    colors = plt.get_cmap("viridis").with_extremes(over=BEYOND, under=plt.get_cmap("viridis")(0))
-    scaled = np.ma.masked_invalid(loss)
-    if _logarithmic(shared):  # contours are interpolated in the logarithm, which is drawn
-        scaled = np.ma.log(np.ma.maximum(scaled, shared[0] / 30))
-        shared = np.log(shared)
-    filled = axis.contourf(plane.x, plane.y, scaled, levels=shared, cmap=colors, extend="both")
-    axis.contour(plane.x, plane.y, scaled, levels=shared, colors="white", linewidths=0.3,
-                 linestyles="solid")  # fmt: skip
-    filled.set_rasterized(True)
+    """Draw one plane with the checkpoint in its middle."""
+    filled = surface.contours(axis, plane.x, plane.y, loss, shared)
     axis.plot(0, 0, "+", color="white", markersize=8, markeredgewidth=2.4)
     axis.plot(0, 0, "+", color="black", markersize=7, markeredgewidth=1.0)
     axis.set_aspect("equal")
     axis.set_xticks([plane.x[0], 0, plane.x[-1]])
     axis.set_yticks([plane.y[0], 0, plane.y[-1]])
     return filled
-
-
-def _logarithmic(shared: np.ndarray) -> bool:
-    return bool(shared[0] > 0 and shared[-1] / shared[0] > 1.02)
 
 
 def cuts(manifest: Manifest, measured: dict[tuple[str, str], Slice]) -> Figure:
