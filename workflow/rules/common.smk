@@ -52,9 +52,8 @@ def check_requested():
 
 def prepare_machine():
     """Before the first job: the packages that it imports are there; GPUs of this machine have names."""
-    if (
-        not workflow.deployment_settings.deployment_method
-    ):  # else jobs have environments of their own
+    own_environments = workflow.deployment_settings.deployment_method
+    if not own_environments:
         used = {job.rule.name for job in workflow.dag.needrun_jobs()}
         needed = {
             str(rule.conda_env) for rule in workflow.rules if rule.name in used and rule.conda_env

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import yaml
 
-from equiscape.errors import ConfigError
+from equiscape.errors import ConfigError, listed
 
 PIP = {"pytorch": "torch", "pytorch_geometric": "torch-geometric"}  # names of conda-forge
 OPTIONAL = ("python", "rdkit", "trimesh")  # of some data only, whose preparation asks for them
@@ -35,7 +35,7 @@ def check_tools(environments: Iterable[str | Path], python: tuple[int, ...] | No
     missing = [name for name in needed if _version(name) is None]
     if missing:
         raise ConfigError(
-            f"{', '.join(missing)} {'is' if len(missing) == 1 else 'are'} missing in the "
+            f"{listed(missing)} {'is' if len(missing) == 1 else 'are'} missing in the "
             f"environment of {sys.executable}, in which the jobs will run; {remedy}"
         )
     for name in needed:
@@ -47,8 +47,8 @@ def check_tools(environments: Iterable[str | Path], python: tuple[int, ...] | No
 
 def packages(path: str | Path) -> list[str]:
     """Names, as pip spells them, of the packages in a conda file that are always needed."""
-    listed = yaml.safe_load(Path(path).read_text(encoding="utf-8"))["dependencies"]
-    names = [line.partition("=")[0].strip() for line in listed if isinstance(line, str)]
+    dependencies = yaml.safe_load(Path(path).read_text(encoding="utf-8"))["dependencies"]
+    names = [line.partition("=")[0].strip() for line in dependencies if isinstance(line, str)]
     return [PIP.get(name, name) for name in names if name not in OPTIONAL]
 
 

@@ -19,7 +19,7 @@ REFERENCE = Path(__file__).resolve().parents[3] / "reference"
 """The published figures that come with the workflow."""
 MOLECULES = ("qm9", "zinc", "peptides-func", "molecules-generated")
 """Kinds of data whose tasks stand in the table ``molecules``."""
-REGRESSION = (*MOLECULES, "teacher")
+CLASSLESS = (*MOLECULES, "teacher")
 """Kinds of data whose tasks have no classes, or labels that do not exclude each other."""
 CELL_FILES = {
     "metrics": "metrics.json",
@@ -162,7 +162,7 @@ class Manifest:
     @property
     def class_tasks(self) -> list[str]:
         """Tasks that name the class of a sample."""
-        return [name for name, task in self.tasks.items() if task["kind"] not in REGRESSION]
+        return [name for name, task in self.tasks.items() if task["kind"] not in CLASSLESS]
 
     @property
     def molecular_tasks(self) -> list[str]:

@@ -239,6 +239,8 @@ def dots(manifest: Manifest, task: str, frame: pd.DataFrame) -> Figure:
     axis.set_yticks(range(len(order)), order, fontsize=6.5)
     axis.set_ylim(len(order) - 0.4, -0.6)
     axis.tick_params(axis="y", length=0)
+    low, high = axis.get_xlim()
+    axis.set_xlim(max(low, -3), min(high, 103))  # a deviation may reach beyond what there is
     axis.set_xlabel("test accuracy (%)")
     axis.grid(axis="both")
     axis.set_axisbelow(True)
