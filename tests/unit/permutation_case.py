@@ -1,10 +1,17 @@
 """Small tasks of permutation representations, for the tests."""
 
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
 import numpy as np
 import torch
+from scipy.optimize import minimize
+from torch import Tensor
 
 from equiscape.data import teacher
 from equiscape.groups import parse_group, parse_representation
+from equiscape.groups.plane import Plane
 from equiscape.models.permutation_mlp import PermutationMLP
 from equiscape.settings import read
 from equiscape.task import Task
@@ -57,3 +64,68 @@ def shuffle_units(parameters, rng, flip=False):
 def action(group, text):
     """``[order, width]`` of a representation."""
     return parse_representation(parse_group(group), text).action
+
+
+# the natural representation of S_n: f(x) = c 1^T s(W x + d 1)
+
+TEACHER = (1.5, 0.7, 1.0, 0.3)  # alpha, beta, c, d
+
+
+def natural_parameters(theta, n):
+    """``W = alpha (I - J/n) + beta J/n, b = d 1, c 1^T`` as one network's parameters."""
+    alpha, beta, c, d = theta
+    mean = torch.ones(n, n, dtype=torch.float64) / n
+    one = torch.ones(n, dtype=torch.float64)
+    weight = alpha * (torch.eye(n, dtype=torch.float64) - mean) + beta * mean
+    return {
+        "layers.0.weight": weight,
+        "layers.0.bias": d * one,
+        "layers.1.weight": c * one.unsqueeze(0),
+    }
+
+
+def forward(parameters, x, activation=torch.tanh):
+    """``[..., n, 1]``; the parameters may have leading axes."""
+    before = x @ parameters["layers.0.weight"].mT + parameters["layers.0.bias"].unsqueeze(-2)
+    return activation(before) @ parameters["layers.1.weight"].mT
+
+
+@dataclass(frozen=True)
+class Trap:
+    """The minimum at alpha < 0 for a teacher of alpha > 0, on whole orbits of S4.
+
+    ``found`` holds (alpha, beta, c, d) as ``x`` and the loss as ``fun``.
+    """
+
+    found: Any
+    plane: Plane
+    x: Tensor
+    target: Tensor
+    activation: Any
+
+    def loss(self, parameters):
+        """The mean squared error, one for each leading index."""
+        output = forward(parameters, self.x, self.activation)
+        return (output - self.target).square().mean((-2, -1))
+
+
+@lru_cache
+def trapped(activation=torch.tanh) -> Trap:
+    """Found by BFGS over alpha, beta, c and d."""
+    group = parse_group("S4")
+    x = torch.randn(60, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    x = torch.cat([x[:, list(element)] for element in group.elements])
+    target = forward(natural_parameters(torch.tensor(TEACHER).double(), 4), x, activation)
+    representations = [parse_representation(group, t) for t in ("natural", "natural", "trivial")]
+    plane = Plane.of_layers(representations, [True, False])
+    trap = Trap(None, plane, x, target, activation)
+
+    def value_and_gradient(theta):
+        theta = torch.tensor(theta, dtype=torch.float64, requires_grad=True)
+        value = trap.loss(natural_parameters(theta, 4))
+        (gradient,) = torch.autograd.grad(value, theta)
+        return value.item(), gradient.numpy()
+
+    start = np.array([-0.6, 0.7, 1.0, 0.3])
+    found = minimize(value_and_gradient, start, jac=True, method="BFGS", options={"gtol": 1e-11})
+    return Trap(found, plane, x, target, activation)

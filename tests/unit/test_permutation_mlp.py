@@ -3,8 +3,15 @@
 import numpy as np
 import pytest
 import torch
-from permutation_case import GROUPS, arrays, network, teacher_task
-from scipy.optimize import minimize
+from permutation_case import (
+    GROUPS,
+    arrays,
+    forward,
+    natural_parameters,
+    network,
+    teacher_task,
+    trapped,
+)
 
 from equiscape.data import teacher
 from equiscape.errors import ConfigError
@@ -155,24 +162,6 @@ def test_another_order_of_units_is_another_plane_of_the_same_functions():
 # F3, F4: the natural representation of S_n, f(x) = c 1^T tanh(W x + d 1)
 
 
-def natural_parameters(theta, n):
-    """``W = alpha (I - J/n) + beta J/n, b = d 1, c 1^T`` as one network's parameters."""
-    alpha, beta, c, d = theta
-    mean = torch.ones(n, n, dtype=torch.float64) / n
-    one = torch.ones(n, dtype=torch.float64)
-    weight = alpha * (torch.eye(n, dtype=torch.float64) - mean) + beta * mean
-    return {
-        "layers.0.weight": weight,
-        "layers.0.bias": d * one,
-        "layers.1.weight": c * one.unsqueeze(0),
-    }
-
-
-def forward(parameters, x):
-    hidden = torch.tanh(x @ parameters["layers.0.weight"].mT + parameters["layers.0.bias"])
-    return hidden @ parameters["layers.1.weight"].mT
-
-
 @pytest.mark.parametrize("n", [3, 4])
 def test_no_derivative_changes_the_sign_of_alpha(n):
     x = torch.randn(9, n, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
@@ -190,26 +179,7 @@ def test_no_derivative_changes_the_sign_of_alpha(n):
 
 @pytest.fixture(scope="module")
 def trap():
-    """The minimum at alpha < 0 for a teacher of alpha > 0, on whole orbits of S4."""
-    group = parse_group("S4")
-    x = torch.randn(60, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    x = torch.cat([x[:, list(element)] for element in group.elements])
-    target = forward(natural_parameters(torch.tensor([1.5, 0.7, 1.0, 0.3]).double(), 4), x)
-
-    def loss(parameters):
-        return (forward(parameters, x) - target).square().mean()
-
-    def value_and_gradient(theta):
-        theta = torch.tensor(theta, dtype=torch.float64, requires_grad=True)
-        value = loss(natural_parameters(theta, 4))
-        (gradient,) = torch.autograd.grad(value, theta)
-        return value.item(), gradient.numpy()
-
-    start = np.array([-0.6, 0.7, 1.0, 0.3])
-    found = minimize(value_and_gradient, start, jac=True, method="BFGS", options={"gtol": 1e-11})
-    representations = [parse_representation(group, t) for t in ("natural", "natural", "trivial")]
-    plane = Plane.of_layers(representations, [True, False])
-    return found, plane, loss
+    return trapped()
 
 
 def curvature_at(plane, loss, parameters):
@@ -227,7 +197,7 @@ def curvature_at(plane, loss, parameters):
 
 
 def test_the_trap_is_a_minimum_of_the_plane_and_a_saddle_of_the_perceptron(trap):
-    found, plane, loss = trap
+    found, plane, loss = trap.found, trap.plane, trap.loss
     assert found.x[0] == pytest.approx(-0.519, abs=1e-3)
     assert found.fun == pytest.approx(0.1206, abs=1e-4)
     curvature, vector, flat_loss = curvature_at(
@@ -378,6 +348,3 @@ def test_a_free_network_is_left_alone():
     keeper.after_update(parameters, 1, optimizer)
     assert all(torch.equal(before[n], parameters[n]) for n in before)
     assert keeper.row(parameters)[0] > 0.3
-
-
-# the data
