@@ -35,6 +35,32 @@ def test_a_bad_configuration_stops_before_any_job(workspace, path, value, senten
     assert "Job stats" not in output
 
 
+@pytest.mark.parametrize(
+    ("path", "value", "sentence"),
+    [
+        (
+            "analyses/hessian/parameters",
+            ["haed.*"],
+            "analyses.hessian.parameters: 'haed.*' matches no parameter of the network of task",
+        ),
+        (
+            "optimizers/muon/settings/orthogonalize",
+            ["hidden", "!head.hiden.0.weight"],
+            "optimizers.muon.settings.orthogonalize: '!head.hiden.0.weight' matches no matrix of "
+            "the network of task 'egnn'; did you mean head.hidden.0.weight",
+        ),
+    ],
+)
+def test_a_pattern_that_matches_no_parameter_stops_before_the_first_job(
+    workspace, path, value, sentence
+):
+    change(workspace, path, value)
+    output = workspace.run(ok=False)
+    assert sentence in output
+    assert "Traceback" not in output
+    assert not list(workspace.folder.glob("resources/prepared/*"))
+
+
 def test_an_unknown_task_is_named(workspace):
     output = workspace.run("results/hessian/egn_muon.json", options=["--dry-run"], ok=False)
     assert "the task of results/hessian/egn_muon.json: 'egn' is unknown; did you mean" in output

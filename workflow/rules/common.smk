@@ -10,6 +10,7 @@ from snakemake.cli import get_argument_parser
 from snakemake.logging import logger
 
 from equiscape import gpus
+from equiscape.configuration.parameters import refuse_unknown_names
 from equiscape.configuration.printing import Shortened
 from equiscape.configuration.tools import check_tools
 from equiscape.data import CORRUPTED_VERSION
@@ -51,7 +52,10 @@ def check_requested():
 
 
 def prepare_machine():
-    """Before the first job: the packages that it imports are there; GPUs of this machine have names."""
+    """Before the first job: packages that it imports and parameters that settings name are there.
+
+    GPUs of this machine get names.
+    """
     own_environments = workflow.deployment_settings.deployment_method
     if not own_environments:
         used = {job.rule.name for job in workflow.dag.needrun_jobs()}
@@ -63,6 +67,10 @@ def prepare_machine():
             check_tools(folder / Path(name).name for name in sorted(needed))
         except ConfigError as error:
             raise WorkflowError(str(error)) from None
+    try:
+        refuse_unknown_names(STUDY, workflow.pathvars.apply("<resources>/networks"))
+    except ConfigError as error:
+        raise WorkflowError(str(error)) from None
     limit = workflow.global_resources.get("gpu") if workflow.local_exec else None
     gpus.announce(getattr(limit, "value", limit), os.environ)
 

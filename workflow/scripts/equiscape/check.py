@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from equiscape.analyses import ANALYSES, plugin_analysis
-from equiscape.configuration import entries, start
+from equiscape.configuration import entries, parameters, start
 from equiscape.configuration.kinds import Kind, kind_of
 from equiscape.configuration.reading import read_config
 from equiscape.data import KINDS
@@ -278,12 +278,14 @@ def check_analysis(
 
 
 def check_study(path: str, settings: Any = None, plugins: Sequence[str] = ()) -> str:
-    """Check a study's file as before its first job.
+    """Check a study's file as before its first job, the names of parameters in it included.
 
     Raises:
         ConfigError: one sentence about the first fault.
     """
     checked = start.study(read_config(path), SCHEMA, [path])
+    with tempfile.TemporaryDirectory() as folder:
+        parameters.refuse_unknown_names(checked, folder)
     tasks, optimizers = len(checked.tasks), len(checked.optimizers)
     return f"{path} is a study of {tasks} tasks and {optimizers} optimizers"
 

@@ -112,6 +112,18 @@ class Nested:
     check: Callable[[Any, str], dict[str, Any]]
 
 
+@dataclass(frozen=True)
+class Names:
+    """A list, or the keys of a map, that names parameters of a network; checked once it is known.
+
+    Attributes:
+        of: ``parameters`` (glob patterns), ``matrices`` (those that optimizers orthogonalize, see
+            :mod:`equiscape.optim.groups`) or ``layers`` (names of matrices without ``.weight``).
+    """
+
+    of: str
+
+
 PositiveInt = Annotated[int, AtLeast(1)]
 NonNegativeInt = Annotated[int, AtLeast(0)]
 Positive = Annotated[float, Above(0)]
@@ -128,7 +140,8 @@ NAMES: dict[str, Any] = {
     **{kind.__name__: kind for kind in (int, float, bool, str, dict, list, tuple)},
     **{word: globals()[word] for word in ("Annotated", "Any", "Literal", "Union")},
     **{
-        word: globals()[word] for word in ("AtLeast", "AtMost", "Above", "Below", "Odd", "Distinct")
+        word: globals()[word]
+        for word in ("AtLeast", "AtMost", "Above", "Below", "Odd", "Distinct", "Names")
     },
     **{word: globals()[word] for word in ("PositiveInt", "NonNegativeInt", "Seed", "Positive")},
     **{word: globals()[word] for word in ("NonNegative", "Fraction", "Probability")},
@@ -189,6 +202,15 @@ def nested_in(hint: Any) -> Nested | None:
     if get_origin(hint) is not Annotated:
         return None
     return next((bound for bound in hint.__metadata__ if isinstance(bound, Nested)), None)
+
+
+def names_of(hint: Any) -> Names | None:
+    """Of what ``hint`` is a list of names, if it is one."""
+    if get_origin(hint) is Annotated:
+        return next((mark for mark in hint.__metadata__ if isinstance(mark, Names)), None)
+    if get_origin(hint) in (Union, UnionType):
+        return next(filter(None, map(names_of, get_args(hint))), None)
+    return None
 
 
 def conform_base(value: Any, hint: Any, key: str) -> Any:

@@ -161,7 +161,7 @@ class Study:
                 raise ConfigError(f"{key}: ranks_of needs the analysis rank; add analyses.rank.")
 
     def _check_analysis(self, name: str) -> None:
-        settings = self._analysis_settings(name)
+        settings = self.analysis_settings(name)
         known = {"seeds", "module"}
         entry = self.config["analyses"][name] or {}
         if entry.get("seeds", "representative") not in ("representative", "all"):
@@ -181,7 +181,8 @@ class Study:
             merged = merge(layers[0][1], layer) if i else layer
             check(merged, settings, key)
 
-    def _analysis_settings(self, name: str) -> Declaration:
+    def analysis_settings(self, name: str) -> Declaration:
+        """What the settings of an analysis are."""
         found = nested(self.analyses[name].module, "Settings", self.plugins)
         if found is None:
             raise ConfigError(
@@ -340,13 +341,13 @@ class Study:
         skip = {"seeds", "module"}
         merged = merge(self.config["analyses"][name], own)
         given = {key: value for key, value in merged.items() if key not in skip}
-        checked = check(given, self._analysis_settings(name), f"analyses.{name}")
+        checked = check(given, self.analysis_settings(name), f"analyses.{name}")
         execution = self.analysis_execution(name)
         return {key: value for key, value in checked.items() if key not in execution}
 
     def analysis_execution(self, name: str) -> tuple[str, ...]:
         """Settings of an analysis that change its speed or memory alone."""
-        return self._analysis_settings(name).execution
+        return self.analysis_settings(name).execution
 
     def plugin_files(
         self,

@@ -21,6 +21,7 @@ from equiscape.landscape.trace import TraceEstimate, hutchinson
 from equiscape.seeds import sequence_seed
 from equiscape.settings import (
     AtLeast,
+    Names,
     NonNegative,
     NonNegativeInt,
     Positive,
@@ -77,7 +78,7 @@ class Settings:
     density_probes: NonNegativeInt = 4
     density_steps: Annotated[int, AtLeast(2)] = 20
     dtype: Literal["float32", "float64"] = "float32"
-    parameters: Annotated[list[str], AtLeast(1)] | None = None
+    parameters: Annotated[list[str], AtLeast(1), Names("parameters")] | None = None
     adaptive: bool = True
     graph_memory_mb: NonNegative | None = None
 

@@ -177,6 +177,12 @@ class Training:
             return own[setting]
         return self.declaration.defaults()[setting]
 
+    def constraints(self, task: str, optimizer: str) -> tuple[str, list[Any]]:
+        """The constraints of a cell, and the key of the layer that gives them."""
+        layers = self._layers(task, optimizer=optimizer)
+        key = next((key for key, layer in reversed(layers) if "constraints" in layer), "training")
+        return f"{key}.constraints", self.merged(task, optimizer=optimizer).get("constraints") or []
+
     def modules(self, task: str, optimizer: str | None = None) -> list[str]:
         """Import paths of schedule, recorders and constraints of a task's cells."""
         merged = self.merged(task, optimizer=optimizer)

@@ -16,6 +16,8 @@ A kind's module also declares, read from its source so that nothing heavy is imp
               ``mirrors``, ``sha256``, ``expect`` and ``corruptions``, which every kind has
 ``OVERRIDES`` settings that a task may override under ``data``; those of ``LOADER`` by default
 ``ARGUMENTS`` names of what ``Dataset.model_arguments()`` dictates to a network
+              (one that is a setting, or a constant such as ``NODE_CATEGORIES``, is known before
+              there are data, and the ``head`` where ``HEADS`` maps targets to theirs)
 ``INPUTS``    names of a batch's inputs, which are those of a network's ``forward``
 ``TARGETS``   what a task chooses its ``target`` from; empty where there is nothing to choose
 ``EXPECT``    what ``expect`` may count

@@ -27,7 +27,10 @@ from equiscape.settings import NonNegativeInt, PositiveInt, Seed
 VERSION = 2
 LOADER = ("node_budget",)
 FILES = ("**/zinc12k_official_*.npz", "**/*.pickle", "**/*.index")
-ATOMS, BONDS = 28, 4  # kinds of atoms; bond types 1 to 3
+ATOMS = 28  # kinds of atoms
+BONDS = 4  # bond types 1 to 3
+NODE_CATEGORIES = [ATOMS]
+EDGE_CATEGORIES = [BONDS]
 OFFICIAL = {"train": "train", "val": "validation", "test": "test"}
 RAW = ("pickle", "index")
 RAW_FILES = tuple(f"{name}.{kind}" for name in OFFICIAL for kind in RAW)  # of a download
@@ -126,8 +129,8 @@ def prepare(entry: dict[str, Any], source: Path | None, output: Path) -> None:
         splits={},
         target_names=["logp"],
         units=[""],
-        node_categories=[ATOMS],
-        edge_categories=[BONDS],
+        node_categories=NODE_CATEGORIES,
+        edge_categories=EDGE_CATEGORIES,
     )
     molecules = keep_used(molecules, shrink(graphs, entry))
     policy = duplicates.policy(entry, "keep")

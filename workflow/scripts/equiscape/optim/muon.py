@@ -12,7 +12,7 @@ from torch import Tensor
 
 from equiscape.optim.matrices import MatrixOptimizer, parts, polar_defaults, polar_steps
 from equiscape.optim.newton_schulz import COEFFICIENTS
-from equiscape.settings import AtLeast, AtMost, NonNegative, PositiveInt, Probability
+from equiscape.settings import AtLeast, AtMost, Names, NonNegative, PositiveInt, Probability
 
 VARIANTS = ("muon", "normuon", "adamuon")
 ORDERS = ("momentum-first", "polar-first")
@@ -88,8 +88,8 @@ class Muon(MatrixOptimizer):
         betas: tuple[Probability, Probability] = (0.9, 0.999),
         adamw_eps: NonNegative = 1e-8,
         min_side: PositiveInt = 8,
-        orthogonalize: list[str] | None = None,
-        blocks: Mapping[str, PositiveInt] | None = None,
+        orthogonalize: Annotated[list[str], Names("matrices")] | None = None,
+        blocks: Annotated[Mapping[str, PositiveInt], Names("matrices")] | None = None,
     ):
         if not 0 <= momentum < 1:
             raise ValueError(f"momentum {momentum} must lie in [0, 1)")

@@ -8,7 +8,7 @@ from torch import Tensor
 from equiscape.optim.adamw import check
 from equiscape.optim.matrices import MatrixOptimizer, parts, polar_defaults, polar_steps
 from equiscape.optim.newton_schulz import COEFFICIENTS
-from equiscape.settings import AtLeast, AtMost, NonNegative, PositiveInt, Probability
+from equiscape.settings import AtLeast, AtMost, Names, NonNegative, PositiveInt, Probability
 
 
 class PolarAdamW(MatrixOptimizer):
@@ -53,8 +53,8 @@ class PolarAdamW(MatrixOptimizer):
         betas: tuple[Probability, Probability] = (0.9, 0.999),
         adamw_eps: NonNegative = 1e-8,
         min_side: PositiveInt = 8,
-        orthogonalize: list[str] | None = None,
-        blocks: Mapping[str, PositiveInt] | None = None,
+        orthogonalize: Annotated[list[str], Names("matrices")] | None = None,
+        blocks: Annotated[Mapping[str, PositiveInt], Names("matrices")] | None = None,
     ):
         check(lr, weight_decay, matrix_betas, matrix_eps)
         defaults = {

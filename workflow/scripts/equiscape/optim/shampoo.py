@@ -1,7 +1,7 @@
 """Shampoo: roots of Kronecker factors as preconditioners (Gupta et al. 2018, arXiv 1802.09568)."""
 
 from collections.abc import Mapping
-from typing import Literal, cast
+from typing import Annotated, Literal, cast
 
 import torch
 from torch import Tensor
@@ -10,7 +10,7 @@ from equiscape.optim.adamw import check
 from equiscape.optim.kronecker import SIDES, accumulate, inverse_root, stacked
 from equiscape.optim.matrices import MatrixOptimizer
 from equiscape.optim.soap import check_factors
-from equiscape.settings import NonNegative, Positive, PositiveInt, Probability
+from equiscape.settings import Names, NonNegative, Positive, PositiveInt, Probability
 
 FACTORS = ("average", "sum")
 GRAFTS = ("adam", "none")
@@ -69,8 +69,8 @@ class Shampoo(MatrixOptimizer):
         betas: tuple[Probability, Probability] = (0.9, 0.999),
         adamw_eps: NonNegative = 1e-8,
         min_side: PositiveInt = 8,
-        orthogonalize: list[str] | None = None,
-        blocks: Mapping[str, PositiveInt] | None = None,
+        orthogonalize: Annotated[list[str], Names("matrices")] | None = None,
+        blocks: Annotated[Mapping[str, PositiveInt], Names("matrices")] | None = None,
     ):
         check(lr, weight_decay, matrix_betas, matrix_eps)
         check_factors(factor_beta, every)

@@ -1,14 +1,14 @@
 """SOAP: Adam in the eigenbasis of Shampoo's preconditioner (Vyas et al. 2024, arXiv 2409.11321)."""
 
 from collections.abc import Mapping
-from typing import cast
+from typing import Annotated, cast
 
 from torch import Tensor
 
 from equiscape.optim.adamw import check
 from equiscape.optim.kronecker import soap_direction, stacked
 from equiscape.optim.matrices import MatrixOptimizer
-from equiscape.settings import NonNegative, PositiveInt, Probability
+from equiscape.settings import Names, NonNegative, PositiveInt, Probability
 
 
 class SOAP(MatrixOptimizer):
@@ -54,8 +54,8 @@ class SOAP(MatrixOptimizer):
         betas: tuple[Probability, Probability] = (0.9, 0.999),
         adamw_eps: NonNegative = 1e-8,
         min_side: PositiveInt = 8,
-        orthogonalize: list[str] | None = None,
-        blocks: Mapping[str, PositiveInt] | None = None,
+        orthogonalize: Annotated[list[str], Names("matrices")] | None = None,
+        blocks: Annotated[Mapping[str, PositiveInt], Names("matrices")] | None = None,
     ):
         check(lr, weight_decay, matrix_betas, matrix_eps)
         check_factors(factor_beta, every)

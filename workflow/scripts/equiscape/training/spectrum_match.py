@@ -1,11 +1,11 @@
 """A constraint that holds the stable ranks of hidden matrices to given values."""
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 from equiscape.errors import ConfigError
 from equiscape.optim.groups import split_parameters
-from equiscape.settings import Positive, PositiveInt
+from equiscape.settings import Names, Positive, PositiveInt
 from equiscape.spectra.matching import match_stable_rank
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ class SpectrumMatch:
 
     def __init__(
         self,
-        ranks: Mapping[str, Positive] | None = None,
+        ranks: Annotated[Mapping[str, Positive], Names("layers")] | None = None,
         ranks_of: str | None = None,
         min_side: PositiveInt = 8,
     ):
