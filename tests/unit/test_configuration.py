@@ -11,7 +11,7 @@ from equiscape.configuration.reading import read_config
 from equiscape.errors import ConfigError
 from equiscape.hints import plain
 from equiscape.report.manifest import Manifest
-from equiscape.study import Study
+from equiscape.study import Plan
 
 ROOT = Path(__file__).resolve().parents[2]
 SCHEMA = ROOT / "workflow/schemas/config.schema.yaml"
@@ -92,7 +92,7 @@ def shuffled(value, rng):
     return [shuffled(item, rng) for item in value] if isinstance(value, list) else value
 
 
-def params(study: Study) -> list:
+def params(study: Plan) -> list:
     """Everything that the rules hand to jobs, order included."""
     answers: list = [list(study.tasks), list(study.optimizers), study.pairs, study.optimizer_pairs]
     answers += [list(study.analyses), plain(Manifest.from_study(study, "r", "x").to_dict())]

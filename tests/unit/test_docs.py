@@ -2,20 +2,27 @@
 
 import doctest
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
+from fake_results import CLOUDS, write_study
 
 from equiscape import checkpoint, io, models
+from equiscape.report.tables import write_tables
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("benchmarks/*.md")])
 
 
 @pytest.fixture
-def path(tmp_path):
-    """A checkpoint of a small PointNet."""
+def folder(tmp_path, monkeypatch):
+    """A folder with results/demo: made-up results, and checkpoints of a small PointNet."""
+    made = write_study(tmp_path / "results/demo", {"pointnet": CLOUDS["pointnet"]}, seeds=3)
+    made = replace(made, seeds=[1, 2])
+    made.write(made.results / "report.json")
+    write_tables(made, made.results / "tables")
     settings = {"channels": [8, 8], "head": [8]}
     model = models.build("pointnet", {"num_outputs": 3}, settings)
     state = {
@@ -29,13 +36,17 @@ def path(tmp_path):
         "model_arguments": {"num_outputs": 3},
         "outputs": {"kind": "classification"},
     }
-    io.save_checkpoint(tmp_path / "checkpoint.pt", state)
-    return tmp_path / "checkpoint.pt"
+    for task, optimizer in made.pairs:
+        for seed in made.seeds:
+            io.save_checkpoint(made.final(task, optimizer, seed, "checkpoint.pt"), state)
+        io.write_json(made.representative(task, optimizer), {"seed": 1})
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
 
 
-def test_the_examples_of_the_python_page(path):
+def test_the_examples_of_the_python_page(folder):
     text = (ROOT / "docs/python.md").read_text()
-    names = {"path": path, "clouds": torch.randn(4, 32, 3)}
+    names = {"clouds": torch.randn(4, 32, 3)}
     test = doctest.DocTestParser().get_doctest(text, names, "docs/python.md", None, 0)
     assert len(test.examples) > 30
     failures = []

@@ -18,6 +18,7 @@ FLOORS = {
     **dict.fromkeys(["landscape", "spectra"], 4),
     "training": 5,
     **dict.fromkeys(["analyses", "report"], 6),
+    **dict.fromkeys(["results", "equiscape"], 7),  # what a person opens
 }
 CONFIGURATION = {
     "study",

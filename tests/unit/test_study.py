@@ -7,7 +7,7 @@ import yaml
 
 from equiscape.configuration import start
 from equiscape.errors import ConfigError
-from equiscape.study import Study, spell
+from equiscape.study import Plan, spell
 
 ROOT = Path(__file__).resolve().parents[2]
 SCHEMA_PATH = ROOT / "workflow/schemas/config.schema.yaml"
@@ -19,7 +19,7 @@ def demo() -> dict:
     return yaml.safe_load((ROOT / "config/demo.yaml").read_text())
 
 
-def study(config: dict) -> Study:
+def study(config: dict) -> Plan:
     return start.study(config, SCHEMA_PATH, root=ROOT)
 
 

@@ -23,7 +23,7 @@ from equiscape.registry import unknown
 from equiscape.settings import check, merge
 from equiscape.source import plugin_files
 
-__all__ = ["NUMBER", "Study", "check_schema", "merge", "spell", "with_defaults"]
+__all__ = ["NUMBER", "Plan", "check_schema", "merge", "spell", "with_defaults"]
 
 PATHVARS = ("results", "resources", "logs", "benchmarks")
 FOLDERS = ("grid", "final", "selection", "representative", "tables", "notebooks", "figures")
@@ -31,7 +31,7 @@ RULES = ("all", "grid", "selections", "final", "analyses", "manifest", "tables",
 MORE_RULES = ("prepare", "corrupt", "select", "choose", "representative", "logs", "benchmarks")
 
 
-class Study:
+class Plan:
     """The checked configuration, and everything that the rules derive from it.
 
     What the rules get is in canonical form: names in order (of the optimizers the baseline first),

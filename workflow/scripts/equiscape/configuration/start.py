@@ -8,7 +8,7 @@ from equiscape.configuration.reading import parse_config, read_config
 from equiscape.configuration.schema import check_schema, with_defaults
 from equiscape.configuration.targets import check_target
 from equiscape.errors import ConfigError, listed
-from equiscape.study import Study
+from equiscape.study import Plan
 
 MACHINE = ("pathvars", "device", "threads", "resume", "plugins")  # keys without a study
 
@@ -18,7 +18,7 @@ def study(
     schema: str | Path,
     files: Iterable[str | Path] = (),
     root: str | Path = ".",
-) -> Study:
+) -> Plan:
     """The study of a configuration, which is completed in place by the schema's defaults.
 
     Args:
@@ -34,7 +34,7 @@ def study(
     refuse_file_faults(files, skeleton["properties"])
     check_schema(config, skeleton)
     config.update(with_defaults(config, skeleton))
-    return Study(config, root)
+    return Plan(config, root)
 
 
 def refuse_file_faults(files: Iterable[str | Path], known: Iterable[str]) -> None:
@@ -70,7 +70,7 @@ def check_targets(
     words: Sequence[str],
     targets: Callable[[], Sequence[str]],
     rules: Mapping[str, Sequence[str]],
-    checked: Study,
+    checked: Plan,
 ) -> None:
     """Refuse a target that no rule makes.
 
@@ -90,7 +90,7 @@ def check_targets(
         check_target(target, rules, checked)
 
 
-def _doubtful(word: str, rules: Mapping[str, Sequence[str]], checked: Study) -> bool:
+def _doubtful(word: str, rules: Mapping[str, Sequence[str]], checked: Plan) -> bool:
     """Whether a word might be a target that is not there."""
     if word.startswith("-") or "=" in word or word.isdigit() or Path(word).exists():
         return False

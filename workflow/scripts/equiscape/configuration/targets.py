@@ -21,7 +21,7 @@ def check_target(target: str, rules: Mapping[str, Sequence[str]], study: Any) ->
     Args:
         target: as given on the command line.
         rules: name -> patterns of the files that the rule makes, ``{wildcards}`` included.
-        study: an :class:`equiscape.study.Study`.
+        study: an :class:`equiscape.study.Plan`.
 
     Raises:
         ConfigError: naming the part that is wrong, or the nearest target.

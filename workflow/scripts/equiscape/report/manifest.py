@@ -60,7 +60,7 @@ class Manifest:
 
     @classmethod
     def from_study(cls, study: Any, results: str | Path, reference: str | Path) -> "Manifest":
-        """The manifest of an :class:`equiscape.study.Study` whose products are in ``results``."""
+        """The manifest of an :class:`equiscape.study.Plan` whose products are in ``results``."""
         tasks = {}
         for name, entry in study.tasks.items():
             dataset = study.datasets[entry["dataset"]]
