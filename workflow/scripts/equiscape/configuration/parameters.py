@@ -26,7 +26,7 @@ from equiscape.hints import Names, names_of
 from equiscape.optim import OPTIMIZERS
 from equiscape.registry import target, unknown
 from equiscape.source import constants
-from equiscape.study import Study
+from equiscape.study import Plan
 from equiscape.training import CONSTRAINTS
 
 DEFAULT_RULE = "hidden"  # of orthogonalize: no pattern
@@ -51,7 +51,7 @@ class Named:
     values: Mapping[str, Any]
 
 
-def refuse_unknown_names(study: Study, folder: str | Path) -> None:
+def refuse_unknown_names(study: Plan, folder: str | Path) -> None:
     """Refuse patterns and names of parameters that are in no network.
 
     Args:
@@ -124,7 +124,7 @@ def _no_match(
     return ConfigError(f"{key}: {pattern!r} matches no {what} of the network of {whose}; {hint}.")
 
 
-def named(study: Study) -> Iterator[Named]:
+def named(study: Plan) -> Iterator[Named]:
     """What the settings of analyses, optimizers and constraints name."""
     for task in study.tasks:
         for name in study.analyses:
@@ -167,7 +167,7 @@ def _of_optimizer(
 
 
 def _of_constraints(
-    study: Study, task: str, optimizer: str
+    study: Plan, task: str, optimizer: str
 ) -> Iterator[tuple[str, str, Mapping[str, Any]]]:
     key, constraints = study.training.constraints(task, optimizer)
     for i, entry in enumerate(constraints):
@@ -205,7 +205,7 @@ def arguments_of(
     return found if kind.arguments is not None else None
 
 
-def network_of(study: Study, task: str) -> dict[str, Any]:
+def network_of(study: Plan, task: str) -> dict[str, Any]:
     """What a task's network is built from: architecture, settings, what its data dictate."""
     entry, dataset = study.task_settings(task), study.dataset_of(task)
     kind = study.kind(dataset)
@@ -217,7 +217,7 @@ def network_of(study: Study, task: str) -> dict[str, Any]:
     }
 
 
-def networks(study: Study, tasks: Iterable[str], folder: Path) -> dict[str, Shapes]:
+def networks(study: Plan, tasks: Iterable[str], folder: Path) -> dict[str, Shapes]:
     """Shape of every parameter of the tasks' networks, from ``folder`` or a child process.
 
     Tasks whose network cannot be built without its data are left out, and so are all where torch is
