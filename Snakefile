@@ -89,6 +89,7 @@ rule analyses:
 # A job of a cluster, or of another process, runs what this one checked.
 if workflow.is_main_process and workflow.modifier.is_main_snakefile():
     check_requested()
+    progress.attach(logger, workflow.output_settings)
 
 
 onsuccess:

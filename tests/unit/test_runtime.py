@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 import torch
 
+from equiscape.configuration.progress import read_log
 from equiscape.errors import ConfigError, DeviceError
-from equiscape.runtime import job, resolve_device
+from equiscape.runtime import conclude, job, resolve_device
 
 
 @pytest.fixture
@@ -120,7 +121,11 @@ def test_a_log_says_which_job_ran_and_what_it_wrote(rule, tmp_path):
     rule.wildcards = {"task": "egnn", "optimizer": "muon"}
     rule.output = [str(tmp_path / "rank.csv")]
     with job(rule):
-        pass
-    first, last = Path(rule.log[0]).read_text().splitlines()
+        conclude("48 rows")
+    first, result, last = Path(rule.log[0]).read_text().splitlines()
     assert first.endswith("rule prepare, task egnn, optimizer muon")
-    assert re.search(rf"finished in \d+\.\d s; wrote {re.escape(rule.output[0])}$", last)
+    spent = r"\(CPU \d+\.\d\d s after \d+\.\d\d s of starting\)"
+    assert re.search(rf"finished in \d+\.\d s {spent}; wrote {re.escape(rule.output[0])}$", last)
+    said = read_log(rule.log[0])  # what the terminal shows of it
+    assert (said.result, said.seconds) == ("48 rows", 0.0)
+    assert result.endswith(" result: 48 rows")

@@ -14,5 +14,5 @@ def workspace(tmp_path) -> Workspace:
 def finished(tmp_path_factory) -> Workspace:
     """The tiny study, run once to its end; tests leave its files as they are."""
     workspace = Workspace(tmp_path_factory.mktemp("study"), TINY)
-    workspace.run()
+    workspace.said = workspace.run()
     return workspace

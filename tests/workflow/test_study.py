@@ -75,6 +75,24 @@ def test_selection_carries_the_whole_grid_and_final_cells_use_its_choice(finishe
                 assert len(list(csv.DictReader(file))) == TINY["training"]["epochs"]
 
 
+def test_a_run_says_one_line_a_job_with_its_result(finished):
+    found = re.findall(r"^\[ *(\d+)/(\d+)\] (.*)$", finished.said, re.M)
+    total = len(found)
+    assert [(int(i), int(n)) for i, n, _ in found] == [(i, total) for i in range(1, total + 1)]
+    said = [line for _, _, line in found]
+    for rule, result in (
+        ("prepare shapes", "48 train"),
+        ("train_grid_cell egnn adam lr 1e-3 wd 1e-2 seed 0", "accuracy .* on validation"),
+        ("train_final_cell pointnet muon seed 2", "accuracy .* on validation"),
+        ("select egnn muon", "lr 1e-3, wd 1e-2 of 1 cells"),
+        ("hessian egnn adam", "largest eigenvalue"),
+    ):
+        [line] = [line for line in said if re.match(rf"{rule}\b", line)]
+        assert re.fullmatch(rf"{rule}: .*{result}.* \([0-9.]+ s\)", line)
+    assert "jobid" not in finished.said
+    assert len(finished.said.splitlines()) < total + 60
+
+
 def test_every_job_left_a_log_and_a_benchmark(finished):
     for folder in ("logs", "benchmarks"):
         root = finished / "results" / folder

@@ -20,6 +20,7 @@ class Workspace:
     def __init__(self, folder: Path, config: dict):
         self.folder = folder
         self.config = deepcopy(config)
+        self.said = ""  # by the run that made what lies in the folder
 
     def command(self, *targets: str, options: Iterable[str] = (), cores: int = 2) -> list[str]:
         (self.folder / "study.yaml").write_text(yaml.safe_dump(self.config, sort_keys=False))

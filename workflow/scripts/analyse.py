@@ -13,7 +13,7 @@ from equiscape.analyses.partial import Partial
 from equiscape.analyses.result import envelope, write
 from equiscape.analyses.subject import load_subject
 from equiscape.registry import call
-from equiscape.runtime import job, resolve_device
+from equiscape.runtime import conclude, job, resolve_device
 from equiscape.settings import merge
 
 if TYPE_CHECKING:
@@ -73,6 +73,7 @@ def main(
     )
     write(output, result, head)
     partial.discard()
+    conclude(result.summary() if result else "every cell diverged")
 
 
 def files_of(snakemake: Any) -> list[dict]:

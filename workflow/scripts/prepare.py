@@ -8,7 +8,7 @@ from equiscape.data import KINDS
 from equiscape.data.download import verify
 from equiscape.files import products
 from equiscape.registry import lookup
-from equiscape.runtime import job
+from equiscape.runtime import conclude, job
 
 if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake
@@ -33,6 +33,9 @@ def main(name: str, entry: dict, source: str | None, inputs: list[str], output: 
     kind = lookup(KINDS, entry["kind"], f"datasets.{name}.kind")
     kind.prepare({"name": name, **entry}, Path(source) if source else None, Path(output))
     products.amend(output, sources=before)
+    counts = io.read_json(products.record_of(output)).get("samples") or {}
+    if counts:
+        conclude(", ".join(f"{number} {split}" for split, number in counts.items()))
 
 
 if __name__ == "__main__":

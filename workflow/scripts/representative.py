@@ -4,7 +4,7 @@ import time
 from typing import TYPE_CHECKING
 
 from equiscape import io
-from equiscape.runtime import job
+from equiscape.runtime import conclude, job
 from equiscape.selection import check_cell, representative
 
 if TYPE_CHECKING:
@@ -28,6 +28,7 @@ def main(
     io.write_json(choice, {**chosen, "sha256": checkpoint and io.sha256(checkpoint)})
     seconds = time.monotonic() - started
     io.write_json(output, {**result, "provenance": io.provenance(cells, "cpu", seconds)})
+    conclude("every final cell diverged" if result["seed"] is None else f"seed {result['seed']}")
 
 
 if __name__ == "__main__":

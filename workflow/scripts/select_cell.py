@@ -4,7 +4,7 @@ import time
 from typing import TYPE_CHECKING
 
 from equiscape import io
-from equiscape.runtime import job
+from equiscape.runtime import conclude, job
 from equiscape.selection import select
 
 if TYPE_CHECKING:
@@ -22,6 +22,12 @@ def main(paths: list[str], output: str, choice: str, started: float) -> None:
     io.write_json(choice, {"lr": selection["lr"], "wd": selection["wd"]})
     seconds = time.monotonic() - started
     io.write_json(output, {**selection, "provenance": io.provenance(cells, "cpu", seconds)})
+    if selection["lr"] is None:
+        conclude("every cell of the grid diverged")
+    else:
+        at_edge = any((selection["edges"][name] or {}).get("add") for name in ("lr", "wd"))
+        edge = ", at an edge of its grid" if at_edge else ""
+        conclude(f"lr {selection['lr']}, wd {selection['wd']} of {len(cells)} cells{edge}")
 
 
 if __name__ == "__main__":

@@ -1,14 +1,14 @@
 """Train one cell: a (task, optimizer, lr, wd, seed) of the grid, or a final one."""
 
-import sys
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from equiscape import io
-from equiscape.runtime import job, resolve_device
+from equiscape.runtime import conclude, job, resolve_device
 from equiscape.task import load_task
 from equiscape.training.cell import diverged_cell, train_cell
+from equiscape.training.summary import summary
 
 if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake
@@ -73,12 +73,12 @@ def main(
             training,
             Path(resume) / io.settings_hash(settings),
             keep_weights=checkpoint is not None,
-            progress=sys.stderr.isatty(),
         )
     seconds = time.monotonic() - started
     provenance = io.provenance(settings, where, seconds)
     result.write(metrics, history, provenance, checkpoint, predictions, epochs)
     result.discard_resume()
+    conclude(summary([result.metrics]))
 
 
 def with_ranks(constraints: list, tables: list[str]) -> list:

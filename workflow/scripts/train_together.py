@@ -1,14 +1,14 @@
 """Train all cells of a task and an optimizer in one process, those of one (lr, wd) in lockstep."""
 
-import sys
 import time
 from itertools import groupby
 from typing import TYPE_CHECKING
 
 from equiscape import io
-from equiscape.runtime import job, resolve_device
+from equiscape.runtime import conclude, job, resolve_device
 from equiscape.task import load_task
 from equiscape.training.cell import diverged_cell
+from equiscape.training.summary import summary
 from equiscape.training.together import train_together
 
 if TYPE_CHECKING:
@@ -35,6 +35,7 @@ def main(
     entry = {"name": optimizer_name, **optimizer}
     shared = {"task": task, "optimizer": entry, "data": io.sha256(data), "protocol": protocol}
     training = task["entry"]["training"]
+    written = []
     pairs = zip(cells, files, strict=True)
     for (lr, wd), group in groupby(pairs, key=lambda pair: tuple(pair[0][:2])):
         members = [(seed, paths) for (_, _, seed), paths in group]
@@ -50,12 +51,13 @@ def main(
                 seeds,
                 training,
                 keep_weights="checkpoint" in members[0][1],
-                progress=sys.stderr.isatty(),
             )
         for (seed, paths), result in zip(members, results):
             settings = {**shared, "lr": lr, "wd": wd, "seed": seed}
             seconds = time.monotonic() - started
             result.write(**paths, provenance=io.provenance(settings, where, seconds))
+            written.append(result.metrics)
+    conclude(summary(written))
 
 
 if __name__ == "__main__":

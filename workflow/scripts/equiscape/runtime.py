@@ -58,12 +58,13 @@ def job(snakemake: Any) -> Iterator[float]:
             try_output(Path(str(output)))
         resources = getattr(snakemake, "resources", None)
         with gpus.assigned(bool(getattr(resources, "gpu", 0))):
-            started = time.monotonic()
+            started, before = time.monotonic(), cpu_seconds()
             log.info("%s", _job_line(snakemake))
             yield started
             outputs = [str(path) for path in getattr(snakemake, "output", ())]
             written = f"; wrote {listed(outputs)}" if outputs else ""
-            log.info("finished in %.1f s%s", time.monotonic() - started, written)
+            spent = f"CPU {cpu_seconds() - before:.2f} s after {before:.2f} s of starting"
+            log.info("finished in %.1f s (%s)%s", time.monotonic() - started, spent, written)
     except EquiscapeError as error:
         _say(snakemake.rule, str(error))
         raise SystemExit(getattr(error, "status", 1)) from None
@@ -82,6 +83,16 @@ def job(snakemake: Any) -> Iterator[float]:
         raise SystemExit(1) from None
 
 
+def cpu_seconds() -> float:
+    """Seconds of processor time of this process and of its children that have ended."""
+    return sum(os.times()[:4])
+
+
+def conclude(result: str) -> None:
+    """Say in one line what a job found: in its log, and so on the terminal when it has finished."""
+    log.info("result: %s", result)
+
+
 def _job_line(snakemake: Any) -> str:
     """The rule of a job, with its wildcards."""
     wildcards = getattr(snakemake, "wildcards", None)
@@ -92,7 +103,8 @@ def _job_line(snakemake: Any) -> str:
 def _say(rule: str, sentence: str) -> None:
     """Put one sentence on the terminal and in the log."""
     log.error("error: %s", sentence)
-    print(f"{rule}: {sentence}", file=sys.stderr)
+    over_a_bar = "\r\033[K" if sys.stderr.isatty() else ""
+    print(f"{over_a_bar}{rule}: {sentence}", file=sys.stderr)
 
 
 # what a system answers where a path, its rights or its file system are at fault, not this project

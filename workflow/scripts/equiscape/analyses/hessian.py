@@ -87,7 +87,9 @@ def measure(subject: Subject, settings: Settings) -> Result:
     """Eigenvalues and trace at the subject's checkpoint."""
     progress = logging.getLogger("equiscape").info
     model = subject.checkpoint.model()
-    return Result(measure_hessian(subject.task, model, settings, progress, subject.partial))
+    found = measure_hessian(subject.task, model, settings, progress, subject.partial)
+    largest, trace = found["largest"]["value"], found["trace"]["value"]
+    return Result(found, headline=f"largest eigenvalue {largest:.4g}, trace {trace:.4g}")
 
 
 def measure_hessian(

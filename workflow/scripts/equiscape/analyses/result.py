@@ -23,11 +23,21 @@ class Result:
         units: name of a quantity (a key, a column, an array) -> its unit.
         attributes: plain values beside a table or arrays: attributes of an ``.h5``, keys of the
             JSON beside a ``.csv``.
+        headline: what was found in a few words, for the log and the terminal.
     """
 
     data: "Mapping[str, Any] | pd.DataFrame"
     units: Mapping[str, str] = field(default_factory=dict)
     attributes: Mapping[str, Any] = field(default_factory=dict)
+    headline: str = ""
+
+    def summary(self) -> str:
+        """The headline, or how much there is."""
+        if self.headline:
+            return self.headline
+        if hasattr(self.data, "columns"):
+            return f"{len(self.data)} rows"
+        return f"{len(self.data)} quantities"
 
 
 def envelope(

@@ -25,7 +25,9 @@ def measure(subject: Subject, settings: Settings) -> Result:
     """Accuracy of every final cell that did not diverge, on every corruption and severity."""
     models = {c.seed: c.model() for c in subject.checkpoints}
     frame = measure_robustness(subject.task, models, subject.inputs["corrupted"])
-    return Result(frame, units={"accuracy": "%", "mean": "%"})
+    units = {"accuracy": "%", "mean": "%"}
+    corrupted = frame[frame["severity"] > 0]["accuracy"].mean()
+    return Result(frame, units=units, headline=f"mean accuracy {corrupted:.4g} %, corrupted")
 
 
 def measure_robustness(

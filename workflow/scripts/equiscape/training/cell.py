@@ -22,6 +22,7 @@ from equiscape.training.resume import ResumePoints
 from equiscape.training.settings import Settings
 from equiscape.training.signals import Interrupted, SignalWatcher
 from equiscape.training.snapshots import Snapshots, on_cpu, serialized
+from equiscape.training.summary import described
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -157,8 +158,11 @@ def train_cell(
         if trainer.steps:
             log.info("resuming at epoch %d, step %d", trainer.epoch + 1, trainer.step + 1)
         label = f"{task.name} {optimizer} lr {lr} wd {wd} seed {seed}"
+        log.info("%s; %s", label, described(trainer))
         reporter = Progress(label, task.metric, checked.epochs, progress)
-        reporter.plan(trainer.steps, trainer.steps_per_epoch)
+        reporter.plan(
+            trainer.steps, trainer.steps_per_epoch, trainer.samples, trainer.train_seconds
+        )
 
         def pause() -> None:
             if signals.received:
@@ -168,8 +172,11 @@ def train_cell(
             if points.due():
                 points.save(trainer.state())
 
+        def after_epoch(row: dict[str, float]) -> None:
+            reporter.epoch(row, trainer.samples, trainer.train_seconds)
+
         try:
-            trainer.run(pause, reporter.epoch)
+            trainer.run(pause, after_epoch)
         except Interrupted as interruption:
             points.save(trainer.state())
             where = f"epoch {trainer.epoch + 1}, step {trainer.step}"

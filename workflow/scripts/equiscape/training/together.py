@@ -7,6 +7,7 @@ optimizer updates it. Each network's numbers are those of a training by itself, 
 """
 
 import copy
+import logging
 import math
 import time
 from collections.abc import Mapping, Sequence
@@ -16,7 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call, vmap
 
-from equiscape.errors import ConfigError
+from equiscape.errors import ConfigError, listed
 from equiscape.optim import OPTIMIZERS, build_optimizer
 from equiscape.optim.schedules import schedule
 from equiscape.registry import lookup
@@ -29,6 +30,9 @@ from equiscape.training.resume import ResumePoints
 from equiscape.training.settings import Settings
 from equiscape.training.signals import SignalWatcher
 from equiscape.training.snapshots import Snapshots
+from equiscape.training.summary import described
+
+log = logging.getLogger("equiscape.training")
 
 ELEMENTWISE = ("adamw", "sgd", "lion")  # classes that treat each entry of a tensor by itself
 
@@ -63,6 +67,8 @@ def train_together(
     label = f"{task.name} {optimizer_name(optimizer_entry)} lr {lr} wd {wd}"
     with torch.random.fork_rng(devices=devices), SignalWatcher() as signals:
         cells = Lockstep(task, optimizer_entry, lr, wd, seeds, checked, keep_weights)
+        named = f"{label} seeds {listed(map(str, seeds))}"
+        log.info("%s in lockstep; %s", named, described(cells.trainers[0]))
         reporter = Progress(f"{label} x {len(seeds)}", task.metric, checked.epochs, progress)
         try:
             cells.run(signals, reporter)
@@ -185,6 +191,7 @@ class Lockstep:
             Interrupted: a signal came.
         """
         reporter.plan(0, self.steps_per_epoch)
+        spent = 0.0
         for _ in range(self.settings.epochs):
             live = [trainer for trainer in self.trainers if trainer.diverged_at is None]
             if not live:
@@ -202,7 +209,8 @@ class Lockstep:
             for i, trainer in enumerate(self.trainers):
                 if trainer in live:
                     self._close_epoch(trainer, table[:, i], lr, seconds, rows[i] if rows else None)
-            reporter.epoch(live[0].rows[-1])
+            spent += seconds * len(live)
+            reporter.epoch(live[0].rows[-1], sum(t.samples for t in self.trainers), spent)
 
     def step(self, live: Sequence[Trainer]) -> Tensor:
         """One step of every network; their losses before it, ``[networks]``."""
