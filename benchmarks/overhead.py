@@ -1,68 +1,54 @@
 """Where the processor time of a run goes: work, and what is around it, by rule.
 
-    python benchmarks/overhead.py TABLE.json snakemake --profile profiles/demo --cores 1
+    python benchmarks/overhead.py NOTES.jsonl snakemake --profile profiles/demo --cores 1
 
-runs the command and adds its figures to TABLE.json, so that a study may be measured in parts;
-without a command it prints the table. A hook (``sitecustomize``) lets each Python process of the
-run note its processor seconds when it ends; a job's log says how many of them went by before its
-work began (interpreter and imports).
+runs the command and adds what its jobs took to NOTES.jsonl, so that a study may be measured in
+parts; without a command it prints the table. A hook (``sitecustomize``) lets each Python process of
+the run note its processor seconds when it ends; a job's log says how many of them went by before
+its work began (interpreter and imports).
 """
 
 import json
 import os
-import re
 import subprocess
 import sys
 import tempfile
 from collections import defaultdict
 from pathlib import Path
 
-HOOK = """
-import atexit, json, os, sys, time
+HOOK = r"""
+import atexit, json, os, re, sys, time
+
+LINE = re.compile(r"finished in .*\(CPU ([0-9.]+) s after ([0-9.]+) s of starting\)")
 
 def note(started=time.monotonic()):
     job = getattr(sys.modules.get("__main__"), "snakemake", None)
     rule = getattr(job, "rule", None)
-    main = os.path.basename(sys.argv[0]) == "snakemake"
-    if rule is None and not main:
+    if rule is None and os.path.basename(sys.argv[0]) != "snakemake":
         return  # a child, counted by the process that waited for it
     times = os.times()
-    log = list(getattr(job, "log", []) or [])
-    entry = {
-        "rule": rule,
-        "log": log[0] if log else None,
-        "own": times.user + times.system,
-        "children": times.children_user + times.children_system,
-        "wall": time.monotonic() - started,
-    }
+    entry = {"rule": rule, "own": times.user + times.system, "wall": time.monotonic() - started}
+    entry["children"] = times.children_user + times.children_system
+    log = list(getattr(job, "log", None) or [])
+    if log:
+        found = LINE.findall(open(log[0]).read())
+        if not found:
+            return  # it failed
+        entry["work"], entry["start"] = map(float, found[-1])
     with open(os.environ["OVERHEAD_NOTES"], "a") as file:
-        file.write(json.dumps(entry) + "\\n")
+        file.write(json.dumps(entry) + "\n")
 
 atexit.register(note)
 """
-LINE = re.compile(r"finished in .*\(CPU ([0-9.]+) s after ([0-9.]+) s of starting\)")
 
 
-def measure(command: list[str]) -> tuple[list[dict], int]:
-    """Run ``command``; the processor seconds of its jobs and of Snakemake itself, its status."""
+def measure(command: list[str], notes: Path) -> int:
+    """Run ``command``, whose processes add to ``notes``; its status."""
     with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        (folder / "sitecustomize.py").write_text(HOOK)
-        notes = folder / "notes"
-        notes.touch()
+        (Path(name) / "sitecustomize.py").write_text(HOOK)
         paths = [name, *filter(None, [os.environ.get("PYTHONPATH")])]
-        variables = {
-            **os.environ,
-            "PYTHONPATH": os.pathsep.join(paths),
-            "OVERHEAD_NOTES": str(notes),
-        }
-        status = subprocess.run(command, env=variables).returncode
-        entries = [json.loads(line) for line in notes.read_text().splitlines()]
-    for entry in entries:
-        if entry["rule"] is not None:
-            found = LINE.search(Path(entry["log"]).read_text()) if entry["log"] else None
-            entry["work"], entry["start"] = map(float, found.groups()) if found else (0.0, 0.0)
-    return entries, status
+        variables = {"PYTHONPATH": os.pathsep.join(paths), "OVERHEAD_NOTES": str(notes.resolve())}
+        return subprocess.run(command, env={**os.environ, **variables}).returncode
 
 
 def table(entries: list[dict]) -> str:
@@ -92,13 +78,9 @@ def table(entries: list[dict]) -> str:
 
 def main(arguments: list[str]) -> int:
     """Measure a command, or print what was measured."""
-    path, status = Path(arguments[0]), 0
-    entries = json.loads(path.read_text()) if path.exists() else []
-    if arguments[1:]:
-        found, status = measure(arguments[1:])
-        entries += found
-        path.write_text(json.dumps(entries))
-    print(table(entries))
+    notes = Path(arguments[0])
+    status = measure(arguments[1:], notes) if arguments[1:] else 0
+    print(table([json.loads(line) for line in notes.read_text().splitlines()]))
     return status
 
 

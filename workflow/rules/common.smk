@@ -10,11 +10,8 @@ from snakemake.cli import get_argument_parser
 from snakemake.logging import logger
 
 from equiscape import gpus
-<<<<<<< HEAD
-from equiscape.configuration.parameters import refuse_unknown_names
-=======
 from equiscape.configuration import progress
->>>>>>> 40696d1 (Say one line a job with its result, and one bar on a terminal)
+from equiscape.configuration.parameters import refuse_unknown_names
 from equiscape.configuration.printing import Shortened
 from equiscape.configuration.tools import check_tools
 from equiscape.data import CORRUPTED_VERSION
