@@ -6,12 +6,15 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 import torch
+from test_landscape_architectures import SMALL, Clouds
 from tiny_task import tiny_network, tiny_task
 
-from equiscape.analyses import hessian, sharpness
+from equiscape import models
+from equiscape.analyses import connectivity, hessian, sharpness, symmetry
 from equiscape.analyses.partial import Partial
 from equiscape.landscape import slices
 from equiscape.landscape.objective import TrainingLoss
+from equiscape.task import Task
 
 
 class Killed(BaseException):
@@ -122,6 +125,54 @@ def test_sharpness_killed_between_two_seeds_is_the_same(tmp_path):
         return sharpness.measure(subject, s).data.to_csv()
 
     assert interrupted(measure, tmp_path, 2) == measure(Partial(None))
+
+
+@pytest.fixture
+def solutions():
+    """Task and two small networks that declare symmetries and have batch norms."""
+    task = Task("clouds", {"architecture": "pointnet"}, Clouds(), torch.device("cpu"))
+    return task, [pointnet(seed) for seed in (1, 2)]
+
+
+def pointnet(seed):
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        model = models.build("pointnet", {"num_outputs": 3}, SMALL["pointnet"])
+        for module in model.modules():
+            if hasattr(module, "running_mean"):
+                module.running_mean.normal_(0, 0.3)
+                module.running_var.uniform_(0.5, 2)
+    return model.eval()
+
+
+def test_symmetry_killed_between_its_stages_is_the_same(tmp_path, solutions):
+    task, (model, _) = solutions
+    s = symmetry.Settings(samples=4, batch_size=4, eigenvectors=1, max_iterations=4)
+
+    def measure(partial):
+        return json.dumps(list(symmetry.rows_of(task, model, s, partial)))
+
+    # the eigenvectors of a mode within its stage, the other mode's, then the permutations
+    assert interrupted(measure, tmp_path, 4) == measure(Partial(None))
+
+
+def test_connectivity_killed_between_its_stages_is_the_same(tmp_path, solutions):
+    task, networks = solutions
+    s = connectivity.Settings(
+        samples=None, batch_size=4, points=3, restarts=1, bend_steps=3, plane=2
+    )
+    setup = connectivity.Setup.of(task, s)
+    before = [{k: v.clone() for k, v in n.state_dict().items()} for n in networks]
+
+    def measure(partial):
+        rows = list(connectivity.compare(setup, *networks, partial.stage))
+        return json.dumps(rows)
+
+    # alignment, three ends with and without reset, bend, its two paths, two planes
+    cut = interrupted(measure, tmp_path, 12)
+    assert cut == measure(Partial(None))
+    for network, state in zip(networks, before, strict=True):
+        assert all(torch.equal(v, state[k]) for k, v in network.state_dict().items())
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 
+import psutil
 import pytest
 import torch
 import yaml
@@ -74,6 +75,58 @@ def test_killed_and_resumed_equals_undisturbed_bit_for_bit(workspace, tmp_path_f
         for w in (workspace, undisturbed)
     ]
     assert kept[0] == kept[1]
+
+
+@pytest.mark.slow
+def test_an_analysis_killed_between_its_stages_goes_on_to_the_same_bits(workspace):
+    long_cells(workspace)
+    workspace.config["training"]["epochs"] = 1
+    result = workspace / "results/hessian/egnn_muon.json"
+    workspace.config["analyses"] = {
+        "hessian": {
+            "samples": 8,
+            "batch_size": 8,
+            "eigenvalues": 1,
+            "max_iterations": 10,
+            "probes": 2000,
+            "density_probes": 50,
+            "adaptive": False,  # seconds each
+        }
+    }
+    workspace.run("results/representative/egnn_muon.json")
+    process = subprocess.Popen(
+        workspace.command("results/hessian/egnn_muon.json"),
+        cwd=workspace.folder,
+        env=workspace.environment(),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    deadline = time.monotonic() + 120
+    while not list((workspace / "resources/resume").rglob("*.stage")):
+        assert process.poll() is None, "finished before it could be killed"
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    jobs = [
+        child
+        for child in psutil.Process(process.pid).children(recursive=True)
+        if any("analyse.py" in word for word in child.cmdline())
+    ]
+    jobs[-1].kill()
+    assert process.wait(timeout=60) != 0
+    assert not result.exists()
+
+    workspace.run("results/hessian/egnn_muon.json")
+    log = (workspace / "results/logs/hessian/egnn_muon.log").read_text()
+    assert "hessian trace: finished in an earlier attempt" in log
+    assert not list((workspace / "resources/resume").rglob("*.stage"))
+    resumed = json.loads(result.read_text())
+    result.unlink()
+    workspace.run("results/hessian/egnn_muon.json")
+    assert "earlier attempt" not in (workspace / "results/logs/hessian/egnn_muon.log").read_text()
+    whole = json.loads(result.read_text())
+    for found in (resumed, whole):
+        del found["seconds"], found["provenance"]["seconds"]
+    assert resumed == whole
 
 
 @pytest.mark.slow

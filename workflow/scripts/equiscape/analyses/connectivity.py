@@ -9,10 +9,10 @@ or to the solutions, and the plane through both ends and the bend shows what lie
 """
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import combinations
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import pandas as pd
@@ -47,6 +47,7 @@ COLUMNS = (
     "y",
 )
 PATHS = ("line", "bezier")
+T = TypeVar("T")
 MARGIN = 0.2
 
 
@@ -81,6 +82,11 @@ class Settings:
         ("plane != 1", "a plane has two or more places along an axis; 0 leaves it out"),
         ("plane == 0 or bend_steps > 0", "a plane takes the bend as its third point; set plane: 0"),
     )
+
+
+def once(name: str, compute: Callable[[], T]) -> T:
+    """A stage that nothing keeps."""
+    return compute()
 
 
 @dataclass(frozen=True)
@@ -130,7 +136,12 @@ def measure(subject: Subject, settings: Settings) -> Result:
             "second_seed": b.seed,
         }
         log.info("%s %d - %s %d (%s)", a.optimizer, a.seed, b.optimizer, b.seed, kind)
-        rows += [{**head, **row} for row in compare(setup, a.model(), b.model())]
+        name = f"{a.optimizer} {a.seed} {b.optimizer} {b.seed}"
+
+        def stage(part: str, compute: Callable[[], T], name: str = name) -> T:
+            return subject.partial.stage(f"{name} {part}", compute)
+
+        rows += [{**head, **row} for row in compare(setup, a.model(), b.model(), stage)]
     frame = pd.DataFrame(rows, columns=list(COLUMNS))
     metric = subject.task.metric
     sign = 1.0 if metric.direction == "min" else -1.0
@@ -155,30 +166,50 @@ def chosen(subject: Subject, most: int) -> Iterator[tuple[str, Checkpoint, Check
         yield from [pair for pair in pairs if pair[0] == kind][:most]
 
 
-def compare(setup: Setup, a: nn.Module, b: nn.Module) -> Iterator[dict[str, Any]]:
-    """Rows of all paths between two networks; both are restored afterwards."""
+def compare(
+    setup: Setup, a: nn.Module, b: nn.Module, stage: Callable[[str, Callable[[], Any]], Any] = once
+) -> Iterator[dict[str, Any]]:
+    """Rows of all paths between two networks; both are restored afterwards.
+
+    Args:
+        setup: what every pair is measured with.
+        a, b: in eval mode.
+        stage: keeps each part, given by its name and what computes it: aligned ends, the bend, and
+            the rows of each path and plane.
+    """
     task, s = setup.task, setup.settings
     ends = {"none": paths.state_of(b)}
     start = paths.state_of(a)
     symmetries = declared(a)
     permutations = alignment.permutations_of(symmetries)
     if permutations:
-        ends["weights"], ends["activations"] = aligned(setup, a, b, symmetries)
+        ends["weights"], ends["activations"] = stage(
+            "alignment", lambda: aligned(setup, a, b, symmetries)
+        )
     resets = [False, True] if has_batch_norm(a) else [False]
     for name, end in ends.items():
         for reset in resets:
-            states, points = paths.line(start, end, np.linspace(0, 1, s.points))
-            yield from path(setup, a, states, points, alignment=name, reset=reset, curve="line")
+            where = paths.line(start, end, np.linspace(0, 1, s.points))
+            yield from kept(stage, path, setup, a, *where, name, reset, "line")
     if s.bend_steps:
         name = "weights" if permutations else "none"
-        bend = learn_bend(task, a, start, ends[name], setup.batches["train"], s)
-        states, points = paths.bezier(start, bend, ends[name], np.linspace(0, 1, s.points))
+        end, batches = ends[name], setup.batches["train"]
+        bend = stage("bend", lambda: learn_bend(task, a, start, end, batches, s))
+        where = paths.bezier(start, bend, end, np.linspace(0, 1, s.points))
         for reset in resets:
-            yield from path(setup, a, states, points, alignment=name, reset=reset, curve="bezier")
+            yield from kept(stage, path, setup, a, *where, name, reset, "bezier")
         if s.plane:
             for chosen_end in dict.fromkeys(("none", name)):
                 states = [start, ends[chosen_end], bend]
-                yield from plane(setup, a, states, chosen_end, resets[-1])
+                yield from kept(stage, plane, setup, a, states, chosen_end, resets[-1])
+
+
+def kept(
+    stage: Callable[[str, Callable[[], Any]], Any], rows: Callable[..., Iterator[T]], *given: Any
+) -> list[T]:
+    """What ``rows(*given)`` yields, as a stage named by the texts and flags among ``given``."""
+    words = [str(word) for word in given if isinstance(word, str | bool)]
+    return stage(" ".join([rows.__name__, *words]), lambda: list(rows(*given)))
 
 
 def aligned(
@@ -209,7 +240,6 @@ def path(
     model: nn.Module,
     states: list,
     points: np.ndarray,
-    *,
     alignment: str,
     reset: bool,
     curve: str,

@@ -13,12 +13,14 @@ import logging
 from collections.abc import Iterator
 from copy import deepcopy
 from dataclasses import dataclass, replace
+from functools import partial as partial_of
 from typing import Any, ClassVar, Literal
 
 import pandas as pd
 import torch
 from torch import nn
 
+from equiscape.analyses.partial import NOTHING, Partial
 from equiscape.analyses.result import Result
 from equiscape.analyses.subject import Subject
 from equiscape.landscape import identities
@@ -81,27 +83,41 @@ class Settings:
 def measure(subject: Subject, settings: Settings) -> Result:
     """All rows of a checkpoint; a network that declares no symmetry has none."""
     checkpoint = subject.checkpoint
-    rows = list(rows_of(subject.task, checkpoint.model(), settings))
+    rows = list(rows_of(subject.task, checkpoint.model(), settings, subject.partial))
     for row in rows:
         row["seed"] = checkpoint.seed
     units = dict.fromkeys(("first", "second", "relative_imbalance", "share", "random_share"), "1")
     return Result(pd.DataFrame(rows, columns=list(COLUMNS)), units=units)
 
 
-def rows_of(task: Task, model: nn.Module, s: Settings) -> Iterator[Row]:
-    """Rows of every level for a network in eval mode."""
+def rows_of(task: Task, model: nn.Module, s: Settings, partial: Partial = NOTHING) -> Iterator[Row]:
+    """Rows of every level for a network in eval mode; ``partial`` keeps those of each mode."""
     symmetries = tuple(getattr(model, "symmetries", tuple)())
+    for mode in ("eval", "train"):
+        rows = rows_in(mode, symmetries, task, model, s, partial)  # a generator: nothing runs yet
+        yield from partial.stage(f"symmetry {mode}", partial_of(list, rows))
+    permutations = [p for p in symmetries if isinstance(p, Permutation)]
+    if permutations:
+        yield partial.stage(
+            "symmetry permutations", lambda: permutation_row(task, model, s, permutations)
+        )
+
+
+def rows_in(
+    mode: str, symmetries: tuple, task: Task, model: nn.Module, s: Settings, partial: Partial
+) -> Iterator[Row]:
+    """Rows of the symmetries of one mode (those of both are measured in eval mode)."""
+    training = mode == "train"
     name = task.dataset.objective.loss_name
-    for training in (False, True):
-        mode = "train" if training else "eval"
-        found = identities.applicable(symmetries, training, name)
-        if training:  # those of any mode are measured in eval mode
-            found = [symmetry for symmetry in found if symmetry.mode == "train"]
-        if not found:
-            continue
+    found = identities.applicable(symmetries, training, name)
+    if training:
+        found = [symmetry for symmetry in found if symmetry.mode == "train"]
+    if found:
         objective = loss_at(task, model, s, training)
         _, gradient = objective.value_and_gradient()
-        largest, vectors, values = spectrum(objective, s)
+        largest, vectors, values = partial.stage(
+            f"symmetry {mode} eigenvectors", lambda: spectrum(objective, s)
+        )
         generator = torch.Generator().manual_seed(subseed(s.seed, f"symmetry {mode}"))
         for family in identities.by_family(found):
             kept = identities.identity(objective, gradient, family, mode, largest, generator)
@@ -131,9 +147,6 @@ def rows_of(task: Task, model: nn.Module, s: Settings) -> Iterator[Row]:
                 "share": span.share(vector),
                 "eigenvalue": float(value),
             }
-    permutations = [p for p in symmetries if isinstance(p, Permutation)]
-    if permutations:
-        yield permutation_row(task, model, s, permutations)
 
 
 def loss_at(task: Task, model: nn.Module, s: Settings, training: bool) -> identities.ModeLoss:
