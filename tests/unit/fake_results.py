@@ -16,34 +16,35 @@ import numpy as np
 import pandas as pd
 
 from equiscape.analyses import ANALYSES
+from equiscape.configuration.kinds import kind_of
 from equiscape.io import write_csv, write_json, write_npz
 from equiscape.report.manifest import Manifest
 
 REFERENCE = Path(__file__).resolve().parents[2] / "workflow" / "reference"
 CLASSES = {"adam": "adamw", "muon": "muon", "sgd": "sgd"}
+
+
+def task(architecture: str, dataset: str, kind: str, target=None, corruptions=None) -> dict:
+    """A task as the manifest has it."""
+    says = kind_of(kind, "")
+    return {"architecture": architecture, "dataset": dataset, "kind": kind,
+            "samples": says.samples, "learns": says.learns, "generated": says.embedded,
+            "target": target, "corruptions": corruptions}  # fmt: skip
+
+
 CLOUDS = {
-    name: {"architecture": name, "dataset": "shapes", "kind": "procedural",
-           "target": None, "corruptions": "generated"}
+    name: task(name, "shapes", "procedural", corruptions="generated")
     for name in ("egnn", "pointnet", "dgcnn")
-}  # fmt: skip
+}
 MOLECULES = {
-    f"gotennet-{target}": {"architecture": "gotennet", "dataset": "qm9", "kind": "qm9",
-                           "target": target, "corruptions": None}
-    for target in ("mu", "alpha", "r2")
-} | {
-    "gine-peptides-func": {"architecture": "gine", "dataset": "peptides-func",
-                           "kind": "peptides-func", "target": None, "corruptions": None}
-}  # fmt: skip
+    f"gotennet-{target}": task("gotennet", "qm9", "qm9", target) for target in ("mu", "alpha", "r2")
+} | {"gine-peptides-func": task("gine", "peptides-func", "peptides-func")}
 TARGETS = ("mu", "alpha", "homo", "lumo", "gap", "r2", "zpve", "u0", "u298", "h298", "g298", "cv")
-PAPER = CLOUDS | {
-    f"gotennet-{target}": {"architecture": "gotennet", "dataset": "qm9", "kind": "qm9",
-                           "target": target, "corruptions": None}
-    for target in TARGETS
-} | {
-    f"gine-{name}": {"architecture": "gine", "dataset": name, "kind": name, "target": None,
-                     "corruptions": None}
-    for name in ("zinc", "peptides-func")
-}  # fmt: skip
+PAPER = (
+    CLOUDS
+    | {f"gotennet-{target}": task("gotennet", "qm9", "qm9", target) for target in TARGETS}
+    | {f"gine-{name}": task("gine", name, name) for name in ("zinc", "peptides-func")}
+)
 SHAPES = [f"class {number}" for number in range(1, 41)]
 UNITS = {"mu": "D", "alpha": "a0^3", "r2": "a0^2"}
 LAYERS = {
@@ -147,9 +148,9 @@ def product(manifest: Manifest, analysis: str, task: str, optimizer: str) -> Pat
 
 def metric_of(entry: dict) -> dict:
     """The metric block of a task's ``metrics.json``."""
-    if entry["kind"] == "peptides-func":
+    if entry["learns"] == "labels":
         return {"name": "AP", "direction": "max", "unit": ""}
-    if entry["kind"] in ("qm9", "zinc"):
+    if entry["samples"] in ("molecules", "graphs"):
         return {"name": "MAE", "direction": "min", "unit": UNITS.get(entry["target"], "")}
     return {"name": "accuracy", "direction": "max", "unit": "%"}
 

@@ -2,17 +2,14 @@
 
 import numpy as np
 import pandas as pd
-from fake_results import CLOUDS, MOLECULES, write_study
+from fake_results import CLOUDS, MOLECULES, task, write_study
 
 from equiscape.report.manifest import Manifest
 
 MODELNET = {
-    "egnn": {
-        "architecture": "egnn", "dataset": "modelnet40", "kind": "pointcloud", "target": None,
-        "corruptions": "published",
-    },
+    "egnn": task("egnn", "modelnet40", "pointcloud", corruptions="published"),
     "pointnet": CLOUDS["pointnet"],
-}  # fmt: skip
+}
 
 
 def report_study(root) -> Manifest:

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from fake_results import STUDY_WRITERS, SUFFIXES, write_study
+from fake_results import task as made
 from test_report_figures import laid_out
 
 from equiscape.io import write_csv
@@ -16,14 +17,7 @@ from equiscape.report import style
 from equiscape.report.pages import pages, permutations
 
 TASKS = {
-    name: {
-        "architecture": "permutation-mlp",
-        "dataset": "s3",
-        "kind": "teacher",
-        "target": None,
-        "corruptions": None,
-    }
-    for name in ("sign-held", "sign", "free", "c4")
+    name: made("permutation-mlp", "s3", "teacher") for name in ("sign-held", "sign", "free", "c4")
 }
 MODES = {"sign-held": "constrained", "sign": "relaxed", "free": "free", "c4": "relaxed"}
 

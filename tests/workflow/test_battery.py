@@ -201,7 +201,8 @@ def dataset(name: str) -> dict:
     """An entry of a kind of data, with a source where it needs one."""
     kind = kind_of(name, "")
     source = "pyg" if kind.downloads else "https://example.org/data.zip"
-    return {"kind": name, **({} if kind.embedded else {"source": source})}
+    needed = {"targets": {"gap": "eV"}} if kind.targets == "targets" else {}
+    return {"kind": name, **({} if kind.embedded else {"source": source}), **needed}
 
 
 def put(config: dict, path: list[str], value: Any) -> None:

@@ -35,8 +35,6 @@ from equiscape.settings import check
 from equiscape.source import body_of
 
 SCHEMA = Path(__file__).resolve().parents[2] / "schemas/config.schema.yaml"
-SAMPLES = {"procedural": "clouds", "molecules-generated": "molecules", "zinc": "graphs"}
-CLASSES = 3
 
 
 def check_architecture(
@@ -120,7 +118,9 @@ def _readable(name: str, plugins: Sequence[str]) -> Kind:
         ConfigError: there is none.
     """
     errors = []
-    for kind in (kind_of(sample, "kind", plugins) for sample in (*SAMPLES, "teacher")):
+    for kind in (kind_of(name, "kind", plugins) for name in KINDS):
+        if kind.example is None:
+            continue
         try:
             entries.architecture({"architecture": name}, kind, "", plugins)
             return kind
@@ -131,19 +131,10 @@ def _readable(name: str, plugins: Sequence[str]) -> Kind:
 
 def _example(kind: Kind) -> tuple[dict[str, Any], tuple, int]:
     """What a kind dictates to a network, the inputs of a small batch, and its size."""
-    if kind.name == "zinc":
+    if kind.samples == "graphs":
         return _graphs()
-    entry: dict[str, Any] = {"kind": kind.name}
-    entry |= {"classes": CLASSES, "train_per_class": 10, "points": 32} if kind.corruptible else {}
-    entry |= {"molecules": 30} if "molecules" in kind.name else {}
-    entry["validation"] = 0.2
-    if kind.targets:
-        entry["target"] = kind.targets[0]
-    return _prepared(kind, {k: v for k, v in entry.items() if k in _known(kind)})
-
-
-def _known(kind: Kind) -> set[str]:
-    return {"kind", "target", *kind.settings.settings}
+    target = {"target": kind.targets[0]} if kind.targets else {}
+    return _prepared(kind, {"kind": kind.name, **(kind.example or {}), **target})
 
 
 def _prepared(kind: Kind, entry: dict[str, Any]) -> tuple[dict[str, Any], tuple, int]:

@@ -18,6 +18,7 @@ from equiscape.data import CORRUPTED_FILES, reads
 from equiscape.declarations import Declaration, nested
 from equiscape.errors import ConfigError
 from equiscape.files.archives import files_below
+from equiscape.files.tables import files_named
 from equiscape.hints import conform, plain
 from equiscape.registry import unknown
 from equiscape.settings import check, merge
@@ -119,7 +120,7 @@ class Plan:
                 f"set datasets.{dataset}.points."
             )
         network = entries.architecture(entry, kind, key, self.plugins)
-        entries.check_target_of(entry, kind, key)
+        entries.check_target_of(entry, kind, self._own[dataset], key)
         context = {**kind.settings.defaults(), **self._own[dataset], **self._data[name]}
         model = {}
         for grid, optimizer in itertools.product((False, True), (None, *self.optimizers)):
@@ -215,10 +216,16 @@ class Plan:
         return "://" in source or source == PYG
 
     def local_files(self, dataset: str, corrupted: bool = False) -> list[Path]:
-        """The files of a local source that its kind reads: the archive, or some of the folder's."""
+        """The files of a local source that its kind reads.
+
+        An archive, a table and the files that it names, or some of a folder's.
+        """
         path = self.local_source(dataset, corrupted)
-        if path is None or path.is_file():
-            return [] if path is None else [path]
+        if path is None:
+            return []
+        if path.is_file():
+            table = self._kinds[dataset].table if path.suffix.lower() == ".csv" else None
+            return [path, *(files_named(path, table) if table and not corrupted else [])]
         patterns = CORRUPTED_FILES if corrupted else self._kinds[dataset].files
         return [path / file for file in files_below(path) if reads(patterns, file)]
 

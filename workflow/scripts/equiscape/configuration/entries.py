@@ -178,9 +178,10 @@ def declared_at(where: str, key: str, plugins: Iterable[str]) -> Declaration:
         raise ConfigError(f"{key}: {error}") from None
 
 
-def check_target_of(task: Mapping[str, Any], kind: Kind, key: str) -> None:
-    """Check which of its data set's targets a task learns."""
+def check_target_of(task: Mapping[str, Any], kind: Kind, own: Mapping[str, Any], key: str) -> None:
+    """Check which of its data set's targets a task learns; ``own`` are the data set's settings."""
     chosen, known = task.get("target"), kind.targets
+    known = tuple(own[known]) if isinstance(known, str) else known
     if known is None:
         return
     if chosen is None:

@@ -29,7 +29,12 @@ class Kind:
         files: patterns of the files that it reads, relative to a source folder.
         arguments: what the data dictates to a network; None where the kind does not say.
         inputs: of a network's ``forward``; None where the kind does not say.
-        targets: what a task may choose from; None where the kind does not say.
+        targets: what a task may choose from, or the setting whose keys these are; None where the
+            kind does not say.
+        samples: what a sample is.
+        learns: what is learned of it.
+        example: settings of a small data set to try a network on; None where there are none.
+        table: the column that names files in a CSV; None where no table may be a source.
         expect: what ``expect`` may count.
         corruptible: whether it may have ``corruptions``.
         downloads: whether it fetches its own files (``source: pyg``).
@@ -46,7 +51,11 @@ class Kind:
     files: tuple[str, ...]
     arguments: tuple[str, ...] | None
     inputs: tuple[str, ...] | None
-    targets: tuple[str, ...] | None
+    targets: tuple[str, ...] | str | None
+    samples: str
+    learns: str
+    example: dict[str, Any] | None
+    table: str | None
     expect: tuple[str, ...]
     corruptible: bool
     downloads: bool
@@ -80,6 +89,10 @@ def _kind(name: str, where: str, plugins: tuple[str, ...]) -> Kind:
         arguments=says.get("ARGUMENTS"),
         inputs=says.get("INPUTS"),
         targets=says.get("TARGETS"),
+        samples=says.get("SAMPLES", ""),
+        learns=says.get("LEARNS", "classes"),
+        example=says.get("EXAMPLE"),
+        table=says.get("TABLE"),
         expect=tuple(says.get("EXPECT", ())),
         corruptible=bool(says.get("CORRUPTIBLE", False)),
         downloads="download" in functions,

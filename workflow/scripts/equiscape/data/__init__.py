@@ -19,7 +19,12 @@ A kind's module also declares, read from its source so that nothing heavy is imp
               (one that is a setting, or a constant such as ``NODE_CATEGORIES``, is known before
               there are data, and the ``head`` where ``HEADS`` maps targets to theirs)
 ``INPUTS``    names of a batch's inputs, which are those of a network's ``forward``
-``TARGETS``   what a task chooses its ``target`` from; empty where there is nothing to choose
+``TARGETS``   what a task chooses its ``target`` from, or the setting whose keys these are; empty
+              where there is nothing to choose
+``SAMPLES``   what a sample is: ``clouds``, ``molecules``, ``graphs`` or ``vectors``
+``LEARNS``    what is learned of it: ``classes``, ``numbers`` or ``labels`` (several at once)
+``EXAMPLE``   settings of a small data set to try a network on, of kinds that need no source
+``TABLE``     the column that names files in a CSV, where such a table may be a source
 ``EXPECT``    what ``expect`` may count
 ``CORRUPTIBLE``, ``AUGMENTATION``  whether ``corruptions`` apply, and the class of the settings of
               ``training.augmentation``
@@ -34,6 +39,7 @@ KINDS = {
     "qm9": "equiscape.data.qm9",
     "zinc": "equiscape.data.zinc",
     "peptides-func": "equiscape.data.peptides",
+    "molecules": "equiscape.data.molecule_tables",
     "molecules-generated": "equiscape.data.generated_molecules",
     "teacher": "equiscape.data.teacher",
     "files": "equiscape.data.files",

@@ -6,7 +6,6 @@ the columns ``path`` and ``label`` and, if one likes, ``split`` and ``group``. C
 bytes are one group, so that no split of ours has one on both sides; a group column says more.
 """
 
-import csv
 import hashlib
 import io
 import logging
@@ -25,7 +24,8 @@ from equiscape.data.pointcloud import load, unit_sphere, write_clouds
 from equiscape.data.splits import hold_out
 from equiscape.errors import ConfigError, DataError, first_line
 from equiscape.files.archives import Source, open_source
-from equiscape.files.arrays import Malformed, decode, load_text, npy
+from equiscape.files.arrays import Malformed, load_text, npy
+from equiscape.files.tables import read_table
 from equiscape.settings import Above, Below, NonNegativeInt, PositiveInt, Seed
 
 __all__ = ["load", "prepare"]
@@ -40,8 +40,11 @@ FILES = (
 )
 ARGUMENTS = ("num_outputs",)  # what the data dictates to a network
 INPUTS = ("points",)  # of its forward
+SAMPLES = "clouds"
+LEARNS = "classes"
 TARGETS: tuple[str, ...] = ()
 EXPECT = ("train", "test", "classes")
+TABLE = "path"  # the column of a CSV that names files
 CORRUPTIBLE = True
 AUGMENTATION = "equiscape.data.augment_clouds:Augmentation"
 OVERRIDES = ("points", "sample_points")
@@ -172,19 +175,13 @@ def listed(table: Path) -> list[Item]:
     Raises:
         DataError: a column is missing, a path is empty or twice, or a split is neither.
     """
-    try:
-        rows = list(csv.DictReader(io.StringIO(decode(table.read_bytes()))))
-    except (Malformed, csv.Error, OSError) as error:
-        raise DataError(f"{table} cannot be read ({first_line(error)}).") from None
-    if not rows or not {"path", "label"} <= set(rows[0]):
-        raise DataError(f"{table} lacks the columns path and label; give both in its first line.")
     items = []
-    for number, row in enumerate(rows, 2):
-        path, label = (row["path"] or "").replace("\\", "/").strip(), (row["label"] or "").strip()
-        side = (row.get("split") or "").strip().lower()
+    for number, row in enumerate(read_table(table, (TABLE, "label")), 2):
+        path, label = row.get(TABLE, "").replace("\\", "/"), row.get("label", "")
+        side = row.get("split", "").lower()
         if not path or not label or (side and side not in SIDES):
             raise DataError(f"line {number} of {table} needs a path, a label and train or test.")
-        items.append(Item(path, label, SIDES.get(side), (row.get("group") or "").strip()))
+        items.append(Item(path, label, SIDES.get(side), row.get("group", "")))
     paths = [item.path for item in items]
     if len(set(paths)) < len(paths):
         twice = next(path for path in paths if paths.count(path) > 1)

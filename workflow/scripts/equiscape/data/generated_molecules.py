@@ -38,6 +38,9 @@ HEADS = {"dipole": "dipole"}
 
 ARGUMENTS = ("num_outputs", "head", "cutoff")  # what the data dictates to a network
 INPUTS = ("z", "positions", "edge_index", "graph", "size", "largest")  # of its forward
+SAMPLES = "molecules"
+LEARNS = "numbers"
+EXAMPLE = {"molecules": 30, "validation": 0.2}
 TARGETS = tuple(UNITS)  # what a task chooses from
 EXPECT: tuple[str, ...] = ()
 OVERRIDES = ("node_budget", "loss")

@@ -108,13 +108,42 @@ def random_walks(
     return walks
 
 
+def composition(z: np.ndarray, node_ptr: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The elements ``[e]`` that occur, and how many atoms of each a molecule has: ``[n, e]``."""
+    elements, column = np.unique(z, return_inverse=True)
+    counts = np.zeros((len(node_ptr) - 1, len(elements)))
+    np.add.at(counts, (np.repeat(np.arange(len(counts)), np.diff(node_ptr)), column), 1)
+    return elements, counts
+
+
+def fitted_references(
+    z: np.ndarray,
+    node_ptr: np.ndarray,
+    targets: np.ndarray,
+    train: np.ndarray,
+    columns: Sequence[int],
+) -> np.ndarray:
+    """Least-squares contributions of the elements, summed for each molecule: ``[n, T]``.
+
+    Args:
+        z: ``[N]`` atomic numbers.
+        node_ptr: ``[n + 1]``.
+        targets: ``[n, T]``.
+        train: molecules that they are fitted to.
+        columns: of the targets that are nearly sums over atoms; the others get zero.
+    """
+    _, counts = composition(z, node_ptr)
+    fit = np.linalg.lstsq(counts[train], targets[np.ix_(train, columns)], rcond=None)[0]
+    baseline = np.zeros_like(targets)
+    baseline[:, columns] = counts @ fit
+    return baseline
+
+
 def atom_references(z: np.ndarray, node_ptr: np.ndarray, sums: np.ndarray) -> dict[str, float]:
     """What an atom of each element adds to ``sums [n]`` over molecules, by atomic number.
 
     The sums determine them by least squares; see ``node_ptr`` in :mod:`equiscape.data.molecules`.
     """
-    elements, which = np.unique(z, return_inverse=True)
-    counts = np.zeros((len(sums), len(elements)))
-    np.add.at(counts, (np.repeat(np.arange(len(sums)), np.diff(node_ptr)), which), 1)
+    elements, counts = composition(z, node_ptr)
     fit = np.linalg.lstsq(counts, sums, rcond=None)[0]
     return {str(int(element)): float(value) for element, value in zip(elements, fit)}

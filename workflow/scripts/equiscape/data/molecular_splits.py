@@ -56,3 +56,37 @@ def keep_used(molecules: Molecules, splits: dict[str, np.ndarray]) -> Molecules:
     kept = molecules if len(used) == len(molecules) else molecules.select(used)
     kept.splits = {split: np.searchsorted(used, graphs) for split, graphs in splits.items()}
     return kept
+
+
+def grouped_split(
+    graphs: np.ndarray, groups: np.ndarray, shares: dict[str, float], seed: int
+) -> dict[str, np.ndarray]:
+    """A random split of ``graphs`` into ``train`` and the splits of ``shares``, group by group.
+
+    A group goes where its first graph falls, so a share is met to within the largest group.
+
+    Args:
+        graphs: to be split.
+        groups: a group's number for every graph there is; a group stays on one side.
+        shares: of the graphs, for each split beside ``train``.
+        seed: of the order in which groups are dealt out.
+
+    Raises:
+        ConfigError: a split is left without graphs.
+    """
+    _, own = np.unique(groups[graphs], return_inverse=True)
+    place = np.random.default_rng(seed).permutation(own.max() + 1)[own]  # of each graph's group
+    order = np.argsort(place, kind="stable")
+    sizes = np.bincount(place)
+    first = (np.cumsum(sizes) - sizes)[place[order]]  # graphs before the group of each
+    ends = np.cumsum([round(share * len(graphs)) for share in shares.values()])
+    which = np.searchsorted(ends, first, side="right")
+    names = [*shares, "train"]
+    splits = {name: graphs[order[which == i]] for i, name in enumerate(names)}
+    for name, split in splits.items():
+        if not len(split):
+            raise ConfigError(
+                f"{name}: {len(graphs)} molecules in {len(sizes)} groups leave none for this "
+                "split; give other shares, or more data."
+            )
+    return splits

@@ -21,6 +21,7 @@ and the attributes ``format``, ``name``, ``source_sha256``, ``preparation_versio
 with its SHA-256 lies beside the file.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -101,6 +102,7 @@ def write_molecules(
     source_sha256: str,
     version: int,
     policy: str = "keep",
+    where: Callable[[int], str] = "graph {}".format,
 ) -> None:
     """Write ``molecules`` atomically, and their record beside them.
 
@@ -111,6 +113,7 @@ def write_molecules(
         source_sha256: of what they were made from.
         version: of the kind's preparation.
         policy: what becomes of graphs that are in two splits, see :mod:`equiscape.data.duplicates`.
+        where: what a graph is called, for messages.
 
     Raises:
         DataError: the arrays do not fit together, a value is not finite or no category, or a graph
@@ -121,7 +124,7 @@ def write_molecules(
     copies = copies_of(molecules)
     whole = {split: np.asarray(molecules.splits[split], dtype=np.int64) for split in SPLITS}
     splits = duplicates.without_copies(whole, copies) if policy == "group" else whole
-    counts = duplicates.check(splits, copies, policy, name, lambda graph: f"graph {graph}")
+    counts = duplicates.check(splits, copies, policy, name, where)
     counts["left_out"] = sum(len(whole[split]) - len(splits[split]) for split in SPLITS)
     with writing(path) as file:
         for key in ARRAYS:

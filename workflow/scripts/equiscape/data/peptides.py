@@ -57,6 +57,8 @@ EDGE_CATEGORIES = [5, 6, 2]
 
 ARGUMENTS = ("num_outputs", "node_categories", "edge_categories", "walk_steps")
 INPUTS = ("features", "edge_index", "edge_features", "walks", "graph", "size")
+SAMPLES = "graphs"
+LEARNS = "labels"
 TARGETS: tuple[str, ...] = ()  # all labels are learned at once
 EXPECT: tuple[str, ...] = ("train", "validation", "test")
 OVERRIDES = ("node_budget",)

@@ -41,6 +41,8 @@ WRITTEN_AT_ONCE = 32  # clouds in a chunk of the file
 
 ARGUMENTS = ("num_outputs",)  # what the data dictates to a network
 INPUTS = ("points",)  # of its forward
+SAMPLES = "clouds"
+LEARNS = "classes"
 TARGETS: tuple[str, ...] = ()  # what a task may choose from
 EXPECT = ("train", "test", "classes")
 CORRUPTIBLE = True

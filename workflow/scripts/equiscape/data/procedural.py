@@ -251,6 +251,9 @@ def generate(
 
 ARGUMENTS = ("num_outputs",)  # what the data dictates to a network
 INPUTS = ("points",)  # of its forward
+SAMPLES = "clouds"
+LEARNS = "classes"
+EXAMPLE = {"classes": 3, "train_per_class": 10, "points": 32, "validation": 0.2}
 TARGETS: tuple[str, ...] = ()  # what a task may choose from
 EXPECT = ("train", "test", "classes")
 CORRUPTIBLE = True

@@ -18,7 +18,12 @@ import numpy as np
 from equiscape.data import duplicates
 from equiscape.data import molecules as container
 from equiscape.data.molecular_checks import fault, floats, integers, pointers
-from equiscape.data.molecular_graphs import pointer, radius_edges, ranges
+from equiscape.data.molecular_graphs import (
+    fitted_references,
+    pointer,
+    radius_edges,
+    ranges,
+)
 from equiscape.data.molecular_splits import random_split
 from equiscape.data.molecules import MoleculeDataset, Molecules
 from equiscape.data.sources import checksum, folder_with, require
@@ -48,7 +53,8 @@ UNITS = {
     "g298": "meV",
     "cv": "cal/(mol K)",
 }
-REFERENCED = ("zpve", "u0", "u298", "h298", "g298", "cv")  # those QM9 tables atom references for
+REFERENCES = ("zpve", "u0", "u298", "h298", "g298", "cv")  # QM9 tables atom references for them
+REFERENCED = [list(UNITS).index(name) for name in REFERENCES]
 HEADS = {"mu": "dipole", "r2": "spatial-extent"}
 RAW = ("gdb9.sdf", "gdb9.sdf.csv", "uncharacterized.txt")
 RAW_FILES = RAW  # what a download leaves
@@ -56,6 +62,8 @@ RAW_FILES = RAW  # what a download leaves
 
 ARGUMENTS = ("num_outputs", "head", "cutoff")  # what the data dictates to a network
 INPUTS = ("z", "positions", "edge_index", "graph", "size", "largest")  # of its forward
+SAMPLES = "molecules"
+LEARNS = "numbers"
 TARGETS = tuple(UNITS)  # what a task chooses from
 EXPECT = ("molecules",)
 OVERRIDES = ("node_budget", "loss")
@@ -137,7 +145,7 @@ def prepare(entry: dict[str, Any], source: Path | None, output: Path) -> None:
         edge_index=edge_index,
         positions=positions.astype(np.float32),
         targets=targets,
-        baseline=atom_references(z, node_ptr, targets, splits["train"]),
+        baseline=fitted_references(z, node_ptr, targets, splits["train"], REFERENCED),
         splits=splits,
         target_names=list(UNITS),
         units=list(UNITS.values()),
@@ -150,24 +158,6 @@ def prepare(entry: dict[str, Any], source: Path | None, output: Path) -> None:
 def load(path: Path, device: Any, entry: dict[str, Any]) -> MoleculeDataset:
     """The prepared file as a data set; ``entry["target"]`` is one of :data:`UNITS`."""
     return container.dataset(path, device, entry, heads=HEADS)
-
-
-def atom_references(
-    z: np.ndarray, node_ptr: np.ndarray, targets: np.ndarray, train: np.ndarray
-) -> np.ndarray:
-    """Least-squares contributions of the elements, summed for each molecule: ``[n, 12]``.
-
-    Zero for the targets that are not extensive (all but :data:`REFERENCED`).
-    """
-    elements, column = np.unique(z, return_inverse=True)
-    molecule = np.repeat(np.arange(len(node_ptr) - 1), np.diff(node_ptr))
-    composition = np.zeros((len(node_ptr) - 1, len(elements)))
-    np.add.at(composition, (molecule, column), 1)
-    columns = np.array([list(UNITS).index(name) for name in REFERENCED])
-    fit = np.linalg.lstsq(composition[train], targets[np.ix_(train, columns)], rcond=None)[0]
-    baseline = np.zeros_like(targets)
-    baseline[:, columns] = composition @ fit
-    return baseline
 
 
 def read_npz(path: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, str]:

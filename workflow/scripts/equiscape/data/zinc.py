@@ -39,6 +39,9 @@ ARRAYS = ("atom_type", "edge_index", "bond_type", "y", "node_ptr", "edge_ptr")
 
 ARGUMENTS = ("num_outputs", "node_categories", "edge_categories", "walk_steps")
 INPUTS = ("features", "edge_index", "edge_features", "walks", "graph", "size")
+SAMPLES = "graphs"
+LEARNS = "numbers"
+EXAMPLE: dict = {}  # of any graphs
 TARGETS = ("logp",)  # what a task may choose
 EXPECT: tuple[str, ...] = ()
 OVERRIDES = ("node_budget", "loss")

@@ -15,8 +15,6 @@ from equiscape.report.manifest import Manifest
 from equiscape.report.numbers import significant
 
 ASSETS = Path(__file__).parent / "assets"
-EMBEDDED = ("procedural", "molecules-generated", "teacher")
-"""Kinds of data that stand in for the real ones."""
 FEW = 5
 """Fewer seeds than these are called few."""
 
@@ -29,7 +27,7 @@ def highlights(manifest: Manifest) -> list[str]:
 def warnings(manifest: Manifest) -> list[str]:
     """What of the study is not to be relied on."""
     found = []
-    kinds = {task["kind"] for task in manifest.tasks.values()} & set(EMBEDDED)
+    kinds = {task["kind"] for task in manifest.tasks.values() if task["generated"]}
     if kinds:
         found.append(
             f"The data are generated stand-ins ({', '.join(sorted(kinds))}): the figures show how "

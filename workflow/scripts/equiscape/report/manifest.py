@@ -14,13 +14,11 @@ from typing import Any
 from equiscape.errors import ConfigError, DataError
 from equiscape.io import read_json, write_json
 
-FORMAT = 2
+FORMAT = 3
 REFERENCE = Path(__file__).resolve().parents[3] / "reference"
 """The published figures that come with the workflow."""
-MOLECULES = ("qm9", "zinc", "peptides-func", "molecules-generated")
-"""Kinds of data whose tasks stand in the table ``molecules``."""
-CLASSLESS = (*MOLECULES, "teacher")
-"""Kinds of data whose tasks have no classes, or labels that do not exclude each other."""
+MOLECULAR = ("molecules", "graphs")
+"""Samples whose tasks stand in the table ``molecules``."""
 CELL_FILES = {
     "metrics": "metrics.json",
     "history": "history.csv",
@@ -35,8 +33,10 @@ class Manifest:
 
     Attributes:
         results: root of the products.
-        tasks: name -> ``{architecture, dataset, kind, target, corruptions}``, in the order of the
-            configuration; ``corruptions`` is ``None``, ``"generated"`` or ``"published"``.
+        tasks: name -> ``{architecture, dataset, kind, samples, learns, generated, target,
+            corruptions}``, in the order of the configuration; ``samples`` and ``learns`` are what
+            the kind of data declares, ``generated`` whether it stands in for real data, and
+            ``corruptions`` is ``None``, ``"generated"`` or ``"published"``.
         optimizers: name -> ``{class, settings, training}``, the latter two where the entry has
             them, in the order of the configuration, which also orders the colors.
         seeds: of the final cells.
@@ -67,10 +67,14 @@ class Manifest:
             corruptions = dataset.get("corruptions")
             if corruptions:
                 corruptions = "generated" if corruptions["source"] == "generated" else "published"
+            kind = study.kind(entry["dataset"])
             tasks[name] = {
                 "architecture": entry["architecture"],
                 "dataset": entry["dataset"],
-                "kind": dataset["kind"],
+                "kind": kind.name,
+                "samples": kind.samples,
+                "learns": kind.learns,
+                "generated": kind.embedded,
                 "target": entry.get("target"),
                 "corruptions": corruptions or None,
             }
@@ -162,12 +166,12 @@ class Manifest:
     @property
     def class_tasks(self) -> list[str]:
         """Tasks that name the class of a sample."""
-        return [name for name, task in self.tasks.items() if task["kind"] not in CLASSLESS]
+        return [name for name, task in self.tasks.items() if task["learns"] == "classes"]
 
     @property
     def molecular_tasks(self) -> list[str]:
         """Tasks on molecules or graphs."""
-        return [name for name, task in self.tasks.items() if task["kind"] in MOLECULES]
+        return [name for name, task in self.tasks.items() if task["samples"] in MOLECULAR]
 
     # Paths of the products, as the design lays them out.
 
