@@ -121,7 +121,7 @@ def fitted_references(
     node_ptr: np.ndarray,
     targets: np.ndarray,
     train: np.ndarray,
-    columns: Sequence[int],
+    columns: list[int],
 ) -> np.ndarray:
     """Least-squares contributions of the elements, summed for each molecule: ``[n, T]``.
 
@@ -133,7 +133,7 @@ def fitted_references(
         columns: of the targets that are nearly sums over atoms; the others get zero.
     """
     _, counts = composition(z, node_ptr)
-    fit = np.linalg.lstsq(counts[train], targets[np.ix_(train, columns)], rcond=None)[0]
+    fit = np.linalg.lstsq(counts[train], targets[np.ix_(train, np.array(columns))], rcond=None)[0]
     baseline = np.zeros_like(targets)
     baseline[:, columns] = counts @ fit
     return baseline
