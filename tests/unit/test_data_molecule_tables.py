@@ -15,6 +15,7 @@ from rdkit.Geometry import Point3D
 
 from equiscape.configuration.entries import check_target_of
 from equiscape.configuration.kinds import kind_of
+from equiscape.configuration.parameters import arguments_of
 from equiscape.data.molecular_splits import grouped_split
 from equiscape.data.molecule_files import read_molecules
 from equiscape.data.molecule_tables import Settings, load, prepare
@@ -370,6 +371,9 @@ def test_a_task_chooses_one_of_the_targets_that_the_entry_names():
     kind = kind_of("molecules", "")
     own = {"targets": {"gap": "eV", "mu": "D"}}
     check_target_of({"target": "mu"}, kind, own, "tasks.t")
+    settings = {**own, "cutoff": 5.0, "heads": {"mu": "dipole"}}
+    heads = [arguments_of(kind, settings, name)["head"] for name in ("gap", "mu", None)]
+    assert heads == ["scalar", "dipole", "scalar"]
     with pytest.raises(ConfigError, match=r"tasks.t.target is missing; give one of: gap, mu"):
         check_target_of({}, kind, own, "tasks.t")
     with pytest.raises(ConfigError, match=r"tasks.t.target: 'gop' is unknown; did you mean 'gap'"):

@@ -180,8 +180,7 @@ def declared_at(where: str, key: str, plugins: Iterable[str]) -> Declaration:
 
 def check_target_of(task: Mapping[str, Any], kind: Kind, own: Mapping[str, Any], key: str) -> None:
     """Check which of its data set's targets a task learns; ``own`` are the data set's settings."""
-    chosen, known = task.get("target"), kind.targets
-    known = tuple(own[known]) if isinstance(known, str) else known
+    chosen, known = task.get("target"), kind.targets_in(own)
     if known is None:
         return
     if chosen is None:

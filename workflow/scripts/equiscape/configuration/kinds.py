@@ -1,10 +1,10 @@
 """What a kind of data says of itself, read from its source."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from equiscape.data import KINDS
 from equiscape.declarations import Declaration, declared, nested
@@ -60,6 +60,11 @@ class Kind:
     corruptible: bool
     downloads: bool
     augmentation: Declaration | None
+
+    def targets_in(self, settings: Mapping[str, Any]) -> tuple[str, ...] | None:
+        """What a task may choose from, of a data set with these ``settings``."""
+        named = isinstance(self.targets, str)
+        return tuple(settings[str(self.targets)]) if named else cast(Any, self.targets)
 
 
 def kind_of(name: str, key: str, plugins: Iterable[str | Path] = ()) -> Kind:

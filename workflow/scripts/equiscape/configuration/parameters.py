@@ -189,7 +189,8 @@ def arguments_of(
         None where an argument is none of these.
     """
     says = constants(kind.target, plugins)
-    chosen = chosen or (kind.targets[0] if kind.targets else None)
+    targets = kind.targets_in(settings)
+    chosen = chosen or (targets[0] if targets else None)
     found: dict[str, Any] = {}
     for name in kind.arguments or ():
         if name in settings:
@@ -197,7 +198,8 @@ def arguments_of(
         elif name.upper() in says:
             found[name] = says[name.upper()]
         elif name == "head" and isinstance(says.get("HEADS"), Mapping):
-            found[name] = says["HEADS"].get(chosen, "scalar")
+            heads = {**says["HEADS"], **(settings.get("heads") or {})}
+            found[name] = heads.get(chosen, "scalar")
         elif name == "num_outputs":
             found[name] = 1 if kind.targets else 2
         else:

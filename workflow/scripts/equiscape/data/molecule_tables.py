@@ -42,6 +42,7 @@ SAMPLES = "molecules"
 LEARNS = "numbers"
 ARGUMENTS = ("num_outputs", "head", "cutoff")  # what the data dictates to a network
 INPUTS = ("z", "positions", "edge_index", "graph", "size", "largest")  # of its forward
+HEADS: dict[str, str] = {}  # beside those of `heads`
 TARGETS = "targets"  # the setting that names what a task chooses from
 EXPECT = ("molecules",)
 OVERRIDES = ("node_budget", "loss")
