@@ -32,13 +32,6 @@ class Batch:
     rows: tuple[Split, Tensor, Tensor] | None = None
 
 
-def upload(indices: Tensor, device: torch.device) -> Tensor:
-    """CPU ``indices`` on the device, without the host waiting for what the device has to do."""
-    if device.type == "cuda":
-        indices = indices.pin_memory()
-    return indices.to(device, non_blocking=True)
-
-
 class Dataset:
     """A prepared data set, held as tensors on one device.
 

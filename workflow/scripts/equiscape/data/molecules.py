@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from equiscape.data.base import Batch, Dataset, Split, upload
+from equiscape.data.base import Batch, Dataset, Split
 from equiscape.data.molecular_graphs import atom_references
 from equiscape.data.molecule_files import (
     FORMAT,
@@ -22,6 +22,7 @@ from equiscape.data.molecule_files import (
 )
 from equiscape.errors import ConfigError
 from equiscape.objectives import MultiLabel, Objective, Regression
+from equiscape.ops.chunks import upload
 from equiscape.registry import unknown
 
 __all__ = [

@@ -21,7 +21,7 @@ from torch import Tensor
 from equiscape import io
 from equiscape.data import duplicates, modelnet_layout
 from equiscape.data.augment_clouds import augment_points, random_subsets
-from equiscape.data.base import Batch, Dataset, Split, upload
+from equiscape.data.base import Batch, Dataset, Split
 from equiscape.data.modelnet_layout import Part
 from equiscape.data.splits import hold_out
 from equiscape.errors import ConfigError, DataError
@@ -29,6 +29,7 @@ from equiscape.files import products
 from equiscape.files.archives import Source, open_source
 from equiscape.files.hdf5 import put, reading, writing
 from equiscape.objectives import Classification
+from equiscape.ops.chunks import upload
 from equiscape.settings import Above, Below, NonNegativeInt, PositiveInt, Seed
 
 VERSION = 2

@@ -20,6 +20,7 @@ from equiscape.files.hdf5 import put, reading, writing
 from equiscape.groups import parse_group, parse_representation
 from equiscape.groups.plane import Plane
 from equiscape.objectives import Regression
+from equiscape.ops.chunks import upload
 from equiscape.settings import AtLeast, NonNegative, Positive, PositiveInt, Seed, read
 
 VERSION = 2
@@ -204,7 +205,7 @@ class TeacherDataset(Dataset):
     def gather(self, split: Split, indices: Tensor) -> Batch:
         """The samples ``indices`` of ``split``."""
         x, y = self._tensors[split]
-        where = indices.to(x.device)
+        where = upload(indices, x.device)
         return Batch((x[where],), y[where], len(indices))
 
 

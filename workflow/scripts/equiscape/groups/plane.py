@@ -22,12 +22,13 @@ class Plane:
     Args:
         labels: for each parameter the orbit numbers of its entries, ``[rows, columns]`` or
             ``[rows]``, from 0 without gaps.
+        counts: for each parameter the sizes of its orbits, where they are known.
     """
 
-    def __init__(self, labels: Mapping[str, Tensor]):
+    def __init__(self, labels: Mapping[str, Tensor], counts: Mapping[str, Tensor] | None = None):
         self.labels = {name: label.long() for name, label in labels.items()}
         self._flat = {name: label.flatten() for name, label in self.labels.items()}
-        self._counts = {name: label.bincount() for name, label in self._flat.items()}
+        self._counts = counts or {name: label.bincount() for name, label in self._flat.items()}
 
     @classmethod
     def of_layers(cls, representations: Sequence[Representation], biases: Sequence[bool]):
@@ -47,7 +48,8 @@ class Plane:
 
     def to(self, device: torch.device | str) -> "Plane":
         """The plane for parameters on a device."""
-        return Plane({name: label.to(device) for name, label in self.labels.items()})
+        labels = {name: label.to(device) for name, label in self.labels.items()}
+        return Plane(labels, {name: counts.to(device) for name, counts in self._counts.items()})
 
     @property
     def dimension(self) -> int:

@@ -1,4 +1,4 @@
-"""Work in chunks that fit a cache, and whether a tensor allows it."""
+"""Work in chunks that fit a cache, whether a tensor allows it, and what a device waits for."""
 
 import torch
 from torch import Tensor
@@ -28,6 +28,13 @@ def node_counts(graph: Tensor, size: int) -> Tensor:
     Unlike ``bincount`` on CUDA, it does not make the host wait for the result.
     """
     return graph.new_zeros(size).index_add_(0, graph, torch.ones_like(graph))
+
+
+def upload(indices: Tensor, device: torch.device) -> Tensor:
+    """CPU ``indices`` on the device, without the host waiting for what the device has to do."""
+    if device.type == "cuda":
+        indices = indices.pin_memory()
+    return indices.to(device, non_blocking=True)
 
 
 def first_maximum(values: Tensor, scratch: Tensor) -> Tensor:

@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.autograd import Function
 
 from equiscape.errors import ConfigError
-from equiscape.ops.chunks import chunk_size, first_maximum, transformed
+from equiscape.ops.chunks import chunk_size, first_maximum, transformed, upload
 from equiscape.ops.precision import full_precision, full_products
 
 
@@ -54,7 +54,7 @@ class NeighborTables:
         table, known = self._tables[key]
         missing = (~known[rows]).nonzero().squeeze(1)
         if len(missing):
-            where = missing.to(x.device)
+            where = upload(missing, x.device)
             table[on_device[where]] = knn(x[where], k, include_self).to(small)
             known[rows[missing]] = True
         return table[on_device].long()

@@ -359,7 +359,7 @@ class Trainer:
         for name, recorder in self.recorders.items():
             recorder.restore(state["recorders"][name])
         if self.keeper is not None:
-            self.keeper.worst = state["keeper"].cpu()
+            self.keeper.worst = state["keeper"].to(self.task.device)
         self._constrained = state["constrained"]
         self.epoch, self.step, self.steps, self.samples = state["counts"]
         sizes = [s for s in (self.gradient.micro_batch, state["micro_batch"]) if s is not None]

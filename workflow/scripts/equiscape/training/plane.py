@@ -36,7 +36,8 @@ class PlaneKeeper:
         share = {"constrained": 1.0, "free": 0.0, "relaxed": model.release}[model.mode]
         self.end = round(share * steps)  # held, or pulled back, before this many steps are done
         self.relaxed = model.mode == "relaxed"
-        self.worst = torch.zeros(len(self.seeds), dtype=torch.float64)
+        # on the device, so that no step waits for it
+        self.worst = torch.zeros(len(self.seeds), dtype=torch.float64, device=device)
 
     @classmethod
     def of(
@@ -83,7 +84,7 @@ class PlaneKeeper:
 
     def distance(self, parameters: Tensors) -> Tensor:
         """``|theta - P theta| / |theta|`` of each network."""
-        return self.plane.distance(parameters).reshape(-1).double().cpu()
+        return self.plane.distance(parameters).reshape(-1).double()
 
     def row(self, parameters: Tensors) -> list[float]:
         """The distance of each network at the end of an epoch.
