@@ -107,6 +107,15 @@ def test_chunks_change_nothing(architecture, train, tiny_chunks):
 
 
 @architectures
+@pytest.mark.parametrize("train", [False, True])
+def test_values_without_a_gradient_are_those_with_one(architecture, train):
+    model, points = medium(architecture, torch.float64, train), clouds(4, 200) / 2
+    with torch.no_grad():
+        alone = model(points)
+    close(alone, model(points).detach(), 1e-12)
+
+
+@architectures
 def test_second_derivatives_equal_the_plain_hessian(architecture, tiny_chunks):
     model, points = tiny(architecture), clouds()
     plain = Reference(deepcopy(model))
@@ -223,9 +232,11 @@ def test_maxima_of_nan_and_infinities_are_those_of_torch(dtype):
         scratch = rows.clone()
         assert torch.equal(first_maximum(scratch, scratch=scratch), found)
         same(blocks.max_points(rows), expected.values)
+        same(blocks.max_points(rows.clone().requires_grad_()).detach(), expected.values)
     graph, x = graph_of(2, 5, 3), torch.randn(10, 3, generator=generator, dtype=dtype)
     x[[0, 3, 7], [0, 1, 2]] = torch.tensor(SPECIAL, dtype=dtype)
-    same(neighbor_max(x, graph), x[graph.sources].max(1).values)
+    for values in (x, x.clone().requires_grad_()):
+        same(neighbor_max(values, graph).detach(), x[graph.sources].max(1).values)
 
 
 @pytest.mark.parametrize("special", SPECIAL)
@@ -244,7 +255,10 @@ def test_layers_pass_nan_and_infinities_on_as_their_plain_forms(special, tiny_ch
         ).view(4, 6, -1)
         plain = torch.where(plain > 0, plain, layer.slope * plain) if layer.slope else plain.relu()
         pooled = isinstance(layer, pointnet.PooledLayer)
-        same(layer(x), plain.max(1).values if pooled else plain)
+        expected = plain.max(1).values if pooled else plain
+        same(layer(x).detach(), expected.detach())
+        with torch.no_grad():
+            same(layer(x), expected)
     graph = graph_of(2, 4, 2)
     shapes = [(8, 2), (8, 2), (8, 3), (2,), (2, 2), (2,), (2, 2), (2,), (1, 2)]
     tensors = [torch.randn(s, dtype=torch.float64) for s in shapes]

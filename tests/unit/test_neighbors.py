@@ -7,7 +7,7 @@ from scipy.spatial import cKDTree
 
 from equiscape.errors import ConfigError
 from equiscape.ops import neighbors as module
-from equiscape.ops.neighbors import knn
+from equiscape.ops.neighbors import knn, smallest
 
 
 def cloud(*shape, dtype=torch.float64, seed=0):
@@ -42,6 +42,23 @@ def test_float32_features_err_only_within_the_documented_rounding():
     best = exact.topk(10, dim=2, largest=False).values
     radius = (x - x.mean(1, keepdim=True)).double().square().sum(-1).max()
     assert (chosen - best).abs().max() < 2e-6 * radius
+
+
+@pytest.mark.parametrize(("n", "k"), [(512, 9), (512, 64), (520, 20), (1000, 16), (1023, 20)])
+def test_the_smallest_of_a_long_row_are_those_of_a_sorted_one(n, k):
+    generator = torch.Generator().manual_seed(n)
+    values = torch.randn(3, 7, n, generator=generator, dtype=torch.float64)
+    values[0, :, ::5] = torch.inf
+    values[1, :, 3] = -torch.inf
+    values[2] = values[2].sort(descending=True).values  # all of them in the same parts
+    assert torch.equal(smallest(values, k), values.argsort(dim=-1)[..., :k])
+
+
+def test_of_equal_values_any_are_the_smallest():
+    values = torch.randint(4, (2, 50, 512), generator=torch.Generator().manual_seed(0)).float()
+    found = smallest(values, 20)
+    assert (found.sort().values.diff() > 0).all()  # no place twice
+    assert torch.equal(values.gather(-1, found), values.sort().values[..., :20])
 
 
 def test_chunks_change_nothing(monkeypatch):

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from equiscape import symmetries as sym
-from equiscape.ops.chunks import chunk_size, first_maximum, transformed
+from equiscape.ops.chunks import chunk_size, differentiated, first_maximum, transformed
 from equiscape.ops.moments import FEW, Moments, centered, moments
 
 
@@ -115,6 +115,8 @@ def max_points(x: Tensor) -> Tensor:
     """``[B, N, C]`` to ``[B, C]``: the maximum over the points; of ties the first counts."""
     if transformed(x):
         return x.max(1).values
+    if not differentiated(x):
+        return x.amax(1)
     return x.gather(1, _winners(x).unsqueeze(1)).squeeze(1)
 
 

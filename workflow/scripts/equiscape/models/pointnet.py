@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from equiscape import symmetries as sym
 from equiscape.models.blocks import Head, PointLayer, neuron_symmetries
-from equiscape.ops.chunks import chunk_size, first_maximum, transformed
+from equiscape.ops.chunks import chunk_size, differentiated, first_maximum, transformed
 from equiscape.settings import AtLeast, PositiveInt, Probability
 
 
@@ -27,17 +27,24 @@ class PooledLayer(PointLayer):
         x, weight, added = self.fold(x, relative=True)
         if transformed(x) or transformed(weight):
             return torch.relu(F.linear(x, weight).max(1).values + added)
+        if not differentiated(x, weight):
+            values = [F.linear(part, weight).amax(1) for part in x.split(self._clouds(x, weight))]
+            return torch.relu(torch.cat(values) + added)
         winners = self._winners(x, weight)  # numbered through all clouds
         rows = x.flatten(0, 1).index_select(0, winners.flatten()).view(*winners.shape, -1)
         return torch.relu((rows * weight).sum(-1) + added)
 
     @staticmethod
+    def _clouds(x: Tensor, weight: Tensor) -> int:
+        """Clouds that are worked through at a time."""
+        return max(1, chunk_size(x.device) // (x.shape[1] * len(weight)))
+
+    @classmethod
     @torch.no_grad()
-    def _winners(x: Tensor, weight: Tensor) -> Tensor:
+    def _winners(cls, x: Tensor, weight: Tensor) -> Tensor:
         clouds, points, _ = x.shape
-        step = max(1, chunk_size(x.device) // (points * len(weight)))
         slots = []
-        for chunk in x.split(step):
+        for chunk in x.split(cls._clouds(x, weight)):
             values = F.linear(chunk, weight)
             slots.append(first_maximum(values, scratch=values))
         return torch.cat(slots) + torch.arange(

@@ -37,6 +37,11 @@ def upload(indices: Tensor, device: torch.device) -> Tensor:
     return indices.to(device, non_blocking=True)
 
 
+def differentiated(*tensors: Tensor) -> bool:
+    """Whether a gradient may be asked for: where not, a maximum needs no place."""
+    return torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors)
+
+
 def first_maximum(values: Tensor, scratch: Tensor) -> Tensor:
     """``values.max(1).indices`` of ``[a, b, c]``: the first of equal maxima, or the first NaN.
 
