@@ -17,7 +17,7 @@ export PATH := $(abspath $(BIN)):$(PATH)
 export PYTHONPATH := $(abspath workflow/scripts)
 export PYTHONDONTWRITEBYTECODE ?=
 
-.PHONY: help setup demo flagship interventions muon-settings permutations figure-planes test lint format unit workflow-test test-scale test-browser test-slurm bench lock clean
+.PHONY: help setup demo flagship interventions muon-settings permutations figure-planes docs test lint format unit workflow-test test-scale test-browser test-slurm bench lock clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -56,9 +56,18 @@ permutations: setup ## run the study of permutation representations (docs/permut
 figure-planes: setup ## redraw the picture in docs/permutations.md
 	$(BIN)/python docs/figures/union_of_planes.py
 
+docs: $(VENV)-docs/.complete ## the documentation site, into site/index.html
+	NO_MKDOCS_2_WARNING=1 $(VENV)-docs/bin/mkdocs --quiet build --strict
+	@echo "the documentation: $(abspath site/index.html)"
+
+$(VENV)-docs/.complete: requirements-docs.txt
+	$(PYTHON) -m venv $(VENV)-docs
+	$(VENV)-docs/bin/python -m pip install --quiet --disable-pip-version-check -r requirements-docs.txt
+	touch $@
+
 test: lint unit workflow-test ## lint, unit tests, workflow tests
 
-lint: setup ## ruff, mypy, snakefmt, snakemake --lint
+lint: setup docs ## ruff, mypy, snakefmt, snakemake --lint, a strict build of the documentation
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
@@ -79,7 +88,7 @@ workflow-test: setup ## the workflow, end to end on a tiny study, and its bad in
 test-scale: setup ## plan a study of ten thousand cells, count the files of a study
 	$(BIN)/python -m pytest tests/workflow -m scale
 
-test-browser: setup ## the study's page in a headless Chromium (apt-get install chromium)
+test-browser: setup ## the study's page and the documentation in a headless Chromium (apt-get install chromium)
 	$(BIN)/python -m pytest tests/browser
 
 test-slurm: setup ## the workflow on a real one-node SLURM (Debian's packages; needs root)
@@ -98,4 +107,4 @@ lock: ## rewrite requirements.txt from requirements.in
 	rm -rf $(VENV)-lock
 
 clean: ## remove the environment and everything the demo made
-	rm -rf $(VENV) results/demo resources/demo
+	rm -rf $(VENV) $(VENV)-docs site results/demo resources/demo
