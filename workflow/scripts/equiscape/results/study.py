@@ -21,9 +21,9 @@ MANIFEST = "report.json"
 class Study:
     """The results of a study: tables, measurements, training cells and their checkpoints.
 
-    >>> study = Study.open("results/demo")  # doctest: +SKIP
-    >>> study.table("accuracy")  # doctest: +SKIP
-    >>> study.model("egnn", "muon").predict(clouds)  # doctest: +SKIP
+        study = Study.open("results/demo")
+        study.table("accuracy")
+        study.model("egnn", "muon").predict(clouds)
 
     Attributes:
         folder: where the results lie; every path is taken from it, so they may have been moved.
