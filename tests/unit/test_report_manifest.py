@@ -101,6 +101,9 @@ def test_manifest_round_trip(study, tmp_path):
     (tmp_path / "report.json").write_text("{}")
     with pytest.raises(DataError, match="is not a report manifest"):
         Manifest.read(tmp_path / "report.json")
+    (tmp_path / "report.json").write_text('{"format": 1}')
+    with pytest.raises(DataError, match="is of format 1, and this version of Equiscape reads"):
+        Manifest.read(tmp_path / "report.json")
 
 
 def test_bad_products_are_named(tmp_path):

@@ -237,5 +237,6 @@ def read_slice(path: str | Path) -> SliceResult:
             return SliceResult(**arrays, attributes=attributes)
     except (OSError, KeyError) as error:
         raise DataError(
-            f"{path} cannot be read as a slice ({error}); delete it and rerun its rule."
+            f"{path} cannot be read as a slice ({error}); "
+            "make it again with --forcerun and its rule."
         ) from None

@@ -114,7 +114,8 @@ class reading:
     def __exit__(self, kind: type | None, error: BaseException | None, trace: Any) -> None:
         if isinstance(error, KeyError | TypeError | IndexError):
             raise DataError(
-                f"{self.path} lacks or misspells an entry ({error}); delete it and rerun."
+                f"{self.path} lacks or misspells an entry ({error}); "
+                "make it again with --forcerun and its rule."
             ) from error
 
 
@@ -122,7 +123,10 @@ def check(path: Path, data: Any, task: str, optimizer: str) -> None:
     """Refuse a product of another task or optimizer than its path says."""
     found = f"{plain(data['task'])}_{plain(data['optimizer'])}"
     if found != f"{task}_{optimizer}":
-        raise DataError(f"{path} holds {found}, not {task}_{optimizer}; delete it and rerun.")
+        raise DataError(
+            f"{path} holds {found}, not {task}_{optimizer}; "
+            "make it again with --forcerun and its rule."
+        )
 
 
 def unchanged(path: Path) -> None:
@@ -154,10 +158,14 @@ def read_csv(path: Path, columns: Iterable[str]) -> pd.DataFrame:
     except FileNotFoundError:
         raise DataError(f"{path} does not exist; run the rule that writes it first.") from None
     except ValueError as error:  # EmptyDataError and ParserError among them
-        raise DataError(f"{path} is not a CSV table ({error}); delete it and rerun.") from None
+        raise DataError(
+            f"{path} is not a CSV table ({error}); make it again with --forcerun and its rule."
+        ) from None
     missing = [column for column in columns if column not in frame]
     if missing:
-        raise DataError(f"{path} has no column {missing[0]!r}; delete it and rerun.")
+        raise DataError(
+            f"{path} has no column {missing[0]!r}; make it again with --forcerun and its rule."
+        )
     return frame
 
 
