@@ -26,9 +26,26 @@ NOTEBOOKS = ROOT / "workflow" / "notebooks"
 
 @pytest.fixture(scope="module")
 def study(tmp_path_factory) -> Manifest:
-    """Clouds and molecules, so that every notebook has something to show."""
-    tasks = {"egnn": CLOUDS["egnn"], "gotennet-mu": MOLECULES["gotennet-mu"]}
-    return write_study(tmp_path_factory.mktemp("study"), tasks, seeds=2)
+    """Clouds and molecules, so that every notebook has something to show.
+
+    The analyses that are not over the study pass over one task, as their key ``tasks`` may say.
+    """
+    root = tmp_path_factory.mktemp("study")
+    tasks = {
+        "egnn": CLOUDS["egnn"],
+        "pointnet": CLOUDS["pointnet"],
+        "gotennet-mu": MOLECULES["gotennet-mu"],
+    }
+    manifest = write_study(root, tasks, seeds=2)
+    for name, entry in manifest.analyses.items():
+        if entry["over"] != "study":
+            everywhere = set(manifest.products(name))
+            entry["tasks"] = [task for task in entry["tasks"] if task != "pointnet"]
+            manifest = Manifest.from_dict(manifest.to_dict())  # which has listed nothing yet
+            for path in everywhere - set(manifest.products(name)):
+                path.unlink()
+    manifest.write(root / "report.json")
+    return manifest
 
 
 def test_every_page_has_a_notebook(study):

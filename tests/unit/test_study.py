@@ -156,6 +156,16 @@ def test_an_analysis_does_not_depend_on_how_long_its_task_was_trained():
     assert after.analysis_task_settings("egnn") == before.analysis_task_settings("egnn")
 
 
+def test_an_analysis_runs_on_the_tasks_that_it_lists():
+    config = demo()
+    names = list(study(config).tasks)
+    config["analyses"]["rank"] = {"samples": 8, "tasks": [names[2], names[0]]}
+    made = study(config)
+    assert made.analyzed_tasks("rank") == [names[0], names[2]]
+    assert made.analyzed_tasks("hessian") == names
+    assert "tasks" not in made.analysis("rank", names[0])
+
+
 def test_the_schema_repeats_no_key():
     class Strict(yaml.SafeLoader):
         def construct_mapping(self, node, deep=False):

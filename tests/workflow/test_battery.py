@@ -306,6 +306,8 @@ TOP = [
     ("plugins", ["gone"], "plugins.0: .*gone is no folder"),
     ("analyses/hesian", {}, "analyses: 'hesian' is unknown; did you mean 'hessian'"),
     ("analyses/hessian/seeds", "some", "analyses.hessian.seeds: 'some' must be one of"),
+    ("analyses/hessian/tasks", ["egn"], "hessian.tasks.0: 'egn' .* did you mean 'egnn'"),
+    ("analyses/hessian/tasks", [], "analyses.hessian.tasks"),
     ("tasks/egnn/analyses", {"hesian": {}}, "tasks.egnn.analyses: 'hesian'"),
     ("training/schedule", {"name": "cosin"}, "training.schedule.name: 'cosin'.*'cosine'"),
     ("training/schedule", {"warmup_epochs": 99}, "training.schedule.warmup_epochs: 99"),

@@ -22,6 +22,9 @@ def study(tmp_path_factory):
     config["training"] = {**STUDY["training"], "epochs": 4, "evaluate_every": 2}
     config["final"] = {"seeds": [1, 2]}
     config["report"] = {"baseline": "muon"}
+    own = ("representation", "constrained-landscape")
+    config["analyses"] = {name: STUDY["analyses"][name] for name in own}
+    config["analyses"]["rank"] = {"tasks": ["s3-sign"]}
     return Workspace(tmp_path_factory.mktemp("permutations"), config)
 
 
@@ -31,7 +34,9 @@ def test_all_seeds_of_a_task_and_an_optimizer_are_one_job(study):
     assert planned["train_final_together"] == 2  # for four cells
     assert planned["train_grid_together_muon"] == 2
     assert (planned["train_final_cell"], planned["train_grid_cell"]) == (2, 1)
-    del study.config["tasks"]["alone"]  # how such cells end is tested elsewhere
+    assert planned["rank"] == 1  # on the task that its entry lists
+    # how such cells end, and what the analyses of other tasks find here, is tested elsewhere
+    del study.config["tasks"]["alone"], study.config["analyses"]["rank"]
     study.run("analyses")
     for seed in (1, 2):
         cell = study / f"results/final/s3-sign_muon/seed{seed}"

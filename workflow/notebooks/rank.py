@@ -64,6 +64,6 @@ Markdown(body(rank.summary_text(study, rank.summary(study))))
 # comparable with each other, only the optimizers within a layer.
 
 # %%
-for task in study.tasks:
+for task in rank.PAGE.chosen_tasks(study):
     figure = rank.layers(study, task, layers)
     paths = style.save(figure, figures, f"rank_{task}")

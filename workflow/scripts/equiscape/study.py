@@ -163,13 +163,9 @@ class Plan:
 
     def _check_analysis(self, name: str) -> None:
         settings = self.analysis_settings(name)
-        known = {"seeds", "module"}
         entry = self.config["analyses"][name] or {}
-        if entry.get("seeds", "representative") not in ("representative", "all"):
-            raise ConfigError(
-                f"analyses.{name}.seeds: {entry['seeds']!r} must be one of: representative, all."
-            )
-        layers = [(f"analyses.{name}", {k: v for k, v in entry.items() if k not in known})]
+        entries.check_scope(entry, f"analyses.{name}", self.tasks)
+        layers = [(f"analyses.{name}", {k: v for k, v in entry.items() if k not in entries.SCOPE})]
         for task, given in self.tasks.items():
             for other in given.get("analyses") or {}:
                 if other not in self.analyses:
@@ -238,8 +234,7 @@ class Plan:
 
     def least_speed(self, dataset: str) -> int:
         """Bytes a second below which a download is given up; it changes no result."""
-        speed = self.datasets[dataset].get("least_speed")
-        return 1000 if speed is None else speed
+        return 1000 if (speed := self.datasets[dataset].get("least_speed")) is None else speed
 
     def corruption_settings(self, dataset: str) -> dict:
         """All that the corrupted clouds depend on beside the data they are made from."""
@@ -345,12 +340,10 @@ class Plan:
         Without ``task`` (an analysis of the whole study), the study's settings alone.
         """
         own = (self.tasks[task].get("analyses") or {}).get(name) if task else None
-        skip = {"seeds", "module"}
         merged = merge(self.config["analyses"][name], own)
-        given = {key: value for key, value in merged.items() if key not in skip}
+        given = {key: value for key, value in merged.items() if key not in entries.SCOPE}
         checked = check(given, self.analysis_settings(name), f"analyses.{name}")
-        execution = self.analysis_execution(name)
-        return {key: value for key, value in checked.items() if key not in execution}
+        return {k: v for k, v in checked.items() if k not in self.analysis_execution(name)}
 
     def analysis_execution(self, name: str) -> tuple[str, ...]:
         """Settings of an analysis that change its speed or memory alone."""
@@ -387,10 +380,12 @@ class Plan:
         return self.analyses[name].over == "representative" and entry.get("seeds") == "all"
 
     def analyzed_tasks(self, name: str) -> list[str]:
-        """Tasks that an analysis has something to measure on."""
+        """Tasks that an analysis has something to measure on, of those that its entry lists."""
         analysis = self.analyses[name]
         tasks = self.robust_tasks if "corrupted" in analysis.inputs else list(self.tasks)
-        return [t for t in tasks if analysis.over != "snapshots" or self.snapshots(t)]
+        listed = (self.config["analyses"][name] or {}).get("tasks") or tasks
+        kept = analysis.over == "snapshots"
+        return [task for task in tasks if task in listed and (not kept or self.snapshots(task))]
 
     @property
     def optimizer_pairs(self) -> list[tuple[str, str]]:

@@ -68,6 +68,7 @@ class Settings:
         directions: random directions of the normalized directional sharpness.
         folded: whether to measure the folded network; False leaves the raw one alone.
         raw: whether to measure the usual kinds of the raw network too.
+        min_side: of the matrices that count as Muon's, as the optimizer's own setting.
         dtype: ``"float32"`` or ``"float64"``.
         graph_memory_mb: megabytes that kept graphs may take; None: decided from the device.
     """
@@ -85,6 +86,7 @@ class Settings:
     directions: NonNegativeInt = 2
     folded: bool = True
     raw: bool = True
+    min_side: PositiveInt = 8
     dtype: Literal["float32", "float64"] = "float32"
     graph_memory_mb: Positive | None = None
 
@@ -261,7 +263,7 @@ def _flatness(objective: TrainingLoss, s: Settings) -> Rows:
 
 def _spectral(objective: TrainingLoss, gradient: Tensor, s: Settings) -> Rows:
     """S_M over Muon's matrices, at its own step scale and relative to the weights' norms."""
-    names = split_parameters(objective.model)["muon"]
+    names = split_parameters(objective.model, s.min_side)["muon"]
     names = [name for name in names if name in objective.names]
     if not names:
         return
@@ -297,7 +299,7 @@ def _along(objective: TrainingLoss, gradient: Tensor, s: Settings) -> Rows:
     directions = {
         "gradient": gradient,
         "sign": gradient.sign(),
-        "polar": _muon_step(objective, gradient),
+        "polar": _muon_step(objective, gradient, s.min_side),
     }
     for index in range(s.directions):
         directions[f"random{index}"] = torch.randn(
@@ -314,8 +316,8 @@ def _along(objective: TrainingLoss, gradient: Tensor, s: Settings) -> Rows:
             yield _row(f"directional_{name}", getattr(found, part), 0.0, products, layer=part)
 
 
-def _muon_step(objective: TrainingLoss, gradient: Tensor) -> Tensor:
-    muon = set(split_parameters(objective.model)["muon"])
+def _muon_step(objective: TrainingLoss, gradient: Tensor, min_side: int) -> Tensor:
+    muon = set(split_parameters(objective.model, min_side)["muon"])
     parts = []
     for name, part in zip(objective.names, objective.split_vector(gradient), strict=True):
         if name in muon and part.any():

@@ -4,13 +4,13 @@ import os
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from equiscape.addresses import check_address
 from equiscape.configuration.kinds import Kind
 from equiscape.declarations import Declaration, declared
 from equiscape.errors import ConfigError
-from equiscape.hints import PositiveInt, as_number, conform, spelled
+from equiscape.hints import AtLeast, PositiveInt, as_number, conform, spelled
 from equiscape.models import ARCHITECTURES
 from equiscape.optim import OPTIMIZERS
 from equiscape.registry import target, unknown
@@ -24,6 +24,7 @@ GENERATED = "generated"  # a `source` of corruptions
 PYG = "pyg"  # a `source` that leaves the download to PyTorch Geometric
 CHECKSUM = re.compile(r"(sha256:)?[0-9a-fA-F]{64}|md5:[0-9a-fA-F]{32}")
 CORRUPTED = "equiscape.data.corrupted"
+SCOPE = ("module", "seeds", "tasks")  # keys of an analysis that are no settings of its class
 
 
 def own_settings(
@@ -284,6 +285,24 @@ def check_names(config: Mapping[str, Any], taken: Iterable[str]) -> None:
     for name in config["analyses"]:
         if name in taken:
             raise ConfigError(f"analyses.{name}: the workflow uses this name; choose another.")
+
+
+def check_scope(entry: Mapping[str, Any], key: str, tasks: Iterable[str]) -> None:
+    """Refuse keys of an analysis that say wrongly where it runs.
+
+    Args:
+        entry: of ``analyses``.
+        key: of the entry, for the error.
+        tasks: of the study.
+    """
+    if entry.get("seeds", "representative") not in ("representative", "all"):
+        raise ConfigError(f"{key}.seeds: {entry['seeds']!r} must be one of: representative, all.")
+    if "tasks" in entry:
+        known = list(tasks)
+        listed = conform(entry["tasks"], Annotated[list[str], AtLeast(1)], f"{key}.tasks")
+        for i, task in enumerate(listed):
+            if task not in known:
+                raise unknown(task, known, f"{key}.tasks.{i}")
 
 
 def check_resume(folder: str, root: Path) -> None:

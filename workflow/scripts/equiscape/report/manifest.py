@@ -183,6 +183,15 @@ class Manifest:
         """Tasks on molecules or graphs."""
         return [name for name, task in self.tasks.items() if task["samples"] in MOLECULAR]
 
+    def only(self, *analyses: str) -> "Manifest":
+        """The same study with those of its tasks alone that all of these analyses have.
+
+        Names of no analysis of the study take none away.
+        """
+        listed = [self.analyses[name]["tasks"] for name in analyses if name in self.analyses]
+        chosen = {n: t for n, t in self.tasks.items() if all(n in tasks for tasks in listed)}
+        return self if len(chosen) == len(self.tasks) else replace(self, tasks=chosen)
+
     # Paths of the products, as the design lays them out.
 
     def final(self, task: str, optimizer: str, seed: int, file: str = "metrics.json") -> Path:

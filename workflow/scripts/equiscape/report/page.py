@@ -48,7 +48,8 @@ class Page:
         return bool(self.chosen_tasks(manifest)) and all(manifest.has(name) for name in self.reads)
 
     def chosen_tasks(self, manifest: Manifest) -> list[str]:
-        """The tasks that the page is about."""
+        """The tasks that the page is about, of those that all analyses that it reads have."""
+        manifest = manifest.only(*self.reads)
         if self.tasks == "molecular":
             return manifest.molecular_tasks
         if self.tasks == "classes":

@@ -342,7 +342,7 @@ def dots(manifest: Manifest, table: pd.DataFrame) -> Figure:
     Args:
         table: from :func:`table`.
     """
-    names = task_titles(manifest)
+    names = task_titles(manifest := manifest.only("hessian"))
     figure, axes = style.rows_of_tasks(len(names), len(QUANTITIES), len(manifest.optimizers))
     for axis, (quantity, label) in zip(axes, QUANTITIES.items()):
         _dots(manifest, axis, table, quantity)

@@ -332,6 +332,7 @@ def dose_response(manifest: Manifest, frame: pd.DataFrame, measure: str = "weigh
         frame: from :func:`points`.
         measure: of :data:`MEASURES`.
     """
+    manifest = manifest.only("rank", "truncation")
     color, marker = style.colors(manifest), style.markers(manifest)
     titles = task_titles(manifest)
     figure, axes = style.panels(len(manifest.tasks), columns=2, height=3.0, width=style.WIDTH)
@@ -359,6 +360,7 @@ def dose_response(manifest: Manifest, frame: pd.DataFrame, measure: str = "weigh
 
 def truncation(manifest: Manifest) -> Figure:
     """Score against the share of singular values kept, one line an arm."""
+    manifest = manifest.only("truncation")
     color, marker = style.colors(manifest), style.markers(manifest)
     titles = task_titles(manifest)
     figure, axes = style.panels(len(manifest.tasks), columns=2, height=2.6, width=style.WIDTH)

@@ -306,6 +306,7 @@ def ratios(manifest: Manifest, table: pd.DataFrame) -> Figure:
     Args:
         table: from :func:`table`.
     """
+    manifest = manifest.only("rank")
     color, marker = style.colors(manifest), style.markers(manifest)
     names = task_titles(manifest)
     rivals = manifest.rivals

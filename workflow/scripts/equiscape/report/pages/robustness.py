@@ -90,7 +90,7 @@ def comparisons(manifest: Manifest) -> list[Comparison]:
     seeds = cells.groupby(["task", "optimizer", "seed"])["accuracy"].mean()
     return [
         comparison
-        for task in manifest.robust_tasks
+        for task in manifest.only("robustness").robust_tasks
         for optimizer in manifest.rivals
         if (task, manifest.baseline) in seeds.index and (task, optimizer) in seeds.index
         for comparison in of_scores(
@@ -168,7 +168,7 @@ def corruptions(manifest: Manifest, cells: pd.DataFrame, finals: pd.DataFrame) -
     """
     color, marker = style.colors(manifest), style.markers(manifest)
     titles = task_titles(manifest)
-    tasks = manifest.robust_tasks
+    tasks = manifest.only("robustness").robust_tasks
     clean = finals[finals["protocol"] == "best_validation"]
     order = cells.groupby("corruption")["accuracy"].mean().sort_values(ascending=False).index
     names = ["clean", *order]
@@ -210,7 +210,7 @@ def severity(manifest: Manifest, cells: pd.DataFrame) -> Figure:
     """
     color, marker = style.colors(manifest), style.markers(manifest)
     titles = task_titles(manifest)
-    tasks = manifest.robust_tasks
+    tasks = manifest.only("robustness").robust_tasks
     rivals = [name for name in manifest.optimizers if name != manifest.baseline]
     figure, axes = style.panels(len(tasks), sharey=True)
     each = cells.groupby(["task", "optimizer", "corruption", "severity"])["accuracy"].mean()

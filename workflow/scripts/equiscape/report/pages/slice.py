@@ -171,6 +171,7 @@ def cuts(manifest: Manifest, measured: dict[tuple[str, str], Slice]) -> Figure:
     Args:
         measured: from :func:`load`.
     """
+    manifest = manifest.only("slice")
     color, marker = style.colors(manifest), style.markers(manifest)
     titles = task_titles(manifest)
     figure, axes = style.panels(len(manifest.tasks))

@@ -94,6 +94,7 @@ def spectrum(manifest: Manifest, measured: dict[tuple[str, str], list[dict]]) ->
     Args:
         measured: from :func:`load`.
     """
+    manifest = manifest.only("hessian")
     titles_ = task_titles(manifest)
     figure, axes = style.panels(len(manifest.tasks))
     open_, negative = False, False
@@ -183,6 +184,7 @@ def density(manifest: Manifest, measured: dict[tuple[str, str], pd.DataFrame]) -
     Args:
         measured: from :func:`densities`.
     """
+    manifest = manifest.only("hessian")
     titles_, color = task_titles(manifest), style.colors(manifest)
     dashes = {o: style.DASHES[i % len(style.DASHES)] for i, o in enumerate(manifest.optimizers)}
     figure, axes = style.panels(len(manifest.tasks))
