@@ -23,9 +23,12 @@ manifest = "results/report.json"  # what the study consists of and where its pro
 figures = "results/figures"  # where the figures go
 
 # %%
+from IPython.display import Markdown
+
 from equiscape.report import style
 from equiscape.report.manifest import Manifest
 from equiscape.report.pages import slice as slices
+from equiscape.report.text import body
 
 study = Manifest.read(manifest)
 style.use()
@@ -61,3 +64,11 @@ for task in sorted({task for task, _ in planes}, key=list(study.tasks).index):
 # %%
 figure = slices.cuts(study, planes)
 paths = style.save(figure, figures, "cuts")
+
+# %% [markdown]
+# ## Roughness
+#
+# One number for both narrowness and bumps along those lines; all seeds where they were measured.
+
+# %%
+Markdown(body(slices.text(study, slices.table(study))))

@@ -52,14 +52,12 @@ def spent(manifest: Manifest, histories: pd.DataFrame, finals: pd.DataFrame) -> 
     return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame(columns=columns)
 
 
-def table(manifest: Manifest) -> pd.DataFrame:
-    """Test score at the largest budget that every optimizer used up, one row each.
+def within(manifest: Manifest, finals: pd.DataFrame) -> pd.DataFrame:
+    """The score of every seed at the largest budget that every optimizer used up.
 
-    Columns: task, architecture, dataset, optimizer, cost, budget (in the unit of :data:`COSTS`),
-    epochs (mean number within it), seeds, diverged, unreached (seeds without an epoch within it),
-    mean, std, direction, unit, metric, gain.
+    Columns: task, optimizer, seed, cost, budget (in the unit of :data:`COSTS`), direction, unit,
+    metric, epoch (the last within it) and score, NaN for a seed without an epoch within it.
     """
-    finals = load.finals(manifest, None)
     reached = spent(manifest, load.histories(manifest), finals)
     rows = []
     for (task, cost), group in reached.groupby(["task", "cost"], sort=False):
@@ -68,20 +66,47 @@ def table(manifest: Manifest) -> pd.DataFrame:
         for optimizer in manifest.optimizers:
             for seed in manifest.seeds:
                 cell = group[(group["optimizer"] == optimizer) & (group["seed"] == seed)]
-                within = cell[cell["spent"] <= budget * (1 + 1e-9)]
+                inside = cell[cell["spent"] <= budget * (1 + 1e-9)]
                 rows.append(
                     {
                         "task": task,
                         "optimizer": optimizer,
+                        "seed": seed,
                         "cost": cost,
                         "budget": budget,
-                        "epoch": within["epoch"].max() if len(within) else np.nan,
-                        "score": within["score"].iloc[-1] if len(within) else np.nan,
+                        "epoch": inside["epoch"].max() if len(inside) else np.nan,
+                        "score": inside["score"].iloc[-1] if len(inside) else np.nan,
                         **first[["direction", "unit", "metric"]],
                     }
                 )
+    columns = ["task", "optimizer", "seed", "cost", "budget", "direction", "unit", "metric"]
+    return pd.DataFrame(rows, columns=[*columns, "epoch", "score"])
+
+
+def at_equal_loss(histories: pd.DataFrame, finals: pd.DataFrame) -> pd.DataFrame:
+    """Test score of the first epoch at the lowest training loss that every cell came to."""
+    keys = ["task", "optimizer", "seed"]
+    finished = finals.loc[finals["score"].notna(), keys].drop_duplicates()
+    cells = histories.merge(finished, on=keys).dropna(subset=["train_loss", "test_score"])
+    lowest = cells.groupby(keys, sort=False)["train_loss"].min().groupby("task").max()
+    rows = []
+    for values, cell in cells.groupby(keys, sort=False):
+        reached = cell.sort_values("epoch")
+        reached = reached[reached["train_loss"] <= lowest[values[0]]]
+        rows.append((*values, reached["test_score"].iloc[0]))
+    return pd.DataFrame(rows, columns=[*keys, "equal_loss_score"])
+
+
+def table(manifest: Manifest) -> pd.DataFrame:
+    """Test score at the largest budget that every optimizer used up, one row each.
+
+    Columns: task, architecture, dataset, optimizer, cost, budget (in the unit of :data:`COSTS`),
+    epochs (mean number within it), seeds, diverged, unreached (seeds without an epoch within it),
+    mean, std, direction, unit, metric, gain.
+    """
+    finals = load.finals(manifest, None)
+    frame = within(manifest, finals)
     keys = ["task", "optimizer", "cost", "budget", "direction", "unit", "metric"]
-    frame = pd.DataFrame(rows, columns=[*keys, "epoch", "score"])
     epochs = frame.groupby(keys, sort=False)["epoch"].mean().reset_index(name="epochs")
     found = with_task(manifest, over_seeds(frame, keys, "score").merge(epochs, on=keys))
     bad = finals[finals["status"] != "finished"].drop_duplicates(["task", "optimizer", "seed"])

@@ -11,6 +11,7 @@ import math
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 from scipy import optimize, stats
@@ -20,6 +21,8 @@ CONFIDENCE = 0.95
 EXACT_LIMIT = 200_000
 """More relabelings than these are sampled instead of enumerated."""
 ROUNDING = 1e-9
+POWER = 0.8
+"""With which what is called detectable is found."""
 
 
 @dataclass(frozen=True)
@@ -137,32 +140,55 @@ def unpaired_test(a: Values, b: Values) -> Test:
     All ways to split the pooled values are tried; the floor is ``2 / C(2n, n)`` for equal sides
     (.029 at n = 4, .008 at n = 5, .002 at n = 6), ``1 / C(n + m, n)`` for unequal ones.
     """
-    a, b = _finite(a), _finite(b)
-    name = "unpaired, exact permutation"
-    if min(len(a), len(b)) < 1 or len(a) + len(b) < 3:
+    return stratified_test([(a, b)])
+
+
+def stratified_test(pairs: Sequence[tuple[Values, Values]]) -> Test:
+    """Exact two-sided permutation test by the mean of several differences of means.
+
+    Values are relabeled within each pair of samples (a task) and never across. All relabelings are
+    tried where they are few, else as many drawn; the floor is twice their reciprocal where every
+    pair has sides of one size, else the reciprocal.
+    """
+    samples = [(_finite(a), _finite(b)) for a, b in pairs]
+    name = "unpaired, exact permutation" + (" within tasks" if len(samples) > 1 else "")
+    sizes = [(len(a), len(b)) for a, b in samples]
+    if not sizes or min(map(min, sizes)) < 1 or max(map(sum, sizes)) < 3:
         return Test(math.nan, math.nan, name)
-    pooled = np.concatenate([a, b])
-    total, n, m = pooled.sum(), len(a), len(b)
-    count = math.comb(n + m, n)
-    seen = abs(b.mean() - a.mean())
-    seen -= ROUNDING * max(seen, float(np.ptp(pooled)))
-
-    def gaps(sums: np.ndarray) -> np.ndarray:
-        return np.abs((total - sums) / m - sums / n)
-
-    if count <= EXACT_LIMIT:
-        sums = np.fromiter(
-            (pooled[list(chosen)].sum() for chosen in itertools.combinations(range(n + m), n)),
-            float,
-            count,
-        )
-        hits = gaps(sums) >= seen
-        return Test(float(hits.mean()), (2 if n == m else 1) / count, name)
+    seen = abs(sum(b.mean() - a.mean() for a, b in samples))
+    seen -= ROUNDING * max(seen, *(float(np.ptp(np.concatenate(pair))) for pair in samples))
+    gaps = [_relabeled(a, b) for a, b in samples]
+    exact = all(len(g) == math.comb(n + m, n) for g, (n, m) in zip(gaps, sizes))
+    total = math.prod(math.comb(n + m, n) for n, m in sizes)
+    if exact and total <= EXACT_LIMIT:
+        sums = gaps[0]
+        for more in gaps[1:]:
+            sums = np.add.outer(sums, more).ravel()
+        floor = (2 if all(n == m for n, m in sizes) else 1) / total
+        return Test(float((np.abs(sums) >= seen).mean()), floor, name)
     rng = np.random.default_rng(0)
-    draws = 20_000
-    sums = np.array([rng.permutation(pooled)[:n].sum() for _ in range(draws)])
-    hits = int((gaps(sums) >= seen).sum())
-    return Test((hits + 1) / (draws + 1), 1 / (draws + 1), "unpaired, sampled permutation")
+    draws = EXACT_LIMIT if len(gaps) > 1 else len(gaps[0])
+    sums = np.sum([rng.choice(g, draws) for g in gaps], axis=0) if len(gaps) > 1 else gaps[0]
+    hits = int((np.abs(sums) >= seen).sum())
+    return Test((hits + 1) / (draws + 1), 1 / (draws + 1), name.replace("exact", "sampled"))
+
+
+def _relabeled(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Mean of b less mean of a under every relabeling of the values, or 20,000 drawn ones."""
+    pooled, n, m = np.concatenate([a, b]), len(a), len(b)
+    if math.comb(n + m, n) <= EXACT_LIMIT:
+        sums = pooled[_splits(n + m, n)].sum(axis=1)
+    else:
+        rng = np.random.default_rng(0)
+        sums = np.array([rng.permutation(pooled)[:n].sum() for _ in range(20_000)])
+    return (pooled.sum() - sums) / m - sums / n
+
+
+@lru_cache(maxsize=4)
+def _splits(total: int, chosen: int) -> np.ndarray:
+    """``[ways, chosen]``: every way to choose of ``total`` values."""
+    ways = itertools.chain.from_iterable(itertools.combinations(range(total), chosen))
+    return np.fromiter(ways, np.intp, math.comb(total, chosen) * chosen).reshape(-1, chosen)
 
 
 def holm(p: Values) -> list[float]:
@@ -190,23 +216,26 @@ def equivalence(a: Values, b: Values, bound: float) -> float:
     return float(max(above, below))
 
 
-def detectable(n: int, paired: bool = False, power: float = 0.8, alpha: float = 0.05) -> float:
+def detectable(n: int, paired: bool = False, power: float = POWER, alpha: float = 0.05) -> float:
     """The smallest true effect that a t test at ``n`` seeds a side finds with ``power``.
 
     In standard deviations of a seed (unpaired) or of a paired difference; NaN below two seeds.
     """
     if n < 2:
         return math.nan
-    freedom = n - 1 if paired else 2 * n - 2
     scale = math.sqrt(n if paired else n / 2)
+    return noncentrality(n - 1 if paired else 2 * n - 2, power, alpha) / scale
+
+
+def noncentrality(freedom: float, power: float = POWER, alpha: float = 0.05) -> float:
+    """The smallest true effect that a two-sided t test finds with ``power``, in standard errors."""
     critical = stats.t.ppf(1 - alpha / 2, freedom)
 
-    def missing(effect: float) -> float:
-        shift = effect * scale
+    def missing(shift: float) -> float:
         found = np.nan_to_num(stats.nct.sf(critical, freedom, shift), nan=1.0)
         return found + np.nan_to_num(stats.nct.cdf(-critical, freedom, shift)) - power
 
-    return float(optimize.brentq(missing, 1e-3, 25.0 / scale))
+    return float(optimize.brentq(missing, 1e-3, 25.0 + critical))
 
 
 def deviation_range(n: int, confidence: float = CONFIDENCE) -> tuple[float, float]:

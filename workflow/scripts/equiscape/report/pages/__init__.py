@@ -15,6 +15,7 @@ from equiscape.report.page import Page, declared
 PAGES = {
     "accuracy": "equiscape.report.pages.accuracy",
     "classes": "equiscape.report.pages.classes",
+    "claims": "equiscape.report.pages.claims",
     "statistics": "equiscape.report.pages.statistics",
     "selection": "equiscape.report.pages.selection",
     "learning": "equiscape.report.pages.learning",

@@ -9,6 +9,7 @@ from matplotlib.figure import Figure
 from scipy import stats
 
 from equiscape.report import load, style
+from equiscape.report.budget import at_equal_loss
 from equiscape.report.load import read_csv
 from equiscape.report.manifest import Manifest
 from equiscape.report.numbers import plus_minus, signed, significant
@@ -74,6 +75,21 @@ def roles(manifest: Manifest) -> dict[str, dict[str, Any]]:
     return found
 
 
+def placebos(manifest: Manifest) -> dict[str, str]:
+    """Optimizer held to another's ranks -> the one of its class that is held to its own."""
+    role = roles(manifest)
+    found: dict[str, str] = {}
+    for held, entry in manifest.optimizers.items():
+        if role[held]["held"] and not role[held]["placebo"]:
+            own = [
+                name
+                for name, other in manifest.optimizers.items()
+                if role[name]["placebo"] and other["class"] == entry["class"]
+            ]
+            found |= dict.fromkeys([held], own[0]) if own else {}
+    return found
+
+
 def points(manifest: Manifest) -> pd.DataFrame:
     """One row per task, optimizer and seed.
 
@@ -88,7 +104,7 @@ def points(manifest: Manifest) -> pd.DataFrame:
     histories = load.histories(manifest)
     last = histories.dropna(subset="train_loss").groupby(keys, sort=False)["train_loss"].last()
     frame = frame.merge(last.reset_index(), on=keys, how="left")
-    frame = frame.merge(_at_equal_loss(histories, frame), on=keys, how="left")
+    frame = frame.merge(at_equal_loss(histories, frame), on=keys, how="left")
     ranks = []
     for product in manifest.analysis("rank"):
         table = read_csv(product.path, RANKS)
@@ -105,20 +121,6 @@ def points(manifest: Manifest) -> pd.DataFrame:
             }
         )
     return frame.merge(pd.DataFrame(ranks), on=keys, how="left")
-
-
-def _at_equal_loss(histories: pd.DataFrame, finals: pd.DataFrame) -> pd.DataFrame:
-    """Test score of the first epoch at the lowest training loss that every cell came to."""
-    keys = ["task", "optimizer", "seed"]
-    finished = finals.loc[finals["score"].notna(), keys]
-    cells = histories.merge(finished, on=keys).dropna(subset=["train_loss", "test_score"])
-    lowest = cells.groupby(keys, sort=False)["train_loss"].min().groupby("task").max()
-    rows = []
-    for values, cell in cells.groupby(keys, sort=False):
-        reached = cell.sort_values("epoch")
-        reached = reached[reached["train_loss"] <= lowest[values[0]]]
-        rows.append((*values, reached["test_score"].iloc[0]))
-    return pd.DataFrame(rows, columns=[*keys, "equal_loss_score"])
 
 
 def interval(values: pd.Series) -> tuple[float, float]:
@@ -208,20 +210,7 @@ def claims(manifest: Manifest) -> pd.DataFrame:
         along = {"rank": _monotone(ranks), "score": _monotone(scores)}
         towards = along["rank"] * along["score"]
         pairs = []
-        for held in manifest.optimizers:
-            placebo = next(
-                (
-                    name
-                    for name in manifest.optimizers
-                    if role[held]["held"]
-                    and not role[held]["placebo"]
-                    and role[name]["placebo"]
-                    and manifest.optimizers[name]["class"] == manifest.optimizers[held]["class"]
-                ),
-                None,
-            )
-            if placebo is None:
-                continue
+        for held, placebo in placebos(manifest).items():
             values = [
                 sign * cells.loc[cells["optimizer"] == name, "score"].dropna()
                 for name in (held, placebo)

@@ -132,22 +132,28 @@ def summary(manifest: Manifest) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=columns)
 
 
+def layer_means(manifest: Manifest) -> pd.Series:
+    """Geometric mean over a network's layers, indexed by kind, measure, task, optimizer, seed."""
+    each = load(manifest)
+    each = each[each["comparable"].astype(bool)].astype(dict.fromkeys(MEASURES, float))
+    keys = ["kind", "measure", "task", "optimizer", "seed"]
+    long = each.melt(keys[:1] + keys[2:], list(MEASURES), "measure", "value")
+    return np.exp(np.log(long["value"]).groupby([long[key] for key in keys]).mean())
+
+
 def comparisons(manifest: Manifest) -> list[Comparison]:
     """One test a claim: the mean log ratio over a network's layers, seeds shuffled as a whole."""
-    each = load(manifest)
-    each = each[each["comparable"].astype(bool)]
+    means = layer_means(manifest)
+    known = set(means.index.droplevel("seed"))
     found = []
     for kind, kind_title in KINDS.items():
         for measure, title in MEASURES.items():
-            cells = each[each["kind"] == kind]
-            logs = np.log(cells[measure].astype(float))
-            means = logs.groupby([cells["task"], cells["optimizer"], cells["seed"]]).mean()
             for task in manifest.analyses["rank"]["tasks"]:
                 for optimizer in manifest.rivals:
-                    pairs = [(task, name) for name in (manifest.baseline, optimizer)]
-                    if not all(pair in means.index.droplevel("seed") for pair in pairs):
+                    pairs = [(kind, measure, task, o) for o in (manifest.baseline, optimizer)]
+                    if not known.issuperset(pairs):
                         continue
-                    base, other = (np.exp(means[pair].to_numpy()) for pair in pairs)
+                    base, other = (means[pair].to_numpy() for pair in pairs)
                     claim = f"{title} of {kind_title}, mean over layers"
                     if min(len(base), len(other)) > 1:
                         found.append(of_ratios(claim, task, optimizer, base, other))

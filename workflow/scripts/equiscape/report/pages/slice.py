@@ -1,25 +1,37 @@
 """The loss on filter-normalized planes and lines through the representatives."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
+import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from equiscape.errors import DataError
-from equiscape.report import style, surface
+from equiscape.report import statistics, style, surface
+from equiscape.report.comparisons import Comparison, measured_once, of_ratios
 from equiscape.report.load import check, plain, reading, unchanged
-from equiscape.report.manifest import Manifest
-from equiscape.report.numbers import significant
+from equiscape.report.manifest import Manifest, Product
+from equiscape.report.numbers import interval, plus_minus, significant
 from equiscape.report.page import Page
+from equiscape.report.statistics import Estimate
+from equiscape.report.tables import with_task
+from equiscape.report.text import join, markdown, task_title
 from equiscape.report.titles import optimizer_title, task_titles
 
 PAGE = Page(
     title="The loss around the solutions",
     category="Landscape",
     reads=("slice",),
+    tables={
+        "slice": (
+            "Roughness of the loss along random filter-normalized lines through the solutions, and "
+            "its ratio to the baseline."
+        ),
+    },
     figures={
         "cuts": (
             "Training loss along random filter-normalized directions through the representative "
@@ -34,7 +46,6 @@ PAGE = Page(
         ),
     },
 )
-"""Color of what lies above the loss of chance."""
 
 
 @dataclass(frozen=True)
@@ -67,10 +78,18 @@ class Slice:
 
 def load(manifest: Manifest) -> dict[tuple[str, str], Slice]:
     """The slice of every (task, optimizer) at its representative; none where all diverged."""
+    return {key[:2]: plane for key, plane in _read(manifest.representatives("slice"))}
+
+
+def every(manifest: Manifest) -> dict[tuple[str, str, int | None], Slice]:
+    """The slices of all measured checkpoints by task, optimizer, seed (None: representative)."""
+    return dict(_read(manifest.analysis("slice")))
+
+
+def _read(products: list[Product]) -> Iterator[tuple[tuple[str, str, int | None], Slice]]:
     import h5py
 
-    measured = {}
-    for product in manifest.representatives("slice"):
+    for product in products:
         task, optimizer, path = str(product.task), str(product.optimizer), product.path
         if not path.exists():
             raise DataError(f"{path} does not exist; run the rule that writes it first.")
@@ -82,16 +101,116 @@ def load(manifest: Manifest) -> dict[tuple[str, str], Slice]:
                     continue
                 loss = file["loss"][:]
                 cuts = [loss[len(loss) // 2], loss[:, len(loss) // 2]]
-                measured[task, optimizer] = Slice(
-                    x=file["axis_x"][:],
-                    y=file["axis_y"][:],
-                    loss=loss,
-                    band=file["band_loss"][:] if "band_loss" in file else np.stack(cuts),
-                    attributes={key: plain(value) for key, value in file.attrs.items()},
+                yield (
+                    (task, optimizer, product.seed),
+                    Slice(
+                        x=file["axis_x"][:],
+                        y=file["axis_y"][:],
+                        loss=loss,
+                        band=file["band_loss"][:] if "band_loss" in file else np.stack(cuts),
+                        attributes={key: plain(value) for key, value in file.attrs.items()},
+                    ),
                 )
         except OSError as error:
             raise DataError(f"{path} is not HDF5 ({error}); rerun its rule.") from None
-    return measured
+
+
+def roughness(plane: Slice) -> float:
+    """How much the slope of the loss changes along the lines through a checkpoint.
+
+    Total variation of the slope, mean over lines, by the depth of the basin: the loss of chance
+    (the highest on the lines where it is not known) less the checkpoint's own. The loss is cut off
+    at chance, as in the figures. Per filter norm: 4 / w for straight walls that reach chance at a
+    distance of w, more for a narrower basin and for each further bend. NaN where there is no depth.
+    """
+    lines = np.where(np.isfinite(plane.band), plane.band, np.inf)
+    cap = plane.chance if plane.chance > plane.center else np.max(lines, initial=plane.center)
+    depth = cap - plane.center
+    if not (np.isfinite(depth) and depth > 0):
+        return float("nan")
+    bends = np.abs(np.diff(np.minimum(lines, cap), n=2, axis=1)).sum(axis=1).mean()
+    return float(bends / depth / (plane.x[1] - plane.x[0]))
+
+
+def table(manifest: Manifest) -> pd.DataFrame:
+    """One row per task and optimizer: seeds, roughness (mean, std over seeds), ratio, its interval.
+
+    The ratio is of geometric means to the baseline's, its 95 % interval Welch's on logarithms.
+    """
+    rows, measured = [], _roughness(manifest)
+    for (task, optimizer), values in measured.items():
+        base = measured.get((task, manifest.baseline), [])
+        own = optimizer == manifest.baseline
+        found = statistics.ratio([] if own else base, values)
+        rows.append(
+            {
+                "task": task,
+                "optimizer": optimizer,
+                "seeds": len(values),
+                "roughness": np.mean(values),
+                "roughness_std": np.std(values, ddof=1) if len(values) > 1 else np.nan,
+                "ratio": found.value,
+                "ratio_low": found.low,
+                "ratio_high": found.high,
+            }
+        )
+    columns = ["task", "optimizer", "seeds", "roughness", "roughness_std", "ratio", "ratio_low",
+               "ratio_high"]  # fmt: skip
+    return with_task(manifest, pd.DataFrame(rows, columns=columns))
+
+
+def _roughness(manifest: Manifest) -> dict[tuple[str, str], list[float]]:
+    found: dict[tuple[str, str], list[float]] = {}
+    for (task, optimizer, _), plane in every(manifest).items():
+        found.setdefault((task, optimizer), []).append(roughness(plane))
+    return found
+
+
+def comparisons(manifest: Manifest) -> list[Comparison]:
+    """Roughness against the baseline's, over seeds where several were measured."""
+    measured = _roughness(manifest)
+    found = []
+    for task in manifest.tasks:
+        for optimizer in manifest.rivals:
+            if not measured.keys() >= {(task, manifest.baseline), (task, optimizer)}:
+                continue
+            base, other = measured[task, manifest.baseline], measured[task, optimizer]
+            claim = "roughness of the loss"
+            if min(len(base), len(other)) > 1:
+                found.append(of_ratios(claim, task, optimizer, base, other))
+            else:
+                once = Estimate(other[0] / base[0], np.nan, np.nan)
+                found.append(measured_once(claim, task, optimizer, once, ""))
+    return found
+
+
+def text(manifest: Manifest, frame: pd.DataFrame) -> str:
+    """The table as Markdown."""
+    rows = [
+        {
+            "task": task_title(manifest, row),
+            "optimizer": optimizer_title(row["optimizer"]),
+            "seeds": row["seeds"],
+            "roughness": plus_minus(row["roughness"], row["roughness_std"]),
+            "ratio": interval(row["ratio"], row["ratio_low"], row["ratio_high"], "ratio"),
+        }
+        for _, row in frame.iterrows()
+    ]
+    parts = [
+        "# Roughness of the loss around the solutions",
+        "How much the slope of the training loss changes along random filter-normalized lines: its "
+        "total variation, mean over lines, by the depth of the basin (loss of chance less that of "
+        "the solution; the loss is cut off at chance). 4 / w for straight walls that reach chance "
+        "at a distance of w filter norms, more for a narrower basin and for each further bend. It "
+        "depends on range and resolution, so compare only within a study.",
+    ]
+    if rows:
+        shown = pd.DataFrame(rows)
+        parts.append(markdown(shown, {c: c for c in shown}))
+    return join(parts)
+
+
+TABLES = {"slice": (table, text)}
 
 
 def levels(planes: list[Slice], count: int = surface.LEVELS) -> np.ndarray:
