@@ -128,7 +128,7 @@ def test_every_published_claim_is_asked(study):
     text = page.text(study, frame)
     assert "## Muon against Adam (AdamW)" in text
     assert "### Task by task" in text
-    assert "not measured; add `training: {recorders: [products]}`" in text
+    assert "- better test score at equal products: add `training: {recorders: [products]}`" in text
 
 
 def test_effects_agree_with_the_pages_they_come_from(study):

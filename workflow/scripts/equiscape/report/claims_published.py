@@ -139,9 +139,8 @@ def smoothness(evidence: Evidence, optimizer: str) -> Claim:
     samples = evidence.samples(evidence.roughness, optimizer) if has else []
     return Claim(
         "published", "smoother slices",
-        "roughness: total variation of the slope along random filter-normalized lines, by the "
-        "depth of the basin", optimizer, "less", ROUGHNESS, "ratio", samples=samples,
-        add=EVERY_SEED % "slice",
+        "roughness of the loss along random lines (table slice)", optimizer, "less", ROUGHNESS,
+        "ratio", samples=samples, add=EVERY_SEED % "slice",
     )  # fmt: skip
 
 

@@ -110,26 +110,23 @@ def _markdown(manifest: Manifest, rows: pd.DataFrame, kind: str) -> str:
         else:
             cells["measure"] = row["measure"]
             cells["tasks"] = names[row["task"]] if row["task"] else str(row["tasks"] or DASH)
-        verdict = row["verdict"]
-        if verdict == UNMEASURED:
-            verdict = f"not measured; add {row['add']}"
-        elif verdict == UNDECIDED:
-            verdict = "undecided at this n"
         shown.append(
             cells
             | {
                 "n": row["n"] or DASH,
                 "effect [95 %]": effect(row),
+                "verdict": row["verdict"] + (" at this n" if row["verdict"] == UNDECIDED else ""),
+                "this n finds": size(row, "detectable"),
+                "worth claiming": size(row, "bound") if row["tasks"] else DASH,
                 "p": significant(row["p"], 2),
                 "p, Holm": significant(row["p_holm"], 2),
                 "against, Holm": significant(row["p_against_holm"], 2),
-                "verdict": verdict,
-                "this n finds": size(row, "detectable"),
-                "worth claiming": size(row, "bound") if row["tasks"] else DASH,
             }
         )
     made = pd.DataFrame(shown)
-    return markdown(made, {c: c for c in made})
+    missing = [f"- {row['claim']}: add {row['add']}" for _, row in rows.iterrows() if row["add"]]
+    table = markdown(made, {c: c for c in made})
+    return "\n\n".join([table, *(["Not measured:", "\n".join(missing)] if missing else [])])
 
 
 def explain(manifest: Manifest) -> list[str]:
