@@ -151,3 +151,19 @@ def test_every_registered_name_is_on_the_page_that_lists_it():
         assert not {name for name in registry if f"`{name}`" not in readme}
     headings = anchors(ROOT / "docs/analyses.md")
     assert not {name for name in ANALYSES if name not in headings}
+
+
+def test_every_analysis_and_every_figure_is_explained():
+    from equiscape.analyses import ANALYSES
+    from equiscape.report.pages import PAGES, declaration
+
+    page = (ROOT / "docs/analyses.md").read_text()
+    parts = dict(re.findall(r"^## (\S+)\n(.*?)(?=^## |\Z)", page, re.M | re.S))
+    for name in ANALYSES:
+        assert re.search(r"\*Reading the figure|no figure", parts[name]), name
+        assert "*Conclude*" in parts[name], name
+        assert "*Do not conclude*" in parts[name], name
+        assert re.search(r"^    \S| Σ |\| definition \|", parts[name], re.M), f"{name}: no formula"
+    figures = {stem for module in PAGES.values() for stem in declaration(module).figures}
+    told = page + (ROOT / "docs/permutations.md").read_text()
+    assert not {stem for stem in figures if f"`{stem}`" not in told}
