@@ -5,8 +5,9 @@ import pytest
 import scipy.sparse.linalg
 import torch
 
-from equiscape.landscape.lanczos import lanczos, power_iteration
+from equiscape.landscape.lanczos import lanczos, warm_start
 from equiscape.landscape.operators import SymmetricOperator
+from equiscape.landscape.power import power_iteration
 
 
 def operator_of(values, seed=0, dtype=torch.float64):
@@ -256,3 +257,42 @@ def test_power_iteration_says_when_it_has_not_converged():
     result = power_iteration(operator, max_iterations=200, generator=generator())
     assert not result.converged
     assert result.residual > 0.1
+
+
+def from_before(leading, outlier):
+    """Cold and warm searches, and the truth, for a matrix near one whose vectors are known."""
+    before, matrix = operator_of(hessian_like())
+    known = lanczos(before, leading=leading, trailing=0, generator=generator()).leading.vectors
+    noise = torch.randn(300, 300, generator=generator(1), dtype=torch.float64)
+    new = torch.linalg.eigh(matrix).eigenvectors[:, 150]  # of the bulk
+    after = matrix + 0.005 * (noise + noise.T) + outlier * new[:, None] * new
+    operator = SymmetricOperator(300, lambda v: v @ after)
+    cold, warm = (
+        lanczos(operator, leading=leading, trailing=0, generator=generator(2), start=start)
+        for start in (None, warm_start(operator, known, generator(3)))
+    )
+    return cold, warm, torch.linalg.eigvalsh(after).flip(0)[:leading]
+
+
+@pytest.mark.parametrize("leading", [1, 5])
+def test_a_warm_start_finds_the_same_eigenvalues_in_fewer_products(leading):
+    cold, warm, true = from_before(leading, outlier=0)
+    for found in (cold, warm):
+        assert found.leading.converged.all()
+        np.testing.assert_allclose(found.leading.values, true, rtol=1e-6)
+    assert warm.iterations < cold.iterations
+
+
+@pytest.mark.parametrize("leading", [1, 5])
+def test_a_warm_start_finds_what_was_not_there_before(leading):
+    """An eigenvalue above all others, off every eigenvector of before."""
+    _, warm, true = from_before(leading, outlier=6000)
+    np.testing.assert_allclose(warm.leading.values, true, rtol=1e-6)
+    assert true[0] > 5900
+
+
+def test_an_eigenvector_alone_as_start_is_confirmed_and_others_still_found():
+    operator, matrix = operator_of([5.0, 9.0, 1.0, 3.0])
+    vectors = torch.linalg.eigh(matrix).eigenvectors.T
+    result = lanczos(operator, leading=4, trailing=0, start=vectors[1:2], generator=generator())
+    np.testing.assert_allclose(result.leading.values, [9, 5, 3, 1], rtol=1e-12)

@@ -14,9 +14,10 @@ from equiscape.analyses.partial import NOTHING, Partial
 from equiscape.analyses.result import Result
 from equiscape.analyses.subject import Subject
 from equiscape.landscape.density import spectral_density
-from equiscape.landscape.lanczos import Eigenpairs, LanczosResult, lanczos, power_iteration
+from equiscape.landscape.lanczos import Eigenpairs, LanczosResult, lanczos
 from equiscape.landscape.objective import TrainingLoss
 from equiscape.landscape.operators import SymmetricOperator
+from equiscape.landscape.power import power_iteration
 from equiscape.landscape.trace import TraceEstimate, hutchinson
 from equiscape.seeds import sequence_seed
 from equiscape.settings import (

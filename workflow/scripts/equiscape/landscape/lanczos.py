@@ -1,4 +1,4 @@
-"""Extreme eigenvalues of a symmetric operator: Lanczos, and plain power iteration beside it."""
+"""Extreme eigenvalues of a symmetric operator by Lanczos."""
 
 import math
 from dataclasses import dataclass
@@ -12,6 +12,7 @@ from equiscape.landscape.operators import SymmetricOperator
 
 ROUNDING = 10  # residuals below this many units in the last place of the largest are not resolved
 SETTLE = 5  # steps after the last change of a wanted pair
+NOISE = 0.03  # length of the random part of a warm start
 
 
 @dataclass(frozen=True)
@@ -99,6 +100,7 @@ class Krylov:
         limit: int,
         block: int = 1,
         generator: torch.Generator | None = None,
+        start: Tensor | None = None,
     ):
         self.operator = operator
         self.generator = generator
@@ -112,6 +114,9 @@ class Krylov:
         )
         self._projection = np.zeros((self.limit, self.limit))
         self._candidates = gaussian(operator, min(block, self.limit), generator)
+        if start is not None:
+            given = start.to(self._candidates)[: len(self._candidates)]
+            self._candidates = torch.cat([given, self._candidates[len(given) :]])
 
     @property
     def basis(self) -> Tensor:
@@ -200,6 +205,7 @@ def lanczos(
     block: int = 1,
     copies: bool = False,
     generator: torch.Generator | None = None,
+    start: Tensor | None = None,
 ) -> LanczosResult:
     """Block Lanczos with full reorthogonalization (Golub & Van Loan, section 10.3).
 
@@ -220,8 +226,10 @@ def lanczos(
         copies: whether to look for the copies of multiple leading eigenvalues: at least as many
             further products as the first search took.
         generator: CPU generator of the start vectors.
+        start: ``[b, n]`` start vectors in place of the first b of the ``block``, such as
+            :func:`warm_start` gives.
     """
-    krylov = Krylov(operator, max_iterations, block, generator)
+    krylov = Krylov(operator, max_iterations, block, generator, start)
     enough = min(leading + trailing, operator.size)
     steady, before = 0, None
     while krylov.count < krylov.limit:
@@ -321,50 +329,21 @@ def _joined(
     return joined, result
 
 
-@dataclass(frozen=True)
-class PowerResult:
-    """The eigenvalue of largest magnitude.
-
-    Attributes:
-        value: the Rayleigh quotient.
-        residual: ``|A y - value y|``.
-        iterations: products spent.
-        converged: residual at most tolerance times the dominant magnitude.
-        vector: ``[n]``, unit.
-    """
-
-    value: float
-    residual: float
-    iterations: int
-    converged: bool
-    vector: Tensor
-
-
-def power_iteration(
+def warm_start(
     operator: SymmetricOperator,
-    *,
-    tolerance: float = 1e-3,
-    max_iterations: int = 100,
-    shift: float = 0.0,
+    vectors: Tensor,
     generator: torch.Generator | None = None,
-) -> PowerResult:
-    """Power iteration on ``A - shift I``: its eigenvalue of largest magnitude, given for A.
+    noise: float = NOISE,
+) -> Tensor:
+    """``[1, n]``: a start vector from eigenvectors of an operator that is nearly this one.
 
-    Shifted by the dominant eigenvalue it finds the opposite end of the spectrum. It stops at a
-    residual of ``tolerance`` relative to the dominant magnitude, or after ``max_iterations``.
+    The sum of the unit rows ``vectors [k, n]``, the first one weighing most, and a Gaussian vector
+    of ``noise`` times its length: what the earlier operator did not have must be in the start
+    vector to be found.
     """
-    vector = unit_rows(gaussian(operator, 1, generator))
-    for iteration in range(1, max_iterations + 1):
-        image = operator(vector)
-        unit = power_of_two(image) or 1.0
-        image = image / unit
-        value = inner(vector, image).item()
-        residual = (image - value * vector).double().norm().item()
-        converged = residual <= tolerance * max(abs(value), abs(value - shift / unit))
-        if converged or iteration == max_iterations:
-            break
-        vector = unit_rows(image - (shift / unit) * vector)
-    return PowerResult(value * unit, residual * unit, iteration, converged, vector[0])
+    weights = torch.arange(len(vectors), 0, -1).to(vectors)
+    known = unit_rows((weights @ vectors)[None].to(operator.device, operator.dtype))
+    return known + noise * unit_rows(gaussian(operator, 1, generator))
 
 
 def gaussian(operator: SymmetricOperator, count: int, generator: torch.Generator | None) -> Tensor:
