@@ -8,6 +8,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.adamw import adamw
 
+from equiscape.optim.frozen import Frozen, adam
 from equiscape.settings import NonNegative, Probability
 
 
@@ -76,6 +77,10 @@ class AdamW(Optimizer):
             if params:
                 adamw_step([self.state[p] for p in params], params, group, group["eps"])
         return loss
+
+    def frozen(self, p: Tensor, group: dict[str, Any]) -> Frozen | None:
+        """The linear map of its step, see :mod:`equiscape.optim.frozen`."""
+        return adam(self.state[p], group, group["betas"], group["eps"])
 
 
 def check(

@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from equiscape.optim.adamw import adamw_step, check
+from equiscape.optim.frozen import Frozen, adam
 from equiscape.optim.newton_schulz import (
     CONVERGENT,
     NS_DTYPES,
@@ -80,6 +81,30 @@ class MatrixOptimizer(Optimizer):
     def update(self, group: dict[str, Any], params: list[Tensor], blocks: list[int] | None) -> None:
         """Update ``params``, matrices with gradients, of which ``blocks`` counts the parts."""
         raise NotImplementedError
+
+    def frozen(self, p: Tensor, group: dict[str, Any]) -> Frozen | None:
+        """The linear map of its step, see :mod:`equiscape.optim.frozen`."""
+        if group["algorithm"] == "adamw":
+            return adam(self.state[p], group, group["betas"], group["adamw_eps"])
+        return self.frozen_matrix(p, group)
+
+    def frozen_matrix(self, p: Tensor, group: dict[str, Any]) -> Frozen | None:
+        """The same for one of the matrices that are not AdamW's; None where there is none."""
+        return None
+
+    def radius(self, p: Tensor, group: dict[str, Any]) -> float | None:
+        """Spectral norm of a step of ``p`` by ``lr``, where all its singular values are equal.
+
+        None of what is not stepped along polar factors.
+        """
+        polar = "polar" in group and group["algorithm"] != "adamw" and not group.get("spectrum")
+        if not polar or group.get("variant", "muon") != "muon":
+            return None
+        if group.get("order", "momentum-first") != "momentum-first":
+            return None
+        i = next(i for i, own in enumerate(group["params"]) if own is p)
+        rows = p.shape[0] // (group["blocks"][i] if group["blocks"] else 1)
+        return scale(rows, p.shape[1], group["adjust_lr_fn"])
 
     def buffers(self, params: list[Tensor], name: str, blocks: list[int] | None) -> list[Tensor]:
         """The states called ``name``, of the parameters' shapes, as matrices; zeros at first."""

@@ -1,11 +1,14 @@
 """Schedule-free AdamW (Defazio et al. 2024, arXiv 2405.15682, algorithm 1)."""
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
+from torch import Tensor
 from torch.optim import Optimizer
 
 from equiscape.optim.adamw import check
+from equiscape.optim.frozen import Frozen, threshold
 from equiscape.settings import NonNegative, Probability
 
 
@@ -87,6 +90,21 @@ class ScheduleFreeAdamW(Optimizer):
     def train(self) -> None:
         """Let the parameters hold y again: the same bits as before :meth:`eval`."""
         self._put(average=False)
+
+    def frozen(self, p: Tensor, group: dict[str, Any]) -> Frozen | None:
+        """The linear map of its step, see :mod:`equiscape.optim.frozen`, at a fixed average x.
+
+        Then ``y`` moves by ``1 - beta1`` of what z does. Late in a training x moves slowly.
+        """
+        state = self.state[p]
+        if "exp_avg_sq" not in state:
+            return None
+        beta1, beta2 = group["betas"]
+        scale = state["exp_avg_sq"].sqrt().add(group["eps"]).rsqrt()
+        size = group["lr"] * (1 - beta2 ** group["steps"]) ** 0.5
+        share = 1 - beta1
+        limit = threshold(size, share, share * group["weight_decay"])
+        return Frozen(lambda v: scale * v, limit)
 
     def _put(self, average: bool) -> None:
         for group in self.param_groups:

@@ -1,7 +1,11 @@
 """Stochastic gradient descent, as ``torch.optim.SGD`` has it."""
 
-import torch
+from typing import Any
 
+import torch
+from torch import Tensor
+
+from equiscape.optim.frozen import Frozen, heavy_ball, threshold
 from equiscape.settings import NonNegative, Probability
 
 
@@ -44,3 +48,10 @@ class SGD(torch.optim.SGD):
             weight_decay=weight_decay,
             nesterov=nesterov,
         )
+
+    def frozen(self, p: Tensor, group: dict[str, Any]) -> Frozen:
+        """The linear map of its step, see :mod:`equiscape.optim.frozen`: P is the identity."""
+        transfer = heavy_ball(group["momentum"], group["nesterov"])
+        if group["momentum"]:
+            transfer *= 1 - group["dampening"]
+        return Frozen(lambda v: v, threshold(group["lr"], transfer), group["weight_decay"])

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from equiscape.optim.adamw import check
+from equiscape.optim.frozen import Frozen, average, threshold
 from equiscape.optim.kronecker import SIDES, accumulate, inverse_root, stacked
 from equiscape.optim.matrices import MatrixOptimizer
 from equiscape.optim.soap import check_factors
@@ -123,17 +124,49 @@ class Shampoo(MatrixOptimizer):
                     )
                     state[f"{name}_root"] = root
         state["exp_avg"].lerp_(g, 1 - beta1)
-        average = state["exp_avg"] / (1 - beta1**step)
-        direction = average
-        if "left_root" in state:
-            direction = state["left_root"] @ direction
-        if "right_root" in state:
-            direction = direction @ state["right_root"]
+        direction = precondition(state, state["exp_avg"] / (1 - beta1**step))
         if group["graft"] == "none":
             return direction
         if step == 1:
             state["exp_avg_sq"] = torch.zeros_like(g)
         state["exp_avg_sq"].lerp_(g.square(), 1 - beta2)
-        root = (state["exp_avg_sq"] / (1 - beta2**step)).sqrt()
-        length = (average / (root + group["matrix_eps"])).norm(dim=(1, 2), keepdim=True)
-        return direction * (length / direction.norm(dim=(1, 2), keepdim=True).clamp(min=1e-30))
+        return direction * grafted(state, direction, group)
+
+    def frozen_matrix(self, p: Tensor, group: dict) -> Frozen | None:
+        """The linear map of its step: roots and grafted length held as they are."""
+        state = self.state[p]
+        if "exp_avg" not in state:
+            return None
+        beta1 = group["matrix_betas"][0]
+        correction = 1 - beta1 ** state["step"]
+        factor: Tensor | float = 1.0
+        if group["graft"] != "none":
+            factor = grafted(state, precondition(state, state["exp_avg"] / correction), group)
+        factor = (factor / correction) ** 0.5
+        halves = {
+            f"{name}_root": inverse_root(state[f"{name}_root"], -2.0, 0.0)
+            for name in SIDES
+            if f"{name}_root" in state
+        }
+        blocks = state["exp_avg"].shape
+
+        def apply(v: Tensor) -> Tensor:
+            return (factor * precondition(halves, v.reshape(blocks))).reshape(v.shape)
+
+        return Frozen(apply, threshold(group["lr"], average(beta1), group["weight_decay"]))
+
+
+def precondition(roots: dict, x: Tensor) -> Tensor:
+    """``P_L x P_R`` with the ``left_root`` and ``right_root`` that there are."""
+    if "left_root" in roots:
+        x = roots["left_root"] @ x
+    return x @ roots["right_root"] if "right_root" in roots else x
+
+
+def grafted(state: dict, direction: Tensor, group: dict) -> Tensor:
+    """``[blocks, 1, 1]``: the length of Adam's step by that of ``direction``."""
+    beta1, beta2 = group["matrix_betas"]
+    mean = state["exp_avg"] / (1 - beta1 ** state["step"])
+    root = (state["exp_avg_sq"] / (1 - beta2 ** state["step"])).sqrt()
+    length = (mean / (root + group["matrix_eps"])).norm(dim=(1, 2), keepdim=True)
+    return length / direction.norm(dim=(1, 2), keepdim=True).clamp(min=1e-30)

@@ -6,7 +6,8 @@ from typing import Annotated, cast
 from torch import Tensor
 
 from equiscape.optim.adamw import check
-from equiscape.optim.kronecker import soap_direction, stacked
+from equiscape.optim.frozen import Frozen, average, threshold
+from equiscape.optim.kronecker import rotate, rotate_back, soap_direction, stacked
 from equiscape.optim.matrices import MatrixOptimizer
 from equiscape.settings import Names, NonNegative, PositiveInt, Probability
 
@@ -81,6 +82,21 @@ class SOAP(MatrixOptimizer):
             )
             p.mul_(1 - group["lr"] * group["weight_decay"])
             p.add_(direction.view_as(p), alpha=-group["lr"])
+
+    def frozen_matrix(self, p: Tensor, group: dict) -> Frozen | None:
+        """The linear map of its step: the eigenbases held as they are, too."""
+        state = self.state[p]
+        if "exp_avg_sq" not in state:
+            return None
+        beta1, beta2 = group["matrix_betas"]
+        root = (state["exp_avg_sq"] / (1 - beta2 ** state["step"])).sqrt() + group["matrix_eps"]
+        factor = root.mul(1 - beta1 ** state["step"]).rsqrt()
+
+        def apply(v: Tensor) -> Tensor:
+            turned = rotate(state, v.reshape(factor.shape))
+            return rotate_back(state, factor * turned).reshape(v.shape)
+
+        return Frozen(apply, threshold(group["lr"], average(beta1), group["weight_decay"]))
 
 
 def check_factors(factor_beta: float, every: int) -> None:
