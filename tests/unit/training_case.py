@@ -32,7 +32,7 @@ RICH = {
     "snapshots": [0, 1, 3, 4],
     "constraints": [{"name": "shrink", "by": 0.9}],
     "schedule": {"name": "plateau", "patience": 0, "factor": 0.5, "warmup_epochs": 0.5},
-    "recorders": ["gradient_norm", "trace"],
+    "recorders": ["gradient_norm", "trace", "steps"],
 }
 MUON = {"name": "muon", "class": "muon", "settings": {}}
 TIMES = ("seconds", "samples_per_second", "peak_memory_mb")
@@ -86,6 +86,9 @@ class Plain(nn.Module):
     def forward(self, points):
         h = torch.tanh(self.hidden(self.first(points).square())).mean(1)
         return self.head(self.drop(h))
+
+    def representations(self):
+        return {"hidden": self.hidden}
 
 
 class CaseTask(Task):

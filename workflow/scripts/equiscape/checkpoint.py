@@ -19,7 +19,8 @@ A checkpoint is a ``torch.save`` of tensors and plain values, read with ``weight
 ``library``            version of Equiscape
 =====================  =============================================================================
 
-A snapshot has ``optimizer_state`` and ``lr`` besides.
+A snapshot has ``optimizer_state``, ``optimizer_entry`` (``{"class", "settings"}``), ``lr`` (of the
+last step) and ``training`` (some of its settings) besides.
 """
 
 import hashlib

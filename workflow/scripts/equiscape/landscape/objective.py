@@ -27,10 +27,10 @@ class TrainingLoss:
     """Mean training loss over a fixed subset of samples, at a network's parameters.
 
     The network is copied and set to eval mode: batch norm uses its running statistics, dropout is
-    off. The loss has no label smoothing and every sample weighs the same, whatever the chunk it
-    falls in. Parameters that the loss does not depend on (EGNN's last coordinate network under an
-    invariant head) have zero gradient and zero rows in the Hessian; ``without_gradient`` names
-    them.
+    off. The loss has no label smoothing unless asked for, and every sample weighs the same,
+    whatever the chunk it falls in. Parameters that the loss does not depend on (EGNN's last
+    coordinate network under an invariant head) have zero gradient and zero rows in the Hessian;
+    ``without_gradient`` names them.
 
     Args:
         task: gives samples and loss.
@@ -43,6 +43,7 @@ class TrainingLoss:
         frozen: names of parameters to leave out of these.
         graph_memory: bytes that kept graphs may take; None for 0.5 GB on the CPU and half of what
             is free on CUDA. Chunks beyond it are rebuilt in every product.
+        label_smoothing: of the loss, as in training.
 
     Raises:
         ConfigError: unknown ``dtype``, or patterns that no parameter matches.
@@ -61,11 +62,13 @@ class TrainingLoss:
         frozen: Sequence[str] = (),
         split: Split = "train",
         graph_memory: int | None = None,
+        label_smoothing: float = 0.0,
     ):
         if dtype not in DTYPES:
             raise ConfigError(f"hessian.dtype: {dtype!r} is unknown; use float32 or float64.")
         self.task = task
         self.split = split
+        self.label_smoothing = label_smoothing
         self.dtype = DTYPES[dtype]
         self.model = deepcopy(model).to(self.dtype).eval()
         named = []
@@ -99,6 +102,19 @@ class TrainingLoss:
     def value_and_gradient(self) -> tuple[float, Tensor]:
         """Loss, and its gradient ``[n]``; keeps the graphs that fit for :attr:`operator`."""
         return self._linearize()
+
+    @torch.no_grad()
+    def value_at(self, vector: Tensor) -> float:
+        """The loss at other parameters ``vector [n]``, of a copy of the network."""
+        model, parts = deepcopy(self.model), dict(zip(self.names, self.split_vector(vector)))
+        for name, parameter in model.named_parameters():
+            if name in parts:
+                parameter.copy_(parts[name])
+        total = 0.0
+        for batch in self.batches():
+            loss = self.task.loss(model, batch, self.label_smoothing)
+            total += loss.double().item() * batch.size / self.samples
+        return total
 
     def batches(self) -> Iterator[Batch]:
         """The chunks of the subset, in the loss's precision."""
@@ -141,7 +157,9 @@ class TrainingLoss:
     def _gradient_graph(self, batch: Batch) -> tuple[Tensor, list[Tensor | None]]:
         """This chunk's share of the mean loss, and its gradient with a graph."""
         with torch.enable_grad():
-            loss = self.task.loss(self.model, batch, keep_edges=self._keep_edges)
+            loss = self.task.loss(
+                self.model, batch, self.label_smoothing, keep_edges=self._keep_edges
+            )
             loss = loss * (batch.size / self.samples)
             gradients = torch.autograd.grad(
                 loss, self.parameters, create_graph=True, allow_unused=True

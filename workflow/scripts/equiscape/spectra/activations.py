@@ -6,17 +6,24 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
+from equiscape.data.base import Split
 from equiscape.task import Task
 
 
 @torch.no_grad()
 def collect_representations(
-    task: Task, model: nn.Module, samples: int | None, batch_size: int, seed: int
+    task: Task,
+    model: nn.Module,
+    samples: int | None,
+    batch_size: int,
+    seed: int,
+    split: Split = "train",
 ) -> dict[str, Tensor]:
     """The representation matrix ``[samples, C]`` of every layer, on the CPU.
 
     Layers are those that ``model.representations()`` names, observed by forward hooks in eval mode
-    (the mode is restored), on a fixed random subset of the training samples without augmentation.
+    (the mode is restored), on a fixed random subset of ``split`` without augmentation, in
+    the order of :meth:`equiscape.task.Task.subset`.
     A layer that is called several times counts with its last call.
     """
     layers: dict[str, nn.Module] = cast(Any, model).representations()
@@ -30,8 +37,8 @@ def collect_representations(
     training = model.training
     model.eval()
     try:
-        for indices in task.subset("train", samples, seed, batch_size):
-            batch = task.batch("train", indices)
+        for indices in task.subset(split, samples, seed, batch_size):
+            batch = task.batch(split, indices)
             task.output(model, batch)
             for name in layers:
                 rows[name].append(task.pool(seen[name], batch).cpu())

@@ -9,6 +9,7 @@ VERSION = 2
 RECORDERS = {
     "gradient_norm": "equiscape.training.recorders:GradientNorm",
     "products": "equiscape.training.products:Products",
+    "steps": "equiscape.training.steps:Steps",
 }
 CONSTRAINTS = {
     "spectrum-match": "equiscape.training.spectrum_match:SpectrumMatch",

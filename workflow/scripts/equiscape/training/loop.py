@@ -27,7 +27,7 @@ from equiscape.training.plane import PlaneKeeper
 from equiscape.training.precision import matrix_products
 from equiscape.training.recorders import build_recorders
 from equiscape.training.settings import Settings
-from equiscape.training.snapshots import Snapshots, on_cpu
+from equiscape.training.snapshots import Snapshots, on_cpu, resumable
 
 log = logging.getLogger("equiscape.training")
 
@@ -78,6 +78,7 @@ class Trainer:
         self.task, self.settings = task, settings
         self.costs = Costs(task.device)
         self.cell = {"optimizer": optimizer_name(optimizer), "lr": lr, "wd": wd, "seed": seed}
+        self.entry = optimizer
         self.model = task.build(seed)
         self.order = torch.Generator().manual_seed(subseed(seed, "order"))
         self.augmentation = torch.Generator(task.device)
@@ -307,6 +308,7 @@ class Trainer:
         with self.averaged():
             state = on_cpu(self.contents(self.model.state_dict(), self.epoch))
         state |= {"optimizer_state": self.optimizer.state_dict(), "lr": lr}
+        state |= resumable(self.entry, self.settings)
         self.snapshots.keep(self.epoch, on_cpu(state))
 
     def contents(

@@ -12,8 +12,10 @@ from typing import Any
 
 import torch
 
+from equiscape.checkpoint import plain
 from equiscape.errors import CheckpointError
 from equiscape.io import atomic_path
+from equiscape.training.settings import Settings
 
 
 class Snapshots:
@@ -82,6 +84,23 @@ class Snapshots:
         self._kept = dict(state)
         for epoch in self._kept:
             self.read(epoch)
+
+
+def resumable(entry: Mapping[str, Any], settings: Settings) -> dict[str, Any]:
+    """What a snapshot says beside weights and states, so that a step can be taken from it.
+
+    Args:
+        entry: of the optimizer, ``{"name", "class", "settings"}``.
+        settings: of the training.
+    """
+    kept = ("batch_size", "clip_norm", "label_smoothing", "epochs")
+    return {
+        "optimizer_entry": {
+            "class": entry["class"],
+            "settings": plain(entry.get("settings") or {}),
+        },
+        "training": {name: getattr(settings, name) for name in kept},
+    }
 
 
 def serialized(state: dict[str, Any]) -> bytes:
