@@ -29,8 +29,8 @@ from torch import nn
 from equiscape.data import procedural
 from equiscape.landscape import slices
 from equiscape.landscape.lanczos import lanczos
-from equiscape.landscape.power import power_iteration
 from equiscape.landscape.objective import TrainingLoss
+from equiscape.landscape.power import power_iteration
 from equiscape.landscape.trace import hutchinson
 from equiscape.ops import neighbors
 from equiscape.optim import build_optimizer

@@ -102,7 +102,7 @@ def write_study(
         names = manifest.robust_tasks if name == "robustness" else list(manifest.tasks)
         if names and name not in without:
             over = OVER.get(name, "representative")
-            chosen = "all" if every_seed and over == "representative" else None
+            chosen = "all" if every_seed and over in ("representative", "snapshots") else None
             manifest.analyses[name] = {
                 "over": over, "suffix": suffix, "tasks": names, "seeds": chosen,
             }  # fmt: skip

@@ -26,3 +26,22 @@ def test_files_without_weights_are_left_out(tmp_path, monkeypatch, metrics, expe
     subject = module.load_subject({}, "data.h5", "cpu", checkpoints=list(map(str, paths)),
                                   metrics=[str(cell / "metrics.json")])  # fmt: skip
     assert [c.epoch for c in subject.checkpoints] == expected
+
+
+@pytest.mark.parametrize("seed", [2, 3, None])
+def test_of_the_snapshots_of_several_seeds_the_representatives_stay(tmp_path, monkeypatch, seed):
+    monkeypatch.setattr(module, "load_task", lambda **_: tiny_task())
+    paths, metrics = [], []
+    for own in (2, 3):
+        cell = tmp_path / f"final/tiny_muon/seed{own}"
+        cell.mkdir(parents=True)
+        (cell / "metrics.json").write_text(json.dumps({"status": "finished"}))
+        metrics.append(str(cell / "metrics.json"))
+        paths += [str(cell / f"snapshots/epoch{epoch}.pt") for epoch in (0, 4)]
+    choice = tmp_path / "choice.json"
+    checkpoint = None if seed is None else f"final/tiny_muon/seed{seed}/checkpoint.pt"
+    choice.write_text(json.dumps({"seed": seed, "checkpoint": checkpoint}))
+    found = module.load_subject({}, "data.h5", "cpu", choice=choice, checkpoints=paths,
+                                metrics=metrics).checkpoints  # fmt: skip
+    expected = [] if seed is None else [(seed, 0), (seed, 4)]
+    assert [(c.seed, c.epoch) for c in found] == expected

@@ -66,7 +66,8 @@ def test_paths_of_an_analysis_follow_what_it_is_made_over(study):
         *every,
         *paths(over="representative"),
     ]  # and the copy of the representative's
-    assert paths(over="snapshots") == every
+    assert paths(over="snapshots") == paths(over="representative")
+    assert paths(over="snapshots", seeds="all") == paths(over="representative", seeds="all")
     assert paths(over="final") == [f"toy/egnn_{o}.csv" for o in study.optimizers]
     pairs = ["adam_adam", "adam_muon", "adam_muon-ns3", "muon_muon", "muon_muon-ns3"]
     assert paths(over="pair") == [f"toy/egnn_{p}.csv" for p in [*pairs, "muon-ns3_muon-ns3"]]

@@ -212,3 +212,14 @@ def test_every_key_of_the_schema_is_described():
 
     walk(SCHEMA, [])
     assert missing == []
+
+
+def test_an_analysis_of_snapshots_needs_a_task_that_keeps_some():
+    config = demo()
+    assert study(config).analyzed_tasks("dynamics") == ["pointnet"]
+    assert not study(config).at_every_seed("dynamics")
+    config["analyses"]["dynamics"]["seeds"] = "all"
+    assert study(config).at_every_seed("dynamics")
+    config["analyses"]["dynamics"]["tasks"] = ["egnn"]
+    with pytest.raises(ConfigError, match=r"analyses\.dynamics: .* set training\.snapshots"):
+        study(config)

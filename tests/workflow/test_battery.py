@@ -48,6 +48,7 @@ def small() -> dict:
     config = base()
     config["tasks"] = {"egnn": config["tasks"]["egnn"]}
     del config["datasets"]["molecules"]
+    del config["analyses"]["dynamics"]  # this task keeps no snapshots
     return config
 
 
@@ -181,6 +182,7 @@ def places() -> list[tuple[str, Any, Any, Any]]:
 
         def listed(config, name=name):
             config["analyses"][name] = {}
+            config["training"]["snapshots"] = [1]  # for an analysis of these
 
         settings = nested(analysis.module, "Settings").settings
         add(f"analyses.{name}", settings, listed, ["analyses", name])

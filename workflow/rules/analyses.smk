@@ -1,17 +1,19 @@
 # needs: <resources>/prepared/{dataset}.h5; checkpoints of the final cells; for the representative,
 #        <results>/representative/{task}_{optimizer}.choice.json
 # gives: for each analysis of the study, one result
-#        <results>/{analysis}/{task}_{optimizer}.*                over the representative or all final seeds
-#        <results>/{analysis}/{task}_{optimizer}/seed{seed}.*     at every final seed, or over its snapshots
+#        <results>/{analysis}/{task}_{optimizer}.*                over the representative, its snapshots, or all final seeds
+#        <results>/{analysis}/{task}_{optimizer}/seed{seed}.*     at every final seed, or over the snapshots of each
 #        <results>/{analysis}/{task}_{first}_{second}.*           over two optimizers
 #        <results>/{analysis}/study.*                             over the whole study
 
+AT_EVERY_SEED = {"representative": "seed", "snapshots": "seed_snapshots"}
 CHOICE = "<results>/representative/{task}_{optimizer}.choice.json"
 SUBJECTS = {
     "representative": "{task}_{optimizer}",
     "final": "{task}_{optimizer}",
     "seed": "{task}_{optimizer}/seed{seed}",
-    "snapshots": "{task}_{optimizer}/seed{seed}",
+    "snapshots": "{task}_{optimizer}",
+    "seed_snapshots": "{task}_{optimizer}/seed{seed}",
     "pair": "{task}_{first}_{second}",
     "study": "study",
 }
@@ -29,7 +31,7 @@ def analysis_targets(analysis):
     """Every result of an analysis."""
     over = STUDY.analyses[analysis].over
     tasks = STUDY.analyzed_tasks(analysis)
-    subjects = [over, "seed"] if STUDY.at_every_seed(analysis) else [over]
+    subjects = [over, AT_EVERY_SEED[over]] if STUDY.at_every_seed(analysis) else [over]
     if over == "pair":
         pattern = result_files(analysis, over)["result"]
         return [
@@ -65,12 +67,17 @@ def subject_inputs(wildcards, analysis, subject):
     elif subject == "seed":
         files["checkpoints"] = [f"{FINAL_CELL}/checkpoint.pt".format(**wildcards)]
         files["metrics"] = [f"{FINAL_CELL}/metrics.json".format(**wildcards)]
-    elif subject == "snapshots":
-        files["checkpoints"] = [
-            f"{FINAL_CELL}/snapshots/epoch{epoch}.pt".format(**wildcards)
-            for epoch in STUDY.snapshots(wildcards.task)
+    elif subject in ("snapshots", "seed_snapshots"):
+        # of every seed where the choice is not known before the job runs
+        of_all = subject == "snapshots"
+        cells = [
+            FINAL_CELL.format(task=wildcards.task, optimizer=wildcards.optimizer, seed=seed)
+            for seed in (STUDY.seeds if of_all else [wildcards.seed])
         ]
-        files["metrics"] = [f"{FINAL_CELL}/metrics.json".format(**wildcards)]
+        files["choice"] = [CHOICE.format(**wildcards)] if of_all else []
+        epochs = STUDY.snapshots(wildcards.task)
+        files["checkpoints"] = [f"{c}/snapshots/epoch{e}.pt" for c in cells for e in epochs]
+        files["metrics"] = [f"{cell}/metrics.json" for cell in cells]
     else:
         cells = [(task, optimizer) for task in tasks for optimizer in optimizers]
         files["checkpoints"] = [p for cell in cells for p in final_cells(*cell, "checkpoint.pt")]
@@ -84,8 +91,9 @@ def subject_inputs(wildcards, analysis, subject):
 # One rule an analysis; at every final seed, a second one copies the representative's result.
 for name, analysis in STUDY.analyses.items():
     subject = analysis.over
-    if subject == "representative" and STUDY.at_every_seed(name):
-        subject = "seed"
+    every_seed = STUDY.at_every_seed(name)
+    if every_seed:
+        subject = AT_EVERY_SEED[subject]
 
         rule:
             name:
@@ -116,7 +124,7 @@ for name, analysis in STUDY.analyses.items():
 
     rule:
         name:
-            f"{name}_seed" if subject == "seed" else name
+            f"{name}_seed" if every_seed else name
         input:
             unpack(partial(subject_inputs, analysis=name, subject=subject)),
             plugin=lambda wildcards, analysis=name: strings(

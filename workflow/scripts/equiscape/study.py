@@ -165,6 +165,7 @@ class Plan:
         settings = self.analysis_settings(name)
         entry = self.config["analyses"][name] or {}
         entries.check_scope(entry, f"analyses.{name}", self.tasks)
+        entries.check_snapshots(name, self.analyses[name].over, self.analyzed_tasks(name))
         layers = [(f"analyses.{name}", {k: v for k, v in entry.items() if k not in entries.SCOPE})]
         for task, given in self.tasks.items():
             for other in given.get("analyses") or {}:
@@ -375,9 +376,9 @@ class Plan:
         return plugin_files(modules, self.plugins) if self.plugins else []
 
     def at_every_seed(self, name: str) -> bool:
-        """Whether an analysis of checkpoints runs at every final seed (``seeds: all``)."""
+        """Whether an analysis of one cell runs at every final seed (``seeds: all``)."""
         entry = self.config["analyses"][name] or {}
-        return self.analyses[name].over == "representative" and entry.get("seeds") == "all"
+        return self.analyses[name].of_one_cell and entry.get("seeds") == "all"
 
     def analyzed_tasks(self, name: str) -> list[str]:
         """Tasks that an analysis has something to measure on, of those that its entry lists."""
@@ -390,8 +391,7 @@ class Plan:
     @property
     def optimizer_pairs(self) -> list[tuple[str, str]]:
         """Every two optimizers, and each with itself where there are seeds to compare."""
-        names = list(self.optimizers)
-        pairs = itertools.combinations_with_replacement(names, 2)
+        pairs = itertools.combinations_with_replacement(self.optimizers, 2)
         return [(a, b) for a, b in pairs if a != b or len(self.seeds) > 1]
 
     @property

@@ -31,7 +31,8 @@ class Analysis:
         module: where ``Settings`` and ``measure`` are.
         over: what one result is about: ``representative`` (one checkpoint; every final seed where
             the configuration says ``seeds: all``), ``final`` (every final seed of a task and an
-            optimizer), ``snapshots`` (kept epochs of a final seed), ``pair`` (the final seeds of
+            optimizer), ``snapshots`` (the kept epochs of the representative; of every final seed,
+            one result each, with ``seeds: all``), ``pair`` (the final seeds of
             two optimizers of a task, or of one optimizer with itself as the baseline), ``study``.
         suffix: of the result's file: ``.json``, ``.csv`` or ``.h5``.
         runtime: minutes that a job asks the cluster for.
@@ -55,6 +56,11 @@ class Analysis:
         if self.suffix not in (".json", ".csv", ".h5"):
             raise ConfigError(f"{self.module}: suffix={self.suffix!r} must be .json, .csv or .h5.")
 
+    @property
+    def of_one_cell(self) -> bool:
+        """Whether a result is about one final cell: the representative, or each of them."""
+        return self.over in ("representative", "snapshots")
+
 
 ANALYSES = {
     "hessian": Analysis(
@@ -71,6 +77,7 @@ ANALYSES = {
         "equiscape.analyses.connectivity", "pair", ".csv", runtime=240, version=2
     ),
     "sharpness": Analysis("equiscape.analyses.sharpness", "final", ".csv", runtime=480),
+    "dynamics": Analysis("equiscape.analyses.dynamics", "snapshots", ".csv", runtime=480),
     "representation": Analysis("equiscape.analyses.representation", "study", ".csv", runtime=60),
     "constrained-landscape": Analysis(
         "equiscape.analyses.constrained_landscape", "study", ".csv", runtime=60

@@ -114,7 +114,8 @@ def load_subject(
         entry: the arguments of :func:`equiscape.task.load_task` but for data file and device.
         data: the prepared data.
         device: of data and networks.
-        choice: the JSON that names the representative; its checkpoint joins ``checkpoints``.
+        choice: the JSON that names the representative; its checkpoint joins ``checkpoints``, or of
+            snapshots of several seeds only its own stay.
         checkpoints: files of final cells.
         metrics: ``metrics.json`` of the same cells; those of cells that diverged are left out.
         inputs: further files by name.
@@ -122,8 +123,12 @@ def load_subject(
     task = load_task(prepared=data, device=device, **entry)
     paths = list(checkpoints)
     if choice is not None:
-        chosen = read_json(choice)
-        if chosen["seed"] is not None:  # null where every final cell diverged
+        chosen = read_json(choice)  # its seed is null where every final cell diverged
+        if paths:
+            paths = [
+                path for path in paths if Path(path).parents[1].name == f"seed{chosen['seed']}"
+            ]
+        elif chosen["seed"] is not None:
             paths.append(chosen["checkpoint"])
     cells = {str(Path(path).parent): read_json(path) for path in metrics}
     found = tuple(Checkpoint.at(task, path) for path in paths if _has_weights(Path(path), cells))

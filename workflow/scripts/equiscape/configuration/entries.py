@@ -325,3 +325,12 @@ def check_pathvars(pathvars: Mapping[str, str], known: Iterable[str]) -> None:
             raise unknown(name, known, "pathvars")
         if not path.strip() or any(mark in path for mark in "{}<>\n\r\0"):
             raise ConfigError(f"pathvars.{name}: {spelled(path)} must be a folder.")
+
+
+def check_snapshots(analysis: str, over: str, tasks: list[str]) -> None:
+    """Refuse an analysis over snapshots where none of its tasks keeps any."""
+    if over == "snapshots" and not tasks:
+        raise ConfigError(
+            f"analyses.{analysis}: measures snapshots, and no task that it runs on keeps any; set "
+            "training.snapshots."
+        )

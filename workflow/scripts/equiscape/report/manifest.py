@@ -225,7 +225,7 @@ class Manifest:
                 continue
             for optimizer in self.optimizers:
                 cell = f"{task}_{optimizer}"
-                if over == "snapshots" or entry.get("seeds") == "all":
+                if entry.get("seeds") == "all":
                     found += [
                         Product(root / cell / f"seed{seed}{suffix}", task, optimizer, seed)
                         for seed in self.seeds
@@ -288,8 +288,6 @@ def _analyses(study: Any) -> dict[str, dict[str, Any]]:
     found = {}
     for name, analysis in study.analyses.items():
         tasks = study.analyzed_tasks(name)
-        if analysis.over == "snapshots":
-            tasks = [task for task in tasks if study.snapshots(task)]
         if tasks:
             found[name] = {
                 "over": analysis.over,

@@ -27,6 +27,7 @@ PAGES = {
     "interventions": "equiscape.report.pages.interventions",
     "robustness": "equiscape.report.pages.robustness",
     "molecules": "equiscape.report.pages.molecules",
+    "dynamics": "equiscape.report.pages.dynamics",
     "sharpness": "equiscape.report.pages.sharpness",
     "permutations": "equiscape.report.pages.permutations",
     "symmetry": "equiscape.report.pages.symmetry",
