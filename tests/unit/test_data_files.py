@@ -130,7 +130,7 @@ def test_damaged_files_are_named_and_skipped_only_by_a_key(folder, tmp_path, cap
     ],
 )
 def test_meshes_have_the_area_that_they_have(suffix, data, area):
-    vertices, faces = mesh(data.encode(), suffix)
+    vertices, faces, _ = mesh(data.encode(), suffix)
     corners = vertices[faces]
     across = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
     np.testing.assert_allclose(np.linalg.norm(across, axis=1).sum() / 2, area, rtol=1e-6)
@@ -139,7 +139,7 @@ def test_meshes_have_the_area_that_they_have(suffix, data, area):
 def test_samples_are_uniform_over_the_area():
     """A triangle of twice the area gets twice the points; within one, the mean is its centroid."""
     vertices = np.array([[0, 0, 0], [1, 0, 0], [0, 1, 0], [0, 0, 5], [2, 0, 5], [0, 1, 5]], float)
-    points = surface(vertices, np.array([[0, 1, 2], [3, 4, 5]]), 60_000, RNG(0))
+    points = surface(vertices, np.array([[0, 1, 2], [3, 4, 5]]), 60_000, RNG(0))[:, :3]
     upper = points[points[:, 2] == 5]
     assert abs(len(upper) / len(points) - 2 / 3) < 0.01
     np.testing.assert_allclose(upper.mean(0), [2 / 3, 1 / 3, 5], atol=0.01)

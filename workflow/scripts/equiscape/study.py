@@ -11,7 +11,7 @@ from typing import Any
 from equiscape.analyses import ANALYSES, Analysis, plugin_analysis
 from equiscape.configuration import entries
 from equiscape.configuration.entries import GENERATED, NUMBER, PYG, spell
-from equiscape.configuration.kinds import Kind, kind_of
+from equiscape.configuration.kinds import DICTATED, Kind, kind_of
 from equiscape.configuration.schema import check_schema, with_defaults
 from equiscape.configuration.training import Training
 from equiscape.data import CORRUPTED_FILES, reads
@@ -119,7 +119,7 @@ class Plan:
                 f"{key}.data.points: the corrupted clouds have the points of the data set; "
                 f"set datasets.{dataset}.points."
             )
-        network = entries.architecture(entry, kind, key, self.plugins)
+        network = entries.architecture(entry, kind, key, self.plugins, self._own[dataset])
         entries.check_target_of(entry, kind, self._own[dataset], key)
         context = {**kind.settings.defaults(), **self._own[dataset], **self._data[name]}
         model = {}
@@ -131,7 +131,7 @@ class Plan:
                 entry.get("model"),
                 network,
                 f"{key}.model",
-                arguments=kind.arguments or ("num_outputs",),
+                arguments=(*(kind.arguments or ("num_outputs",)), *DICTATED),
                 context={**context, **settings},
                 plugins=self.plugins,
             )

@@ -170,11 +170,11 @@ class Task:
             return batch
         (points,) = batch.inputs
         if batch.rows is None:
-            return replace(batch, inputs=(points, knn(points, *wanted)))
+            return replace(batch, inputs=(points, knn(points[..., :3], *wanted)))
         split, rows, on_device = batch.rows
         if split not in self._neighbors:
             self._neighbors[split] = NeighborTables(self.dataset.size(split))
-        found = self._neighbors[split].find(points, rows, on_device, *wanted)
+        found = self._neighbors[split].find(points[..., :3], rows, on_device, *wanted)
         return replace(batch, inputs=(points, found))
 
     @torch.no_grad()

@@ -4,10 +4,11 @@ import os
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Annotated, Any
 
 from equiscape.addresses import check_address
-from equiscape.configuration.kinds import Kind
+from equiscape.configuration.kinds import DICTATED, Kind
 from equiscape.declarations import Declaration, declared
 from equiscape.errors import ConfigError
 from equiscape.hints import AtLeast, PositiveInt, as_number, conform, spelled
@@ -25,6 +26,7 @@ PYG = "pyg"  # a `source` that leaves the download to PyTorch Geometric
 CHECKSUM = re.compile(r"(sha256:)?[0-9a-fA-F]{64}|md5:[0-9a-fA-F]{32}")
 CORRUPTED = "equiscape.data.corrupted"
 SCOPE = ("module", "seeds", "tasks")  # keys of an analysis that are no settings of its class
+NONE: Mapping[str, Any] = MappingProxyType({})
 
 
 def own_settings(
@@ -110,6 +112,11 @@ def corruption_entry(
         raise ConfigError(f"{key}: only clouds can be corrupted, not {kind.name!r}; remove it.")
     checked = check(given, declared(f"{CORRUPTED}:Settings"), key)
     generated = checked["source"] == GENERATED
+    if entry.get("normals") and not generated:
+        raise ConfigError(
+            f"{key}.source: the published clouds have no normals; give `generated`, or set "
+            "normals of the data set to false."
+        )
     if generated:
         known = constants("equiscape.data.corruptions").get("CORRUPTIONS")
         for name in ("mirrors", "sha256"):
@@ -125,9 +132,20 @@ def corruption_entry(
 
 
 def architecture(
-    task: Mapping[str, Any], kind: Kind, key: str, plugins: Iterable[str]
+    task: Mapping[str, Any],
+    kind: Kind,
+    key: str,
+    plugins: Iterable[str],
+    own: Mapping[str, Any] = NONE,
 ) -> Declaration:
     """The declaration of a task's network, which must suit its data.
+
+    Args:
+        task: its entry.
+        kind: of its data.
+        key: of its entry.
+        plugins: folders that the network's module may lie in.
+        own: settings of its data set.
 
     Raises:
         ConfigError: naming the key.
@@ -149,6 +167,13 @@ def architecture(
             raise ConfigError(
                 f"{where}: {name} does not read {data}, which come with {', '.join(strange)}; "
                 "choose another of the two."
+            )
+    for name in DICTATED:
+        if own.get(name) and name not in network.settings and not network.open:
+            raise ConfigError(
+                f"{where}: {name} of {task['dataset']} mean nothing to {task['architecture']}, "
+                f"which takes none; set datasets.{task['dataset']}.{name} to false, or choose "
+                "another network."
             )
     if kind.inputs is not None and network.inputs is not None:
         least, most = network.inputs

@@ -12,6 +12,7 @@ from equiscape.registry import target
 from equiscape.source import body_of, constants
 
 NOTHING = Declaration("")
+DICTATED = ("normals",)  # a data set's settings that its networks are given too, where true
 
 
 @dataclass(frozen=True)
@@ -60,6 +61,12 @@ class Kind:
     corruptible: bool
     downloads: bool
     augmentation: Declaration | None
+
+    def arguments_in(self, settings: Mapping[str, Any]) -> tuple[str, ...] | None:
+        """What a data set with these ``settings`` dictates to a network."""
+        if self.arguments is None:
+            return None
+        return (*self.arguments, *(name for name in DICTATED if settings.get(name)))
 
     def targets_in(self, settings: Mapping[str, Any]) -> tuple[str, ...] | None:
         """What a task may choose from, of a data set with these ``settings``."""

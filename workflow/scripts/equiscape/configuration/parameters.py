@@ -192,7 +192,7 @@ def arguments_of(
     targets = kind.targets_in(settings)
     chosen = chosen or (targets[0] if targets else None)
     found: dict[str, Any] = {}
-    for name in kind.arguments or ():
+    for name in kind.arguments_in(settings) or ():
         if name in settings:
             found[name] = settings[name]
         elif name.upper() in says:

@@ -54,7 +54,8 @@ def augment_points(
     """Rotate, scale, shift, jitter and drop points, each cloud by itself, in that order.
 
     Args:
-        points: ``[clouds, points, 3]``; left as they are.
+        points: ``[clouds, points, 3]``, or 6 with unit normals, which turn with the surface and
+            stay where points are only moved; left as they are.
         settings: see :class:`Augmentation`.
         generator: on the device of ``points``.
 
@@ -62,18 +63,26 @@ def augment_points(
         ConfigError: a setting is unknown or out of range.
     """
     chosen = read(Augmentation, settings, "training.augmentation")
+    points, normals = points[..., :3], points[..., 3:]
     clouds, number, _ = points.shape
 
     def uniform(*shape: int, low: float = 0.0, high: float = 1.0) -> Tensor:
         drawn = torch.rand(shape, generator=generator, device=points.device, dtype=points.dtype)
         return low + (high - low) * drawn
 
-    if chosen.rotate == "so3":
-        points = points @ uniform_rotations(uniform(clouds, 3)).mT
-    elif chosen.rotate in ("y", "z"):
-        points = points @ axis_rotations(uniform(clouds, high=2 * math.pi), chosen.rotate).mT
+    if chosen.rotate not in (None, "none"):
+        if chosen.rotate == "so3":
+            turns = uniform_rotations(uniform(clouds, 3)).mT
+        else:
+            turns = axis_rotations(uniform(clouds, high=2 * math.pi), chosen.rotate).mT
+        points = points @ turns
+        if normals.shape[-1]:
+            normals = normals @ turns
     if chosen.scale not in (None, (1.0, 1.0)):
-        points = points * uniform(clouds, 1, 3, low=chosen.scale[0], high=chosen.scale[1])
+        factors = uniform(clouds, 1, 3, low=chosen.scale[0], high=chosen.scale[1])
+        points = points * factors
+        if normals.shape[-1]:
+            normals = torch.nn.functional.normalize(normals / factors, dim=-1)
     if chosen.shift:
         points = points + uniform(clouds, 1, 3, low=-chosen.shift, high=chosen.shift)
     if chosen.jitter:
@@ -82,14 +91,15 @@ def augment_points(
     if chosen.dropout:
         dropped = uniform(clouds, number) < uniform(clouds, 1, high=chosen.dropout)
         points = torch.where(dropped.unsqueeze(-1), points[:, :1], points)
-    return points
+        normals = torch.where(dropped.unsqueeze(-1), normals[:, :1], normals)
+    return torch.cat([points, normals], dim=-1) if normals.shape[-1] else points
 
 
 def random_subsets(points: Tensor, number: int, generator: torch.Generator) -> Tensor:
-    """``[clouds, number, 3]``: ``number`` points of each cloud, drawn without replacement."""
+    """``[clouds, number, C]``: ``number`` points of each cloud, drawn without replacement."""
     keys = torch.rand(points.shape[:2], generator=generator, device=points.device)
     chosen = keys.topk(number, dim=1, sorted=False).indices
-    return points.gather(1, chosen.unsqueeze(-1).expand(-1, -1, 3))
+    return points.gather(1, chosen.unsqueeze(-1).expand(-1, -1, points.shape[2]))
 
 
 def axis_rotations(angles: Tensor, axis: str) -> Tensor:

@@ -5,6 +5,9 @@ numbers, and returns ``[n, M, 3]``. Constants are the benchmark's, stated for N 
 where a constant counts points, it grows in proportion with N. Every cloud has random numbers of
 its own, so it comes out the same whatever stands beside it.
 
+Clouds with normals are ``[n, N, 6]``. Maps of space (rotation, shear, distortions) turn normals
+with the surface; noise leaves them; copies keep theirs; a point of the background has any.
+
 The published arrays redraw 1,024 of a cloud's 2,048 points for each corruption and severity (the
 same places in every cloud); here it is always the first 1,024, so that a cloud under two
 corruptions, and clean, has the same points.
@@ -22,6 +25,7 @@ from typing import Any
 
 import numpy as np
 
+from equiscape.data.clouds import Map, mapped, shifted, unit, with_normals
 from equiscape.errors import ConfigError
 from equiscape.registry import unknown
 
@@ -64,29 +68,33 @@ class Draws:
 def uniform(points: np.ndarray, severity: int, draws: Draws) -> np.ndarray:
     """Uniform noise on every coordinate."""
     bound = 0.01 * severity
-    return unit_box(points + draws.uniform(-bound, bound, *points.shape[1:]))
+    return unit_box(shifted(points, draws.uniform(-bound, bound, points.shape[1], 3)))
 
 
 def gaussian(points: np.ndarray, severity: int, draws: Draws) -> np.ndarray:
     """Gaussian noise on every coordinate, clipped to the box."""
     std = (0.01, 0.015, 0.02, 0.025, 0.03)[severity - 1]
-    return np.clip(points + np.float32(std) * draws.normal(*points.shape[1:]), -1, 1)
+    x = points[..., :3] + np.float32(std) * draws.normal(points.shape[1], 3)
+    return with_normals(np.clip(x, -1, 1), points)
 
 
 def background(points: np.ndarray, severity: int, draws: Draws) -> np.ndarray:
     """Further points anywhere in the box."""
     count = points.shape[1] // (45, 40, 35, 30, 20)[severity - 1]
-    return unit_box(np.concatenate([points, draws.uniform(-1, 1, count, 3)], axis=1))
+    added = draws.uniform(-1, 1, count, 3)
+    if points.shape[2] > 3:
+        added = np.concatenate([added, unit(draws.normal(count, 3))], axis=2)
+    return unit_box(np.concatenate([points, added], axis=1))
 
 
 def impulse(points: np.ndarray, severity: int, draws: Draws) -> np.ndarray:
     """A few points moved by 0.1 along each axis, to either side."""
     number = points.shape[1]
     count = number // (30, 25, 20, 15, 10)[severity - 1]
-    moved = np.zeros_like(points)
+    moved = np.zeros_like(points[..., :3])
     where = draws.subset(count, number)[..., None]
     np.put_along_axis(moved, where, np.float32(0.1) * draws.signs(count, 3), axis=1)
-    return unit_box(points + moved)
+    return unit_box(shifted(points, moved))
 
 
 def upsampling(points: np.ndarray, severity: int, draws: Draws) -> np.ndarray:
@@ -94,12 +102,14 @@ def upsampling(points: np.ndarray, severity: int, draws: Draws) -> np.ndarray:
     number = points.shape[1]
     count = number // (5, 4, 3, 2, 1)[severity - 1]
     copies = take(points, draws.subset(count, number))
-    return unit_box(np.concatenate([points, copies + draws.uniform(-0.05, 0.05, count, 3)], axis=1))
+    copies = shifted(copies, draws.uniform(-0.05, 0.05, count, 3))
+    return unit_box(np.concatenate([points, copies], axis=1))
 
 
 def rotation(points: np.ndarray, severity: int, draws: Draws) -> np.ndarray:
     """Row vectors times ``Rx Ry Rz``, by a limited angle about each axis."""
-    return unit_box(points @ small_rotations(severity, draws))
+    rotations = small_rotations(severity, draws)
+    return unit_box(mapped(points, lambda x: x @ rotations))
 
 
 def small_rotations(severity: int, draws: Draws) -> np.ndarray:
@@ -119,7 +129,8 @@ def small_rotations(severity: int, draws: Draws) -> np.ndarray:
 
 def shear(points: np.ndarray, severity: int, draws: Draws) -> np.ndarray:
     """Row vectors times the shear: x and z take shares, y (upright in ModelNet40) stays."""
-    return unit_box(points @ shears(severity, draws))
+    matrices = shears(severity, draws)
+    return unit_box(mapped(points, lambda x: x @ matrices))
 
 
 def shears(severity: int, draws: Draws) -> np.ndarray:
@@ -138,31 +149,36 @@ def distortion(points: np.ndarray, severity: int, draws: Draws) -> np.ndarray:
     """
     bound = 2 * 0.1 * severity  # 0.1 s of the box, whose edges are 2 long
     shifts = draws.uniform(-bound, bound, len(LATTICE), 3)
-    t = (points + 1) / 2
+    t = (points[..., :3] + 1) / 2
     inside = ((t >= 0) & (t <= 1)).all(-1, keepdims=True)
-    basis = np.stack([comb(4, i) * t**i * (1 - t) ** (4 - i) for i in range(5)], axis=-1)
-    x, y, z = np.moveaxis(basis, 2, 0)
-    weights = x[..., :, None, None] * y[..., None, :, None] * z[..., None, None, :]
-    moved = weights.reshape(*points.shape[:2], len(LATTICE)) @ shifts
-    return unit_box(points + np.where(inside, moved, 0))
+
+    def deformed(points: np.ndarray) -> np.ndarray:
+        t = (points + 1) / 2
+        basis = np.stack([comb(4, i) * t**i * (1 - t) ** (4 - i) for i in range(5)], axis=-1)
+        x, y, z = np.moveaxis(basis, 2, 0)
+        weights = x[..., :, None, None] * y[..., None, :, None] * z[..., None, None, :]
+        moved = weights.reshape(*points.shape[:2], len(LATTICE)) @ shifts
+        return points + np.where(inside, moved, 0)
+
+    return unit_box(mapped(points, deformed))
 
 
 def distortion_rbf(points: np.ndarray, severity: int, draws: Draws) -> np.ndarray:
     """Moved control points, interpolated by multiquadrics sqrt(r^2 + 1/4)."""
-    return unit_box(points + _interpolated(points, severity, draws, inverse=False))
+    return unit_box(mapped(points, _interpolated(severity, draws, inverse=False)))
 
 
 def distortion_rbf_inv(points: np.ndarray, severity: int, draws: Draws) -> np.ndarray:
     """Moved control points, interpolated by inverse multiquadrics 1 / sqrt(r^2 + 1/4)."""
-    return unit_box(points + _interpolated(points, severity, draws, inverse=True))
+    return unit_box(mapped(points, _interpolated(severity, draws, inverse=True)))
 
 
-def _interpolated(points: np.ndarray, severity: int, draws: Draws, inverse: bool) -> np.ndarray:
-    """Displacement of the points where each lattice point moves 0.025 s in a random direction."""
+def _interpolated(severity: int, draws: Draws, inverse: bool) -> Map:
+    """The map under which each lattice point moves 0.025 s in a random direction."""
     moves = np.float32(0.025 * severity) * directions(draws, len(LATTICE))
     coefficients = _coefficients(inverse).astype(np.float32) @ moves  # [n, 129, 3]
     weights, constant, slope = np.split(coefficients, [125, 126], axis=1)
-    return radial(points, inverse) @ weights + constant + points @ slope
+    return lambda x: x + (radial(x, inverse) @ weights + constant + x @ slope)
 
 
 def directions(draws: Draws, count: int) -> np.ndarray:
@@ -263,15 +279,15 @@ def corrupt(
     """Corrupt clouds.
 
     Args:
-        points: ``[n, N, 3]``, or a sequence of clouds ``[N_i, 3]`` of any sizes, which are
-            corrupted size by size, so that none is padded.
+        points: ``[n, N, C]``, or a sequence of clouds ``[N_i, C]`` of any sizes, which are
+            corrupted size by size, so that none is padded; C is 3, or 6 with unit normals.
         name: of :data:`CORRUPTIONS`.
         severity: 1 to 5.
         seeds: one for each cloud; its random numbers depend on it, ``name`` and ``severity``.
         options: of the corruption (``number`` of ``density_inc``).
 
     Returns:
-        ``[n, M, 3]`` float32, or a list of ``[M_i, 3]``, as the clouds came.
+        ``[n, M, C]`` float32, or a list of ``[M_i, C]``, as the clouds came.
 
     Raises:
         ConfigError: the corruption or the severity is unknown.
@@ -304,9 +320,11 @@ def _stream(seed: int, name: str, severity: int) -> np.random.Generator:
 
 def unit_box(points: np.ndarray) -> np.ndarray:
     """Clouds with the bounding box centered on the origin and its longest side 2 long."""
-    low, high = points.min(axis=1, keepdims=True), points.max(axis=1, keepdims=True)
+    x = points[..., :3]
+    low, high = x.min(axis=1, keepdims=True), x.max(axis=1, keepdims=True)
     longest = (high - low).max(axis=2, keepdims=True)
-    return (points - (low + high) / 2) * (2 / np.maximum(longest, np.finfo(np.float32).tiny))
+    x = (x - (low + high) / 2) * (2 / np.maximum(longest, np.finfo(np.float32).tiny))
+    return with_normals(x, points)
 
 
 def of_1024(count: int, number: int) -> int:
@@ -316,17 +334,18 @@ def of_1024(count: int, number: int) -> int:
 
 def nearest(points: np.ndarray, centers: np.ndarray, size: int) -> np.ndarray:
     """``[n, size]``: indices of the points nearest to point ``centers[i]``, itself among them."""
+    points = points[..., :3]
     squares = ((points - take(points, centers[:, None])) ** 2).sum(-1)
     return np.argpartition(squares, size - 1, axis=1)[:, :size]
 
 
 def take(points: np.ndarray, indices: np.ndarray) -> np.ndarray:
-    """``[n, k, 3]``: the points ``indices [n, k]`` of each cloud."""
+    """``[n, k, C]``: the points ``indices [n, k]`` of each cloud."""
     return np.take_along_axis(points, indices[..., None], axis=1)
 
 
 def without(points: np.ndarray, indices: np.ndarray) -> np.ndarray:
-    """``[n, N - k, 3]``: the clouds less the points ``indices [n, k]``, k different ones each."""
+    """``[n, N - k, C]``: the clouds less the points ``indices [n, k]``, k different ones each."""
     kept = np.ones(points.shape[:2], bool)
     np.put_along_axis(kept, indices, False, axis=1)
-    return points[kept].reshape(len(points), -1, 3)
+    return points[kept].reshape(len(points), -1, points.shape[2])

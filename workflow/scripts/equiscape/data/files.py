@@ -14,19 +14,20 @@ import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import numpy as np
 
+from equiscape.data.clouds import CloudSettings, beside, unit, unit_sphere
 from equiscape.data.modelnet_layout import Part
 from equiscape.data.pcd import read_pcd
-from equiscape.data.pointcloud import load, unit_sphere, write_clouds
+from equiscape.data.pointcloud import load, write_clouds
 from equiscape.data.splits import hold_out
 from equiscape.errors import ConfigError, DataError, first_line
 from equiscape.files.archives import Source, open_source
 from equiscape.files.arrays import Malformed, load_text, npy
 from equiscape.files.tables import read_table
-from equiscape.settings import Above, Below, NonNegativeInt, PositiveInt, Seed
+from equiscape.settings import Above, Below, PositiveInt
 
 __all__ = ["load", "prepare"]
 
@@ -55,34 +56,23 @@ LARGEST = 2**30  # bytes of one file
 
 
 @dataclass(frozen=True)
-class Settings:
+class Settings(CloudSettings):
     """Settings of a data set of this kind.
 
     Attributes:
         samples: points that are drawn from each mesh or cloud, and kept.
-        points: of a cloud that the networks see; None for all.
-        sample_points: redraw the points of a training cloud each epoch, instead of taking the
-            first.
+        normals: give networks the unit normal of every point too: of the face that it was drawn
+            from, or, of a cloud, as the file has it.
         normalize: center each cloud and scale it into the unit sphere.
         test: share of each class that becomes the test split where the source names none.
-        validation: share of the training clouds held out for selection.
-        validation_minimum: validation clouds that every class has at least.
-        duplicates: exact copies in two splits: ``refuse`` them, ``group`` them on one side, or
-            ``keep`` them.
         skip_damaged: leave out files that cannot be read, and name them in the log.
-        seed: of the samples and the splits.
     """
 
     samples: PositiveInt = 2048
-    points: PositiveInt | None = None
-    sample_points: bool = False
+    normals: bool = False
     normalize: bool = True
     test: Annotated[float, Above(0), Below(1)] = 0.2
-    validation: Annotated[float, Above(0), Below(1)] = 0.1
-    validation_minimum: NonNegativeInt = 0
-    duplicates: Literal["refuse", "group", "keep"] = "refuse"
     skip_damaged: bool = False
-    seed: Seed = 0
 
 
 @dataclass(frozen=True)
@@ -190,7 +180,7 @@ def listed(table: Path) -> list[Item]:
 
 
 def _points(source: Source, item: Item, entry: dict[str, Any]) -> tuple[np.ndarray, str] | None:
-    """``[samples, 3]`` float32 of one file and the checksum of its bytes; None where skipped."""
+    """``[samples, C]`` float32 of one file and the checksum of its bytes; None where skipped."""
     try:
         data = source.read(item.path if "/" in item.path else f"./{item.path}")
         if len(data) > LARGEST:
@@ -198,7 +188,8 @@ def _points(source: Source, item: Item, entry: dict[str, Any]) -> tuple[np.ndarr
         # of the bytes, not the place in a list: other files change nothing
         rng = np.random.default_rng([int(entry.get("seed", 0)), zlib.crc32(data)])
         suffix = PurePosixPath(item.path).suffix.lower()
-        points = sampled(data, suffix, int(entry.get("samples", 2048)), rng)
+        number, normals = int(entry.get("samples", 2048)), bool(entry.get("normals"))
+        points = sampled(data, suffix, number, rng, normals)
     except (Malformed, DataError) as error:
         if not entry.get("skip_damaged"):
             raise DataError(
@@ -210,31 +201,43 @@ def _points(source: Source, item: Item, entry: dict[str, Any]) -> tuple[np.ndarr
     return points, hashlib.sha256(data).hexdigest()
 
 
-def sampled(data: bytes, suffix: str, number: int, rng: np.random.Generator) -> np.ndarray:
-    """``[number, 3]`` float32 points of a mesh's surface or of a cloud.
+def sampled(
+    data: bytes, suffix: str, number: int, rng: np.random.Generator, normals: bool = False
+) -> np.ndarray:
+    """``[number, 3]`` float32 points of a mesh's surface or of a cloud, or 6 with ``normals``.
 
     Raises:
-        Malformed: the file is damaged, empty, or not finite.
+        Malformed: the file is damaged, empty, not finite, or without the normals.
     """
+    columns = 6 if normals else 3
     if suffix in MESHES:
-        vertices, faces = mesh(data, suffix)
-        points = surface(vertices, faces, number, rng) if len(faces) else vertices
+        vertices, faces, given = mesh(data, suffix)
+        if len(faces):
+            points = surface(vertices, faces, number, rng)[:, :columns]
+        else:
+            points = np.concatenate([vertices, given], axis=1)[:, :columns]
     elif suffix == ".npy":
         array = npy(data)
         if array.ndim != 2 or array.shape[1] < 3 or array.dtype.kind not in "fiu":
             raise Malformed(f"it has the shape {list(array.shape)} instead of [points, 3]")
-        points = array[:, :3].astype(np.float64)
+        points = array[:, :columns].astype(np.float64)
     else:
-        points = read_pcd(data) if suffix == ".pcd" else load_text(data, "it", 3)
+        points = read_pcd(data, normals) if suffix == ".pcd" else load_text(data, "it", columns)
     if not len(points) or not np.isfinite(points).all():
         raise Malformed("it has no points, or some that are not finite")
+    if normals:
+        if points.shape[1] < columns:
+            raise Malformed("it has no normals")
+        points = beside(points[:, :3], points[:, 3:])
     if len(points) != number:
         points = points[rng.choice(len(points), number, replace=len(points) < number)]
     return points.astype(np.float32)
 
 
-def mesh(data: bytes, suffix: str) -> tuple[np.ndarray, np.ndarray]:
-    """Vertices ``[v, 3]`` and triangles ``[f, 3]``; ModelNet's merged ``OFF`` headers are mended.
+def mesh(data: bytes, suffix: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Vertices ``[v, 3]``, triangles ``[f, 3]``, and normals ``[v, 3]`` of a cloud in ``.ply``.
+
+    ModelNet's merged ``OFF`` headers are mended. Normals that a file does not have are ``[v, 0]``.
 
     Raises:
         Malformed: trimesh cannot read it.
@@ -253,17 +256,27 @@ def mesh(data: bytes, suffix: str) -> tuple[np.ndarray, np.ndarray]:
             loaded = clouds[0] if len(clouds) == len(parts) == 1 else loaded.to_mesh()
         vertices = np.asarray(loaded.vertices, dtype=np.float64).reshape(-1, 3)
         faces = np.asarray(getattr(loaded, "faces", np.empty((0, 3))), np.int64).reshape(-1, 3)
+        normals = np.empty((len(vertices), 0)) if len(faces) else _ply_normals(loaded)
     except Exception as error:  # whatever a parser makes of damage
         raise Malformed(first_line(error)) from None
     if len(faces) and not 0 <= faces.min() <= faces.max() < len(vertices):
         raise Malformed("it has a face of vertices that it does not have")
-    return vertices, faces
+    return vertices, faces, normals
+
+
+def _ply_normals(cloud: Any) -> np.ndarray:
+    """The properties nx, ny and nz of a cloud that trimesh read from a ``.ply``."""
+    raw = cloud.metadata.get("_ply_raw", {}).get("vertex", {}).get("data", {})
+    names, known = ("nx", "ny", "nz"), raw if isinstance(raw, dict) else raw.dtype.names or ()
+    if not set(names) <= set(known):
+        return np.empty((len(cloud.vertices), 0))
+    return np.stack([np.asarray(raw[name], dtype=np.float64).ravel() for name in names], axis=1)
 
 
 def surface(
     vertices: np.ndarray, faces: np.ndarray, number: int, rng: np.random.Generator
 ) -> np.ndarray:
-    """``[number, 3]`` points, uniform over the area of triangles.
+    """``[number, 6]`` points, uniform over the area of triangles, and the normals of these.
 
     Raises:
         Malformed: the mesh has no area, or coordinates that are not finite.
@@ -273,8 +286,10 @@ def surface(
     area = np.linalg.norm(across, axis=1)
     if not np.isfinite(area).all() or not area.sum() > 0:
         raise Malformed("its triangles have no area")
-    chosen = corners[rng.choice(len(area), number, p=area / area.sum())]
+    which = rng.choice(len(area), number, p=area / area.sum())
+    chosen = corners[which]
     u, v = rng.random((2, number, 1))
     over = u + v > 1
     u, v = np.where(over, 1 - u, u), np.where(over, 1 - v, v)
-    return chosen[:, 0] + u * (chosen[:, 1] - chosen[:, 0]) + v * (chosen[:, 2] - chosen[:, 0])
+    points = chosen[:, 0] + u * (chosen[:, 1] - chosen[:, 0]) + v * (chosen[:, 2] - chosen[:, 0])
+    return np.concatenate([points, unit(across[which])], axis=1)

@@ -1,9 +1,9 @@
 """ModelNet40's HDF5 layout (Qi et al. 2017), read with every check a damaged copy can fail.
 
 A data set is ``ply_data_train*.h5`` and ``ply_data_test*.h5``, each with ``data [n, points, 3]``,
-``label [n, 1]`` and perhaps ``group [n]`` (ids of near-duplicates), and ``shape_names.txt``, one
-class a line. ``train_files.txt`` and ``test_files.txt``, where present, list the files, so that
-one which is missing is noticed.
+``label [n, 1]`` and perhaps ``group [n]`` (ids of near-duplicates) and ``normal`` (of the shape of
+``data``), and ``shape_names.txt``, one class a line. ``train_files.txt`` and ``test_files.txt``,
+where present, list the files, so that one which is missing is noticed.
 """
 
 import re
@@ -14,6 +14,7 @@ from pathlib import Path, PureWindowsPath
 import h5py
 import numpy as np
 
+from equiscape.data.clouds import beside
 from equiscape.errors import DataError
 from equiscape.files.archives import Source
 from equiscape.files.arrays import Malformed, decode, whole
@@ -31,7 +32,7 @@ class Part:
     Attributes:
         side: ``train`` or ``test``.
         file: its name.
-        points: ``[n, points, 3]`` float32.
+        points: ``[n, points, 3]`` float32, or ``[n, points, 6]`` with unit normals.
         labels: ``[n]`` int64.
         groups: ``[n]`` int64 or None; only comparable within a side.
     """
@@ -73,12 +74,13 @@ def _text(source: Source, name: str) -> list[str]:
         raise source.damaged(name, error) from None
 
 
-def parts(source: Source, classes: int) -> Iterator[Part]:
-    """The files of a data set, one after another: training files first.
+def parts(source: Source, classes: int, normals: bool = False) -> Iterator[Part]:
+    """The files of a data set, one after another: training files first, with ``normals`` or not.
 
     Raises:
         DataError: a file is missing, damaged, listed twice or not in the layout, a label is not
-            below ``classes``, or a coordinate is not finite; the message names the file.
+            below ``classes``, a coordinate is not finite, or a normal of no length 1; the message
+            names the file.
     """
     listed = {side: files(source, side) for side in SIDES}
     both = sorted(set(listed["train"]) & set(listed["test"]))
@@ -90,7 +92,7 @@ def parts(source: Source, classes: int) -> Iterator[Part]:
     with ForeignFiles() as foreign:
         for side in SIDES:
             for name in listed[side]:
-                yield _read(source, side, name, classes, foreign)
+                yield _read(source, side, name, classes, foreign, normals)
 
 
 def files(source: Source, side: str) -> list[str]:
@@ -115,12 +117,14 @@ def files(source: Source, side: str) -> list[str]:
     return found
 
 
-def _read(source: Source, side: str, name: str, classes: int, foreign: ForeignFiles) -> Part:
+def _read(
+    source: Source, side: str, name: str, classes: int, foreign: ForeignFiles, normals: bool
+) -> Part:
     def refuse(reason: str) -> DataError:
         return DataError(f"{name} in {source.path} {reason}; get the file again.")
 
     try:
-        arrays = foreign.read(source.read(name), ("data", "label"), ("group",))
+        arrays = foreign.read(source.read(name), ("data", "label"), ("group", "normal"))
     except Malformed as error:
         raise source.damaged(name, error) from None
     points, labels = arrays["data"], arrays["label"]
@@ -141,6 +145,16 @@ def _read(source: Source, side: str, name: str, classes: int, foreign: ForeignFi
     finite = np.isfinite(points).all(axis=(1, 2))
     if not finite.all():
         raise refuse(f"has {np.sum(~finite)} clouds with coordinates that are not finite")
+    if normals:
+        if "normal" not in arrays or arrays["normal"].shape != points.shape:
+            raise DataError(
+                f"{name} in {source.path} has no normals of its points; set `normals: false`, or "
+                "get files with an array `normal`."
+            )
+        try:
+            points = beside(points, arrays["normal"])
+        except Malformed as error:
+            raise refuse(f"has normals that are none: {error}") from None
     return Part(side, name, points, labels, groups)
 
 

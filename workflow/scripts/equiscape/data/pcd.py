@@ -9,8 +9,10 @@ from equiscape.files.arrays import Malformed, load_text, plain_dtype
 KINDS = {"F": "f", "I": "i", "U": "u"}
 
 
-def read_pcd(data: bytes) -> np.ndarray:
+def read_pcd(data: bytes, normals: bool = False) -> np.ndarray:
     """The fields x, y and z of every point, ``[n, 3]`` float64, wherever they stand in a row.
+
+    With ``normals`` also normal_x, normal_y and normal_z: ``[n, 6]``.
 
     Raises:
         Malformed: the header is damaged, lacks one of the three, or its rows are compressed; or
@@ -29,7 +31,10 @@ def read_pcd(data: bytes) -> np.ndarray:
         number = int(head["POINTS"][0])
         sizes, kinds = head["SIZE"], [KINDS[kind.upper()] for kind in head["TYPE"]]
         columns = [(f"{kind}{size}", n) for kind, size, n in zip(kinds, sizes, counts, strict=True)]
-        axes = [names.index(axis) for axis in "xyz"]
+        wanted = ["x", "y", "z", *(f"normal_{axis}" for axis in "xyz" if normals)]
+        if normals and not set(wanted[3:]) <= set(names):
+            raise Malformed("it has no normals")
+        axes = [names.index(axis) for axis in wanted]
     except (KeyError, ValueError, IndexError):
         raise Malformed("its header does not describe the fields x, y and z") from None
     plain = all(plain_dtype(f"<{code}") is not None for code, _ in columns)

@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal, cast
+from typing import Any, cast
 
 import h5py
 import numpy as np
@@ -22,6 +22,7 @@ from equiscape import io
 from equiscape.data import duplicates, modelnet_layout
 from equiscape.data.augment_clouds import augment_points, random_subsets
 from equiscape.data.base import Batch, Dataset, Split
+from equiscape.data.clouds import CloudSettings, unit_sphere
 from equiscape.data.modelnet_layout import Part
 from equiscape.data.splits import hold_out
 from equiscape.errors import ConfigError, DataError
@@ -30,7 +31,6 @@ from equiscape.files.archives import Source, open_source
 from equiscape.files.hdf5 import put, reading, writing
 from equiscape.objectives import Classification
 from equiscape.ops.chunks import upload
-from equiscape.settings import Above, Below, NonNegativeInt, PositiveInt, Seed
 
 VERSION = 2
 LOADER = ("points", "sample_points")
@@ -52,28 +52,14 @@ OVERRIDES = ("points", "sample_points")
 
 
 @dataclass(frozen=True)
-class Settings:
+class Settings(CloudSettings):
     """Settings of a data set of this kind.
 
     Attributes:
-        points: of a cloud that the networks see; None for all.
-        sample_points: redraw the points of a training cloud each epoch, instead of taking the
-            first.
-        normalize: center each cloud and scale it into the unit sphere.
-        validation: share of the training clouds held out for selection.
-        validation_minimum: validation clouds that every class has at least.
-        duplicates: exact copies in two splits: ``refuse`` them, ``group`` them on one side, or
-            ``keep`` them.
-        seed: of the validation split.
+        normals: give networks the unit normal of every point too (``normal`` in the files).
     """
 
-    points: PositiveInt | None = None
-    sample_points: bool = False
-    normalize: bool = False
-    validation: Annotated[float, Above(0), Below(1)] = 0.1
-    validation_minimum: NonNegativeInt = 0
-    duplicates: Literal["refuse", "group", "keep"] = "refuse"
-    seed: Seed = 0
+    normals: bool = False
 
 
 def prepare(entry: dict[str, Any], source: Path | None, output: Path) -> None:
@@ -100,7 +86,7 @@ def prepare(entry: dict[str, Any], source: Path | None, output: Path) -> None:
         wanted = (entry.get("sha256") or "").removeprefix("sha256:")
         if source.is_file() and wanted and ":" not in wanted and checksum != wanted.lower():
             raise DataError(f"{source} has SHA-256 {checksum} instead of {wanted}; get it again.")
-        parts = modelnet_layout.parts(opened, len(names))
+        parts = modelnet_layout.parts(opened, len(names), bool(entry.get("normals")))
         write_clouds(entry, source, names, parts, output, checksum)
 
 
@@ -255,18 +241,11 @@ def _check_expected(source: Path, expect: dict, classes: int, test: np.ndarray) 
             )
 
 
-def unit_sphere(points: np.ndarray) -> np.ndarray:
-    """``[n, P, 3]`` clouds, each centered on its mean and scaled so that its radius is 1."""
-    centered = points - points.mean(axis=1, keepdims=True)
-    radius = np.sqrt((centered**2).sum(-1)).max(axis=1)[:, None, None]
-    return centered / np.maximum(radius, np.finfo(points.dtype).tiny)
-
-
 @dataclass(frozen=True)
 class CloudBatch(Batch):
     """A batch of clouds that also knows all their points, for drawing other ones.
 
-    ``inputs`` is ``(points [B, N, 3],)``; ``every_point`` is ``[B, P, 3]``, or None where the
+    ``inputs`` is ``(points [B, N, C],)``; ``every_point`` is ``[B, P, C]``, or None where the
     points of a cloud are always its first N.
     """
 
@@ -277,7 +256,7 @@ class PointClouds(Dataset):
     """Point clouds with one label each, resident on a device.
 
     Args:
-        points: of each split, ``[n, P, 3]``.
+        points: of each split, ``[n, P, 3]``, or ``[n, P, 6]`` with normals.
         labels: of each split, ``[n]`` int64.
         class_names: one a class.
         number: N, how many points of a cloud a network sees: the first N, or, if
@@ -298,8 +277,9 @@ class PointClouds(Dataset):
         self.objective = Classification()
 
     def model_arguments(self) -> dict[str, Any]:
-        """``num_outputs``, the number of classes."""
-        return {"num_outputs": len(self.class_names)}
+        """``num_outputs``, the number of classes, and ``normals`` where there are some."""
+        normals = {"normals": True} if self.points["train"].shape[2] > 3 else {}
+        return {"num_outputs": len(self.class_names), **normals}
 
     def outputs(self) -> dict[str, Any]:
         """The names of the classes."""
@@ -310,7 +290,7 @@ class PointClouds(Dataset):
         return len(self.labels[split])
 
     def gather(self, split: Split, indices: Tensor) -> Batch:
-        """Clouds ``[B, N, 3]`` and labels ``[B]``."""
+        """Clouds ``[B, N, C]`` and labels ``[B]``."""
         labels, rows = self.labels[split], indices
         indices = upload(indices, labels.device)
         every = self.points[split][indices]
@@ -377,7 +357,7 @@ def open_prepared(path: Path) -> AbstractContextManager[h5py.File]:
 
 def read_rows(points: h5py.Dataset, indices: np.ndarray, number: int) -> np.ndarray:
     """The first ``number`` points of the clouds ``indices``, read in blocks of whole chunks."""
-    chosen = np.empty((len(indices), number, 3), np.float32)
+    chosen = np.empty((len(indices), number, points.shape[2]), np.float32)
     block = 16 * WRITTEN_AT_ONCE
     for start in range(0, len(points), block):
         inside = np.flatnonzero((indices >= start) & (indices < start + block))

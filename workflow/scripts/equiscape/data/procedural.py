@@ -11,13 +11,14 @@ import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import numpy as np
 
 from equiscape.data import modelnet_layout, pointcloud
+from equiscape.data.clouds import CloudSettings, unit_sphere
 from equiscape.data.modelnet_layout import Part
-from equiscape.data.pointcloud import load, unit_sphere
+from equiscape.data.pointcloud import load
 from equiscape.data.solids import (
     Patch,
     arc,
@@ -37,9 +38,7 @@ from equiscape.settings import (
     AtMost,
     Below,
     NonNegative,
-    NonNegativeInt,
     PositiveInt,
-    Seed,
 )
 
 __all__ = ["CLASSES", "generate", "load", "prepare"]
@@ -262,7 +261,7 @@ OVERRIDES = ("points", "sample_points")
 
 
 @dataclass(frozen=True)
-class Settings:
+class Settings(CloudSettings):
     """Settings of a data set of this kind.
 
     Attributes:
@@ -271,11 +270,7 @@ class Settings:
             the training ones.
         points: of a cloud that the networks see; it is written with twice as many.
         noise: standard deviation of the points, where an object has radius 1.
-        sample_points: redraw the points of a training cloud each epoch.
-        normalize: center each cloud and scale it into the unit sphere.
         validation: share of the training clouds held out for selection.
-        validation_minimum, duplicates: as for the kind ``pointcloud``.
-        seed: of the objects and of the validation split.
     """
 
     classes: Annotated[int, AtLeast(2), AtMost(16)] = 12
@@ -283,12 +278,7 @@ class Settings:
     test_per_class: PositiveInt = 25
     points: PositiveInt = 128
     noise: NonNegative = 0.02
-    sample_points: bool = False
-    normalize: bool = False
     validation: Annotated[float, Above(0), Below(1)] = 0.2
-    validation_minimum: NonNegativeInt = 0
-    duplicates: Literal["refuse", "group", "keep"] = "refuse"
-    seed: Seed = 0
     CONSTRAINTS = (
         (
             "train_per_class * validation >= 0.5",

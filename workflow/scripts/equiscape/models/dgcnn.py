@@ -59,6 +59,8 @@ class DGCNN(nn.Module):
 
     Args:
         num_outputs: classes.
+        normals: whether a point comes with its unit normal, as the data say; the first neighbors
+            are those in space all the same.
         channels: widths of the edge convolutions; all are concatenated before the embedding.
         k: nearest neighbors of a point, itself included, in the space of each layer's input.
         embedding: width of the layer that is pooled.
@@ -82,6 +84,7 @@ class DGCNN(nn.Module):
         self,
         *,
         num_outputs: PositiveInt,
+        normals: bool = False,
         channels: Annotated[Sequence[PositiveInt], AtLeast(1)] = (64, 64, 128, 256),
         k: PositiveInt = 20,
         embedding: PositiveInt = 1024,
@@ -90,7 +93,9 @@ class DGCNN(nn.Module):
     ):
         super().__init__()
         self.k = k
-        self.edges = nn.ModuleList(EdgeConv(a, b) for a, b in pairwise((3, *channels)))
+        self.edges = nn.ModuleList(
+            EdgeConv(a, b) for a, b in pairwise((6 if normals else 3, *channels))
+        )
         self.embedding = PointLayer(sum(channels), embedding, SLOPE)
         self.pool = MaxMeanPool()
         self.head = Head(
@@ -153,13 +158,13 @@ class DGCNN(nn.Module):
         """Logits ``[clouds, num_outputs]``.
 
         Args:
-            points: ``[clouds, points, 3]`` coordinates.
+            points: ``[clouds, points, 3]`` coordinates, or 6 with normals.
             neighbors: ``[clouds, points, k]`` of the input points; searched if None.
         """
-        x, outputs = points, []
+        x, outputs, near = points, [], points[..., :3]
         for edge in self.edges:
             if neighbors is None:
-                neighbors = knn(x, self.k, include_self=True)
+                neighbors = knn(near, self.k, include_self=True)
             x, neighbors = edge(x, neighbors), None
-            outputs.append(x)
+            outputs.append(near := x)
         return self.head(self.pool(self.embedding(torch.cat(outputs, dim=-1))))

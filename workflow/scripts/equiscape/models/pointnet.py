@@ -57,6 +57,7 @@ class PointNet(nn.Module):
 
     Args:
         num_outputs: classes.
+        normals: whether a point comes with its unit normal, as the data say.
         channels: widths of the layers shared by all points.
         head: widths of the classifier's hidden layers.
         dropout: in the classifier.
@@ -77,12 +78,13 @@ class PointNet(nn.Module):
         self,
         *,
         num_outputs: PositiveInt,
+        normals: bool = False,
         channels: Annotated[Sequence[PositiveInt], AtLeast(1)] = (64, 64, 64, 128, 1024),
         head: Sequence[PositiveInt] = (512,),
         dropout: Probability = 0.5,
     ):
         super().__init__()
-        *narrow, wide = (3, *channels)
+        *narrow, wide = (6 if normals else 3, *channels)
         self.layers = nn.ModuleList(PointLayer(a, b) for a, b in pairwise(narrow))
         self.layers.append(PooledLayer(narrow[-1], wide))
         self.head = Head(
@@ -121,7 +123,7 @@ class PointNet(nn.Module):
         return tuple(found)
 
     def forward(self, points: Tensor) -> Tensor:
-        """``[clouds, points, 3]`` coordinates to ``[clouds, num_outputs]`` logits."""
+        """``[clouds, points, 3]`` coordinates, or 6 with normals, to ``[clouds, num_outputs]``."""
         x = points
         for layer in self.layers:
             x = layer(x)

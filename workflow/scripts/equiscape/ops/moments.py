@@ -12,7 +12,7 @@ from torch import Tensor
 from equiscape.ops.neighbors import Graph, neighbor_sum
 from equiscape.ops.precision import full_precision, full_products
 
-FEW = 4  # channels that may be coordinates: neither normalized nor near the origin
+FEW = 6  # channels that may be coordinates and normals: neither normalized nor near the origin
 
 
 @dataclass(frozen=True)
