@@ -7,8 +7,8 @@ A network is built from keyword settings whose defaults are the published ones a
 * ``neighborhood`` (networks on clouds that start from nearest neighbors): ``(k, include_self)``, as
   :func:`equiscape.ops.neighbors.knn` takes them. ``forward`` then takes the neighbors
   ``[size, points, k]`` after the points, and searches them where they are not given;
-* ``normals``, an optional keyword setting of networks on clouds: data with ``normals: true`` give it
-  as True, and ``[size, points, 6]``;
+* ``normals``, an optional keyword setting of networks on clouds: data with ``normals: true`` give
+  it as True, and ``[size, points, 6]``;
 * ``keep_edges``, an optional keyword of ``forward``: keep what has a row for every edge instead of
   computing it again in the backward pass;
 * ``representations()``: ordered names and modules; a module's output (its first element if it is a
