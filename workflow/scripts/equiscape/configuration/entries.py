@@ -168,12 +168,11 @@ def architecture(
                 f"{where}: {name} does not read {data}, which come with {', '.join(strange)}; "
                 "choose another of the two."
             )
-    for name in DICTATED:
-        if own.get(name) and name not in network.settings and not network.open:
+    for given in DICTATED:
+        if own.get(given) and given not in network.settings and not network.open:
             raise ConfigError(
-                f"{where}: {name} of {task['dataset']} mean nothing to {task['architecture']}, "
-                f"which takes none; set datasets.{task['dataset']}.{name} to false, or choose "
-                "another network."
+                f"{where}: {given} of {task['dataset']} mean nothing to {name}, which takes none; "
+                f"set datasets.{task['dataset']}.{given} to false, or choose another network."
             )
     if kind.inputs is not None and network.inputs is not None:
         least, most = network.inputs
