@@ -76,13 +76,13 @@ def load(manifest: Manifest) -> pd.DataFrame:
 def table(manifest: Manifest) -> pd.DataFrame:
     """One row per task, optimizer, epoch, quantity and layer.
 
-    Columns: seeds, lr (mean), loss, mean and std over seeds, error (the largest: residual, standard
-    error or rounding of a seed's value), converged (in every seed).
+    Columns: seeds, learning_rate and loss (means), mean and std over seeds, error (the largest:
+    residual, standard error or rounding of a seed's value), converged (in every seed).
     """
     groups = load(manifest).groupby(KEYS, sort=False)
     found = groups.agg(
         seeds=("value", "size"),
-        lr=("lr", "mean"),
+        learning_rate=("lr", "mean"),
         loss=("loss", "mean"),
         mean=("value", "mean"),
         std=("value", "std"),
