@@ -264,7 +264,7 @@ def study(architecture="pointnet", **changes):
     config = yaml.safe_load((ROOT / "config/demo.yaml").read_text())
     shapes = {"kind": "pointcloud", "source": str(ROOT), "normals": True, **changes.pop("data", {})}
     task = {"architecture": architecture, "dataset": "shapes", **changes}
-    return {**config, "datasets": {"shapes": shapes}, "tasks": {"t": task}}
+    return {**config, "datasets": {"shapes": shapes}, "tasks": {"t": task}, "analyses": {}}
 
 
 @pytest.mark.parametrize(
