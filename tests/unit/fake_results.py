@@ -57,9 +57,8 @@ SUFFIXES = {
     "rank": ".csv",
     "robustness": ".csv",
     "connectivity": ".csv",
-    "sharpness": ".csv",
 }
-OVER = {"robustness": "final", "connectivity": "pair", "sharpness": "final"}
+OVER = {"robustness": "final", "connectivity": "pair"}
 MADE_UP = {
     path.stem.replace("_", "-"): import_module(f"made_up.{path.stem}")
     for path in sorted(Path(__file__).with_name("made_up").glob("*.py"))
@@ -83,16 +82,21 @@ def write_study(
     epochs: int = 12,
     without: tuple[str, ...] = (),
     every_seed: bool = False,
+    entries: dict[str, dict] | None = None,
 ) -> Manifest:
     """Write every product of a study into ``root`` and its manifest into ``root/report.json``.
 
     ``diverged`` lists the (task, optimizer, seed) whose final cell diverged, ``without`` the
-    analyses that the study does not list; ``every_seed`` measures checkpoints at every final seed.
+    analyses that the study does not list; ``every_seed`` measures checkpoints at every final seed;
+    ``entries`` gives optimizers a class, settings or training of their own.
     """
     manifest = Manifest(
         results=root,
         tasks=dict(CLOUDS if tasks is None else tasks),
-        optimizers={name: {"class": CLASSES.get(name.split("-")[0], name)} for name in optimizers},
+        optimizers={
+            name: {"class": CLASSES.get(name.split("-")[0], name), **(entries or {}).get(name, {})}
+            for name in optimizers
+        },
         seeds=list(range(seeds)),
         analyses={},
         baseline=optimizers[0],
@@ -329,7 +333,7 @@ def _rank(product, manifest, gain, rng) -> None:
     for kind in ("weight", "representation"):
         for i, layer in enumerate(layers):
             base = 4 + 2.5 * i if kind == "weight" else 3 + i
-            scale = 1 + gain * (0.8 - 0.09 * i)
+            scale = max(0.1, 1 + gain * (0.8 - 0.09 * i))
             size = (64, 64) if kind == "weight" else (512, 64)
             if i == 0 and kind == "weight" and task == "egnn":
                 rows.append((task, optimizer, "coordinate", kind, 1, 64, 1.0, 1.0))
@@ -352,45 +356,11 @@ def _robustness(product, manifest, gain, rng) -> None:
     write_csv(product.path, pd.DataFrame(rows, columns=columns))
 
 
-def _sharpness(product, manifest, gain, rng) -> None:
-    raw = ("hessian_largest", "hessian_trace", "adaptive_largest", "adaptive_trace")
-    whole = (*raw, "log_hessian_largest", "log_hessian_trace", "fisher_rao", "rest_smallest",
-             "gauss_newton_largest", "spectral_step", "spectral_relative")  # fmt: skip
-    rows = [
-        (product.task, product.optimizer, seed, folded, measure, "all",
-         (-1 if measure == "rest_smallest" else 1) * 8 * 3.0 ** (gain * (0.2 if folded else 1))
-         * np.exp(rng.normal(0, 0.1)), 0.01, measure != "spectral_step", 16)
-        for seed in manifest.seeds
-        for folded in (True, False)
-        for measure in (whole if folded else raw)
-    ]  # fmt: skip
-    rows += [
-        (
-            product.task,
-            product.optimizer,
-            seed,
-            True,
-            "relative_flatness",
-            layer,
-            2.0,
-            0.3,
-            True,
-            16,
-        )
-        for seed in manifest.seeds
-        for layer in ("first", "head.output")
-    ]
-    columns = ["task", "optimizer", "seed", "folded", "measure", "layer", "value", "residual",
-               "converged", "products"]  # fmt: skip
-    write_csv(product.path, pd.DataFrame(rows, columns=columns))
-
-
 WRITERS = {
     "hessian": _hessian,
     "slice": _slice,
     "rank": _rank,
     "robustness": _robustness,
-    "sharpness": _sharpness,
     **{name: module.write for name, module in MADE_UP.items() if name in SUFFIXES},
 }
 

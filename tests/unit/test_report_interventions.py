@@ -7,6 +7,7 @@ import pytest
 from fake_results import CLOUDS, write_study
 
 from equiscape.io import write_csv
+from equiscape.report import pages
 from equiscape.report.manifest import Manifest
 from equiscape.report.pages import interventions
 
@@ -131,3 +132,23 @@ def test_scores_at_equal_training_loss(tmp_path):
     assert lowest >= 1.0  # every cell came to it
     assert scores["adam"] == 30 if lowest < 2 else 20
     assert scores["muon"] == 20 if lowest < 2 else 10
+
+
+def test_points_have_the_curvature_of_orthogonal_steps_of_their_seed(tmp_path):
+    made = study(tmp_path)
+    for product in made.analysis("sharpness"):
+        frame = pd.read_csv(product.path)
+        chosen = frame["measure"] == "spectral_step"
+        planted = 100 * frame["seed"] + 7 + 1000 * ~frame["folded"].astype(bool)
+        frame.loc[chosen, "value"] = planted[chosen].astype(float)
+        write_csv(product.path, frame)
+    assert set(made.products("sharpness")) <= set(pages.inputs(made, "interventions"))
+    cells = interventions.points(made).set_index(["optimizer", "seed"])
+    assert cells.loc[("muon", 2), "s_m"] == 207  # of the folded network
+    assert len(cells) == 40
+    line = interventions.table(made).set_index("optimizer").loc["muon"]
+    assert line["s_m"] == pytest.approx(157)
+    without = {name: entry for name, entry in made.analyses.items() if name != "sharpness"}
+    made.analyses.clear()
+    made.analyses.update(without)
+    assert interventions.points(made)["s_m"].isna().all()

@@ -36,7 +36,8 @@ def study(tmp_path_factory) -> Manifest:
         "pointnet": CLOUDS["pointnet"],
         "gotennet-mu": MOLECULES["gotennet-mu"],
     }
-    manifest = write_study(root, tasks, seeds=2)
+    varied = {"muon-ns3": {"settings": {"ns_steps": 3}}}
+    manifest = write_study(root, tasks, ("muon", "muon-ns3"), seeds=2, entries=varied)
     for name, entry in manifest.analyses.items():
         if entry["over"] != "study":
             everywhere = set(manifest.products(name))
@@ -69,7 +70,8 @@ def test_notebook_writes_the_figures_that_its_rule_declares(study, path, tmp_pat
 def test_no_page_names_an_optimizer_that_the_study_does_not_have(tmp_path):
     """Texts, findings, warnings, legends, notebooks' own sentences, and the one page."""
     tasks = {"egnn": CLOUDS["egnn"], "gotennet-mu": MOLECULES["gotennet-mu"]}
-    study = write_study(tmp_path, tasks, optimizers=("sgd", "sgd-slow"), seeds=2)
+    varied = {"sgd-slow": {"settings": {"momentum": 0.5}}}
+    study = write_study(tmp_path, tasks, ("sgd", "sgd-slow"), seeds=2, entries=varied)
     said = {}
     for name in pages(study):
         page = module(name)

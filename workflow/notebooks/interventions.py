@@ -56,6 +56,10 @@ paths = style.save(figure, figures, "interventions")
 figure = interventions.dose_response(study, cells, "representation_rank")
 paths = style.save(figure, figures, "interventions_representations")
 
+# %%
+figure = interventions.dose_response(study, cells, "s_m")
+paths = style.save(figure, figures, "interventions_s_m")
+
 # %% [markdown]
 # ## All arms
 #

@@ -331,6 +331,8 @@ class Plan:
         """Class and settings of an optimizer, without its grid: a cell knows its own lr and wd."""
         return self._optimizers[optimizer]
 
+    optimizer_defaults = staticmethod(entries.optimizer_defaults)
+
     def resources(self, task: str) -> dict:
         """The task's ``resources`` (runtime in minutes, mem_mb)."""
         return dict(self.tasks[task].get("resources") or {})

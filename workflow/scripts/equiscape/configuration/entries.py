@@ -259,6 +259,12 @@ def optimizer_entry(entry: Mapping[str, Any], key: str, plugins: Iterable[str]) 
     return {"class": name, "settings": settings}
 
 
+def optimizer_defaults(name: str, plugins: Iterable[str]) -> dict[str, Any]:
+    """The declared defaults of a class's settings, without learning rate and weight decay."""
+    found = declared_at(target(OPTIMIZERS, name, "class"), "class", plugins).defaults()
+    return {key: value for key, value in found.items() if key not in GIVEN}
+
+
 def classes_of(entry: Mapping[str, Any]) -> list[str]:
     """Import paths among the class of an optimizer and those that it is made of."""
     inner = (value for value in entry["settings"].values() if isinstance(value, Mapping))

@@ -15,7 +15,6 @@ from equiscape.report.pages import connectivity, hessian, rank, robustness, shar
 from equiscape.report.pages import slice as slices
 
 KEYS = ["task", "optimizer", "seed"]
-GRAPHS = ("zinc", "peptides-func")
 GRAPH_NETWORKS = ("gine",)
 
 
@@ -50,7 +49,7 @@ class Evidence:
     def is_graph(self, task: str) -> bool:
         """Whether a task is one on abstract graphs, without positions."""
         entry = self.manifest.tasks[task]
-        return entry["kind"] in GRAPHS or entry["architecture"] in GRAPH_NETWORKS
+        return entry.get("samples") == "graphs" or entry["architecture"] in GRAPH_NETWORKS
 
     @cached_property
     def finals(self) -> pd.DataFrame:

@@ -37,8 +37,9 @@ class Manifest:
             corruptions}``, in the order of the configuration; ``samples`` and ``learns`` are what
             the kind of data declares, ``generated`` whether it stands in for real data, and
             ``corruptions`` is ``None``, ``"generated"`` or ``"published"``.
-        optimizers: name -> ``{class, settings, training}``, the latter two where the entry has
-            them, in the order of the configuration, which also orders the colors.
+        optimizers: name -> ``{class, settings, training, defaults}``, the latter three where the
+            entry has them (defaults: of settings that an optimizer of its class gives), in the
+            order of the configuration, which also orders the colors.
         seeds: of the final cells.
         analyses: name -> ``{over, suffix, tasks, seeds}``: what an analysis is made of
             (``representative``, ``final``, ``snapshots``, ``pair``, ``study``), how its files end,
@@ -82,6 +83,12 @@ class Manifest:
             name: {key: entry[key] for key in ("class", "settings", "training") if entry.get(key)}
             for name, entry in study.optimizers.items()
         }
+        for entry in optimizers.values():
+            given = {key for other in optimizers.values() if other["class"] == entry["class"]
+                     for key in other.get("settings", {})}  # fmt: skip
+            usual = study.optimizer_defaults(entry["class"], study.plugins)
+            if given & usual.keys():
+                entry["defaults"] = {key: usual[key] for key in usual if key in given}
         return cls(
             results=Path(results),
             tasks=tasks,
@@ -167,6 +174,17 @@ class Manifest:
     def rivals(self) -> list[str]:
         """The optimizers other than the baseline."""
         return [name for name in self.optimizers if name != self.baseline]
+
+    @property
+    def varied(self) -> list[str]:
+        """Classes of which two optimizers differ in their settings and in nothing else."""
+        found: dict[str, list] = {}
+        for entry in self.optimizers.values():
+            if not entry.get("training"):
+                settings = entry.get("settings") or {}
+                mine = found.setdefault(entry["class"], [])
+                mine += [settings] if settings not in mine else []
+        return [name for name, settings in found.items() if len(settings) > 1]
 
     @property
     def robust_tasks(self) -> list[str]:

@@ -33,6 +33,7 @@ class Page:
         tasks: ``"all"``, ``"classes"`` (of clouds), ``"molecular"`` (molecules and graphs) or
             ``"robust"`` (with corrupted test clouds); a page without any such task is not made.
         collects: whether it also reads what the other pages with tables read, where they are made.
+        varied: whether it is made only where a class of optimizers stands with several settings.
     """
 
     title: str
@@ -42,9 +43,12 @@ class Page:
     figures: Mapping[str, str] = field(default_factory=dict)
     tasks: str = "all"
     collects: bool = False
+    varied: bool = False
 
     def is_made(self, manifest: Manifest) -> bool:
         """Whether the study has what the page reads."""
+        if self.varied and not manifest.varied:
+            return False
         return bool(self.chosen_tasks(manifest)) and all(manifest.has(name) for name in self.reads)
 
     def chosen_tasks(self, manifest: Manifest) -> list[str]:

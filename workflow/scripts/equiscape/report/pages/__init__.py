@@ -25,6 +25,7 @@ PAGES = {
     "connectivity": "equiscape.report.pages.connectivity",
     "rank": "equiscape.report.pages.rank",
     "interventions": "equiscape.report.pages.interventions",
+    "settings": "equiscape.report.pages.settings",
     "robustness": "equiscape.report.pages.robustness",
     "molecules": "equiscape.report.pages.molecules",
     "dynamics": "equiscape.report.pages.dynamics",

@@ -14,6 +14,7 @@ from equiscape.report.load import read_csv
 from equiscape.report.manifest import Manifest
 from equiscape.report.numbers import plus_minus, signed, significant
 from equiscape.report.page import Page
+from equiscape.report.pages import sharpness
 from equiscape.report.tables import with_task
 from equiscape.report.text import join, markdown, task_title
 from equiscape.report.titles import metric_title, optimizer_title, task_titles
@@ -40,17 +41,24 @@ PAGE = Page(
         "interventions_representations": (
             "Test score against the median stable rank of representations, as above."
         ),
+        "interventions_s_m": (
+            "Test score against S_M, the largest curvature of a step whose matrices are "
+            "orthogonal (batch norms folded), as above; empty where the study does not measure "
+            "it (analysis sharpness)."
+        ),
         "interventions_truncation": (
             "Test score at the representative checkpoint with only the largest singular values of "
             "every hidden matrix kept: robustness, not cause."
         ),
     },
+    collects=True,  # the analysis sharpness, where the study has it
 )
 
 RANKS = ("layer", "kind", "rows", "columns", "stable_rank")
 MEASURES = {
     "weight_rank": "median stable rank of hidden weights",
     "representation_rank": "median stable rank of representations",
+    "s_m": "S_M: curvature of orthogonalized steps",
 }
 MIN_SIDE = 8  # matrices with a shorter side are not hidden ones
 
@@ -94,7 +102,8 @@ def points(manifest: Manifest) -> pd.DataFrame:
     """One row per task, optimizer and seed.
 
     Columns: task, optimizer, seed, score (test, best validation epoch), direction, unit, metric,
-    train_loss (of the last epoch), equal_loss_score, weight_rank, representation_rank. Ranks are
+    train_loss (of the last epoch), equal_loss_score, weight_rank, representation_rank, and s_m
+    (folded, at the step's own scale; NaN without the analysis ``sharpness``). Ranks are
     NaN where the analysis ``rank`` has only the representative (``seeds: all`` gives every seed).
     """
     finals = load.finals(manifest)
@@ -120,7 +129,19 @@ def points(manifest: Manifest) -> pd.DataFrame:
                 ].median(),
             }
         )
-    return frame.merge(pd.DataFrame(ranks), on=keys, how="left")
+    frame = frame.merge(pd.DataFrame(ranks), on=keys, how="left")
+    return frame.merge(_step_sharpness(manifest), on=keys, how="left")
+
+
+def _step_sharpness(manifest: Manifest) -> pd.DataFrame:
+    """S_M of the folded network at the measured seeds; no rows where it was not measured."""
+    keys = ["task", "optimizer", "seed"]
+    if not manifest.has("sharpness"):
+        return pd.DataFrame({key: pd.Series(dtype=t) for key, t in zip(keys, ("O", "O", int))}
+                            | {"s_m": pd.Series(dtype=float)})  # fmt: skip
+    cells = sharpness.load(manifest)
+    cells = cells[cells["folded"] & (cells["measure"] == "spectral_step")]
+    return cells[[*keys, "value"]].rename(columns={"value": "s_m"})
 
 
 def interval(values: pd.Series) -> tuple[float, float]:
@@ -169,6 +190,7 @@ def text(manifest: Manifest, frame: pd.DataFrame) -> str:
             "of representations": plus_minus(
                 row["representation_rank"], row["representation_rank_half"]
             ),
+            "S_M": plus_minus(row["s_m"], row["s_m_half"]),
         }
         for _, row in frame.iterrows()
     ]
@@ -338,6 +360,10 @@ def dose_response(manifest: Manifest, frame: pd.DataFrame, measure: str = "weigh
                 x, y, xerr=np.nan_to_num(dx), yerr=np.nan_to_num(dy), markersize=6,
                 markeredgecolor="black", markeredgewidth=0.6, elinewidth=0.8, **look,
             )  # fmt: skip
+        if measure == "s_m" and (cells[measure].dropna() > 0).any():
+            style.log_axis(axis, "x")
+        elif cells[measure].isna().all():
+            axis.text(0.5, 0.5, "not measured", ha="center", transform=axis.transAxes)
         axis.set_title(titles[task], loc="left")
         axis.set_xlabel(MEASURES[measure])
         if len(cells):
