@@ -174,9 +174,9 @@ def costs(manifest: Manifest) -> list[str]:
             if seed in manifest.seeds
         ]
         name = f"{titles[product.task or '']} with {optimizer_title(product.optimizer or '')}"
-        share = f", {100 * cost['seconds'] / sum(trained):.0f} % of the training's time" * bool(
-            trained and sum(trained)
-        )
+        share = ""
+        if sum(trained):
+            share = f", {100 * cost['seconds'] / sum(trained):.0f} % of the training's time"
         lines.append(
             f"{name}: {significant(cost['seconds'], 3)} s, {cost['products']} products, "
             f"{significant(cost['peak_memory_mb'], 3)} MB at most{share}."
