@@ -180,7 +180,7 @@ def test_each_retry_asks_for_more_memory_up_to_a_bound(workspace):
     if torch.cuda.is_available():
         pytest.skip("this machine has a working GPU")
     workspace.config["device"] = "cuda"  # so that every attempt fails
-    output = workspace.run(f"{CELL}/metrics.json", ok=False, options=["--retries", "4"])
+    output = workspace.run(f"{CELL}/metrics.json", ok=False, options=["--retries", "4", "-p"])
     asked = [int(mb) for mb in re.findall(r"resources:.*gpu=1.*\bmem_mb=(\d+)", output)]
     assert asked == [8000, 12000, 16000, 20000, 20000]
 
