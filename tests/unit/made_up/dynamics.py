@@ -48,6 +48,7 @@ def write(product, manifest, gain, rng) -> None:
                 add(
                     f"{what}_stable_rank", base * (1 + 0.5 * i + gain * (what != "gradient")), layer
                 )
+            add("update_angle", 60 - 5 * i, layer)
             add("probe", 20 + 10 * i + 20 * done + gain, layer)
     frame = pd.DataFrame(rows)
     frame = frame.fillna({"error": 0.0, "converged": True, "products": 0})

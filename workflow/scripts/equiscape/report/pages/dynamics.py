@@ -221,11 +221,12 @@ def text(manifest: Manifest, frame: pd.DataFrame) -> str:
             for optimizer in manifest.optimizers
             if (group["optimizer"] == optimizer).any()
         ]
-        for optimizer, cells in group.groupby("optimizer", sort=False):
+        about_all = group[group["layer"].isin((WHOLE, PART))]  # some quantities have layers too
+        for optimizer, cells in about_all.groupby("optimizer", sort=False):
             epochs = thinned(sorted(cells["epoch"].unique()), 6)
             rows = []
             for quantity, label in SHOWN.items():
-                known = cells[(cells["quantity"] == quantity)].set_index("epoch")
+                known = cells[cells["quantity"] == quantity].set_index("epoch")
                 if known.empty:
                     continue
                 row = {"quantity": label + (" (part)" if (known["layer"] == PART).all() else "")}
