@@ -8,10 +8,10 @@ mpl.use("Agg")
 
 import numpy as np
 import pytest
-import yaml
 from fake_results import CLOUDS, REFERENCE, write_study
 from report_case import row
 from scipy import stats
+from studies import shipped
 
 from equiscape.report import pages, style
 from equiscape.report.arms import axes
@@ -76,7 +76,7 @@ def test_axes_are_the_settings_that_differ_from_the_default(study):
 
 
 def test_the_study_of_muons_own_settings_has_an_axis_for_each(tmp_path):
-    config = yaml.safe_load((ROOT / "config/muon-settings.yaml").read_text())
+    config = shipped(ROOT / "config/muon-settings.yaml")
     planned = Manifest.from_study(Plan(config, ROOT), tmp_path, REFERENCE).optimizers
     tasks = {"egnn": CLOUDS["egnn"]}
     made = write_study(tmp_path, tasks, tuple(planned), 2, entries=planned, without=OTHERS)
