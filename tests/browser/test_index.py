@@ -1,13 +1,10 @@
 """The study's page in a real browser, without a network: Chromium from Debian, where it is."""
 
-import json
-import re
-import shutil
-import subprocess
 from pathlib import Path
 
 import matplotlib as mpl
 import pytest
+from chromium import probed
 from fake_results import CLOUDS, MOLECULES, write_study
 
 from equiscape.report.index import write_index
@@ -16,9 +13,6 @@ from equiscape.report.pages import pages
 from equiscape.report.tables import write_tables
 
 mpl.use("Agg")
-BROWSER = shutil.which("chromium") or shutil.which("chromium-browser")
-if BROWSER is None:
-    pytest.skip("no Chromium here: apt-get install chromium", allow_module_level=True)
 
 PROBE = """<script>
 window.addEventListener("load", () => {
@@ -79,18 +73,7 @@ def visit(page: Path, folder: Path, width: int) -> tuple[dict, str]:
     text = text.replace("<head>", f"<head>{CATCH}", 1).replace("</body>", f"{PROBE}</body>")
     copy = folder / f"probe{width}.html"
     copy.write_text(text, encoding="utf-8")
-    run = subprocess.run(
-        [
-            BROWSER, "--headless=new", "--no-sandbox", "--disable-gpu", "--enable-logging=stderr",
-            "--host-resolver-rules=MAP * ~NOTFOUND", f"--user-data-dir={folder / 'profile'}",
-            f"--window-size={width},1200", "--virtual-time-budget=5000", "--dump-dom",
-            copy.as_uri(),
-        ],
-        capture_output=True, encoding="utf-8", errors="replace", timeout=120,
-    )  # fmt: skip
-    found = re.search(r'<pre id="probe">(.*?)</pre>', run.stdout, re.S)
-    assert found, run.stderr[-2000:]
-    return json.loads(found[1].replace("&lt;", "<").replace("&gt;", ">")), run.stderr
+    return probed(copy, folder / "profile", width, 5000)
 
 
 @pytest.mark.parametrize("width", [400, 1600])

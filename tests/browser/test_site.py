@@ -1,17 +1,13 @@
 """The documentation, built and opened from its folder in Chromium, without a network."""
 
-import json
-import re
 import shutil
 import subprocess
 from pathlib import Path
 
 import pytest
+from chromium import probed
 
 ROOT = Path(__file__).resolve().parents[2]
-BROWSER = shutil.which("chromium") or shutil.which("chromium-browser")
-if BROWSER is None:
-    pytest.skip("no Chromium here: apt-get install chromium", allow_module_level=True)
 
 PROBE = """<script>
 window.errors = [];
@@ -55,19 +51,8 @@ def test_the_site_works_from_its_folder(site, tmp_path, page, width):
     probe = (site / page).with_name("probe.html")
     text = (site / page).read_text(encoding="utf-8")
     probe.write_text(text.replace("<head>", f"<head>{PROBE}", 1), encoding="utf-8")
-    run = subprocess.run(
-        [
-            BROWSER, "--headless=new", "--no-sandbox", "--disable-gpu", "--enable-logging=stderr",
-            "--host-resolver-rules=MAP * ~NOTFOUND", f"--user-data-dir={tmp_path / 'profile'}",
-            f"--window-size={width},1200", "--virtual-time-budget=8000", "--dump-dom",
-            probe.as_uri(),
-        ],
-        capture_output=True, encoding="utf-8", errors="replace", timeout=120,
-    )  # fmt: skip
-    found = re.search(r'<pre id="probe">(.*?)</pre>', run.stdout, re.S)
-    assert found, run.stderr[-2000:]
-    seen = json.loads(found[1].replace("&lt;", "<").replace("&gt;", ">").replace("&amp;", "&"))
-    assert "CONSOLE" not in run.stderr, run.stderr[-2000:]
+    seen, messages = probed(probe, tmp_path / "profile", width, 8000)
+    assert "CONSOLE" not in messages, messages[-2000:]
     assert (seen["errors"], seen["broken"], seen["foreign"]) == ([], 0, [])
     assert seen["overflow"] <= 0
     assert any("landscape.html" in link for link in seen["found"])  # the search knows the API

@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from tiny_task import TinyClouds
+from tiny_task import Linear, TinyClouds
 from torch import nn
 from training_case import MUON, CaseTask, Plain, case
 
@@ -40,20 +40,6 @@ def value(frame, quantity, epoch, layer="all"):
     chosen = (frame.quantity == quantity) & (frame.epoch == epoch) & (frame.layer == layer)
     (found,) = frame[chosen].value
     return found
-
-
-class Linear(nn.Module):
-    """A linear network: its mean squared error is a quadratic with a known Hessian."""
-
-    def __init__(self):
-        super().__init__()
-        self.body = nn.Linear(4, 1)
-
-    def forward(self, x):
-        return self.body(x)
-
-    def representations(self):
-        return {"body": self.body}
 
 
 class Vectors(TinyClouds):

@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 import torch
 from fake_results import CLOUDS, write_study
+from saved_network import save_network
 
-from equiscape import checkpoint, io, models
+from equiscape import io
 from equiscape.report.tables import write_tables
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -21,22 +22,9 @@ def folder(tmp_path, monkeypatch):
     made = replace(made, seeds=[1, 2])
     made.write(made.results / "report.json")
     write_tables(made, made.results / "tables")
-    settings = {"channels": [8, 8], "head": [8]}
-    model = models.build("pointnet", {"num_outputs": 3}, settings)
-    state = {
-        "format": checkpoint.CHECKPOINT_FORMAT,
-        "status": "finished",
-        "model": model.state_dict(),
-        "epoch": 1,
-        "task": "pointnet",
-        "architecture": "pointnet",
-        "model_settings": settings,
-        "model_arguments": {"num_outputs": 3},
-        "outputs": {"kind": "classification"},
-    }
     for task, optimizer in made.pairs:
         for seed in made.seeds:
-            io.save_checkpoint(made.final(task, optimizer, seed, "checkpoint.pt"), state)
+            save_network(made.final(task, optimizer, seed, "checkpoint.pt"), 0)
         io.write_json(made.representative(task, optimizer), {"seed": 1})
     monkeypatch.chdir(tmp_path)
     return tmp_path

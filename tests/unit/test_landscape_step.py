@@ -6,25 +6,13 @@ import numpy as np
 import pytest
 import torch
 from test_landscape_objective import dense
-from tiny_task import tiny_network, tiny_task
-from torch import nn
+from tiny_task import Linear, tiny_network, tiny_task
 
 from equiscape.landscape.lanczos import lanczos
 from equiscape.landscape.objective import TrainingLoss
 from equiscape.landscape.step import angle, measure_step, preconditioned, share_in
 from equiscape.objectives import Regression
 from equiscape.optim.frozen import Frozen
-
-
-class Linear(nn.Module):
-    """A linear network, whose mean squared error is a quadratic of its weights."""
-
-    def __init__(self):
-        super().__init__()
-        self.body = nn.Linear(4, 1)
-
-    def forward(self, x):
-        return self.body(x)
 
 
 def quadratic(**more):
@@ -74,7 +62,7 @@ def test_label_smoothing_is_that_of_training():
     )
     batch = next(smooth.batches())
     with torch.no_grad():
-        expected = nn.functional.cross_entropy(
+        expected = torch.nn.functional.cross_entropy(
             smooth.model(*batch.inputs), batch.target, label_smoothing=0.3
         )
     assert smooth.value_and_gradient()[0] == pytest.approx(expected.item(), rel=1e-12)

@@ -44,6 +44,20 @@ class TinyNetwork(nn.Module):
         return {"first": self.first, "head": self.head}
 
 
+class Linear(nn.Module):
+    """A linear network, whose mean squared error is a quadratic of its weights."""
+
+    def __init__(self):
+        super().__init__()
+        self.body = nn.Linear(4, 1)
+
+    def forward(self, x):
+        return self.body(x)
+
+    def representations(self):
+        return {"body": self.body}
+
+
 def tiny_task(**arguments) -> Task:
     """A :class:`Task` over :class:`TinyClouds`."""
     return Task("tiny", {"architecture": "none"}, TinyClouds(**arguments), torch.device("cpu"))
