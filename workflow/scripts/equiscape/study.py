@@ -145,21 +145,12 @@ class Plan:
                 raise ConfigError(
                     f"{key}.training.{own}: is of all optimizers; set training.{own}."
                 )
-        self._check_ranks(name, f"{key}.training.constraints")
+        if sources := self.ranks_of(name):
+            free = [other for other in self.optimizers if not self.ranks_of(other)]
+            where = f"{key}.training.constraints"
+            entries.check_ranks(sources, self.optimizers, free, self.analyses, where)
         for value in ("lr", "wd"):
             entries.check_grid(f"{key}.grid.{value}", entry["grid"][value], zero=value == "wd")
-
-    def _check_ranks(self, name: str, key: str) -> None:
-        """A constraint that takes another optimizer's ranks."""
-        for source in self.ranks_of(name):
-            if source not in self.optimizers:
-                raise unknown(str(source), self.optimizers, f"{key}: ranks_of")
-            if self.ranks_of(source):
-                raise ConfigError(
-                    f"{key}: {source!r} is itself held to ranks; name an optimizer that is free."
-                )
-            if "rank" not in self.analyses:
-                raise ConfigError(f"{key}: ranks_of needs the analysis rank; add analyses.rank.")
 
     def _check_analysis(self, name: str) -> None:
         settings = self.analysis_settings(name)
@@ -235,7 +226,8 @@ class Plan:
 
     def least_speed(self, dataset: str) -> int:
         """Bytes a second below which a download is given up; it changes no result."""
-        return 1000 if (speed := self.datasets[dataset].get("least_speed")) is None else speed
+        speed = self.datasets[dataset].get("least_speed")
+        return 1000 if speed is None else speed
 
     def corruption_settings(self, dataset: str) -> dict:
         """All that the corrupted clouds depend on beside the data they are made from."""
@@ -331,7 +323,9 @@ class Plan:
         """Class and settings of an optimizer, without its grid: a cell knows its own lr and wd."""
         return self._optimizers[optimizer]
 
-    optimizer_defaults = staticmethod(entries.optimizer_defaults)
+    def optimizer_defaults(self, optimizer: str) -> dict:
+        """The declared defaults of the settings of an optimizer's class."""
+        return entries.optimizer_defaults(self.optimizers[optimizer]["class"], self.plugins)
 
     def resources(self, task: str) -> dict:
         """The task's ``resources`` (runtime in minutes, mem_mb)."""

@@ -20,6 +20,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from equiscape.analyses.partial import NOTHING
 from equiscape.analyses.result import Result
 from equiscape.analyses.subject import Checkpoint, Subject
 from equiscape.data.base import Batch
@@ -82,11 +83,6 @@ class Settings:
         ("plane != 1", "a plane has two or more places along an axis; 0 leaves it out"),
         ("plane == 0 or bend_steps > 0", "a plane takes the bend as its third point; set plane: 0"),
     )
-
-
-def once(name: str, compute: Callable[[], T]) -> T:
-    """A stage that nothing keeps."""
-    return compute()
 
 
 @dataclass(frozen=True)
@@ -167,7 +163,10 @@ def chosen(subject: Subject, most: int) -> Iterator[tuple[str, Checkpoint, Check
 
 
 def compare(
-    setup: Setup, a: nn.Module, b: nn.Module, stage: Callable[[str, Callable[[], Any]], Any] = once
+    setup: Setup,
+    a: nn.Module,
+    b: nn.Module,
+    stage: Callable[[str, Callable[[], Any]], Any] = NOTHING.stage,
 ) -> Iterator[dict[str, Any]]:
     """Rows of all paths between two networks; both are restored afterwards.
 

@@ -1,6 +1,6 @@
 """What a snapshot says without second derivatives: rows of the analysis ``dynamics``."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
@@ -13,11 +13,10 @@ from equiscape.landscape.objective import TrainingLoss
 from equiscape.landscape.step import angle
 from equiscape.spectra.activations import collect_representations
 from equiscape.spectra.probes import fit_probe, margins, wanted_outputs
-from equiscape.spectra.ranks import effective_rank, singular_values, stable_rank
+from equiscape.spectra.ranks import ranks_of
 from equiscape.task import Task
 
 WHOLE = "all"
-RANKS: dict[str, Callable] = {"stable_rank": stable_rank, "effective_rank": effective_rank}
 UNITS = {
     "loss": "of the trained loss",
     "value": "by quantity: of the loss, a number of directions, degrees, or 1",
@@ -87,14 +86,19 @@ def kept_rows(
         rows += list(margin_rows(task, outputs_of, targets))
         if not any(r["quantity"].startswith("margin") for r in rows):
             absent.append(("margin", "a regression has no margins"))
-        rows += list(probe_rows(task, model, targets, samples, batch_size, seed))
+        wanted = wanted_outputs(
+            task.dataset.objective, targets["train"].cpu(), outputs_of["train"].shape[-1]
+        )
+        rows += list(
+            probe_rows(task, model, wanted, targets["test"].cpu(), samples, batch_size, seed)
+        )
     return rows, absent
 
 
 def rank_rows(what: str, name: str, matrix: Tensor) -> list[Row]:
     """Both ranks of a matrix."""
-    values, layer = singular_values(matrix), name.removesuffix(".weight")
-    return [row(f"{what}_{rank}", measure(values), layer) for rank, measure in RANKS.items()]
+    layer = name.removesuffix(".weight")
+    return [row(f"{what}_{rank}", value, layer) for rank, value in ranks_of(matrix).items()]
 
 
 def distance_rows(name: str, weights: Mapping[str, Tensor], end: Mapping[str, Tensor]) -> list[Row]:
@@ -138,23 +142,30 @@ def margin_rows(
 def probe_rows(
     task: Task,
     model: nn.Module,
-    targets: Mapping[str, Tensor],
+    wanted: Tensor,
+    target: Tensor,
     samples: int,
     batch_size: int,
     seed: int,
 ) -> Iterator[Row]:
-    """The score on test samples of a linear probe of every layer, fitted on training samples."""
+    """The score on test samples of a linear probe of every layer, fitted on training samples.
+
+    Args:
+        task: gives data and objective.
+        model: the network, in eval mode.
+        wanted: ``[training samples, outputs]``, what is fitted.
+        target: of the test samples.
+        samples, batch_size, seed: of both subsets.
+    """
     layers = {
         split: collect_representations(task, model, samples, batch_size, seed, split)
         for split in ("train", "test")
     }
-    objective = task.dataset.objective
-    wanted = wanted_outputs(objective, targets["train"].cpu(), outputs(task, model))
     for layer, features in layers["train"].items():
         if features.dim() != 2 or not torch.isfinite(features).all():
             continue
         found = fit_probe(features, wanted)(layers["test"][layer])
-        yield row("probe", objective.score(found, targets["test"].cpu()), layer)
+        yield row("probe", task.dataset.objective.score(found, target), layer)
 
 
 def flow_rows(

@@ -259,6 +259,33 @@ def optimizer_entry(entry: Mapping[str, Any], key: str, plugins: Iterable[str]) 
     return {"class": name, "settings": settings}
 
 
+def check_ranks(
+    sources: Iterable[str],
+    optimizers: Iterable[str],
+    free: Iterable[str],
+    analyses: Iterable[str],
+    key: str,
+) -> None:
+    """Refuse constraints that take ranks of an optimizer which cannot give them.
+
+    Args:
+        sources: whose ranks are taken.
+        optimizers: of the study.
+        free: those of them that are held to no ranks themselves.
+        analyses: of the study.
+        key: of the constraints, for the error.
+    """
+    for source in sources:
+        if source not in optimizers:
+            raise unknown(str(source), optimizers, f"{key}: ranks_of")
+        if source not in free:
+            raise ConfigError(
+                f"{key}: {source!r} is itself held to ranks; name an optimizer that is free."
+            )
+        if "rank" not in analyses:
+            raise ConfigError(f"{key}: ranks_of needs the analysis rank; add analyses.rank.")
+
+
 def optimizer_defaults(name: str, plugins: Iterable[str]) -> dict[str, Any]:
     """The declared defaults of a class's settings, without learning rate and weight decay."""
     found = declared_at(target(OPTIMIZERS, name, "class"), "class", plugins).defaults()

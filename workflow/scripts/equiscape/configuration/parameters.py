@@ -237,7 +237,7 @@ def networks(study: Plan, tasks: Iterable[str], folder: Path) -> dict[str, Shape
         files = [io.sha256(path) for path in study.plugin_files(tasks=[task])]
         path = folder / f"{io.settings_hash([network, code, files])}.json"
         if path.is_file():
-            found[task] = json.loads(path.read_text())
+            found[task] = io.read_json(path)
         else:
             missing[task] = path, network
     if missing:

@@ -14,7 +14,7 @@ import numpy as np
 
 from equiscape.data import duplicates
 from equiscape.data import molecules as container
-from equiscape.data.molecular_graphs import pointer, radius_edges
+from equiscape.data.molecular_graphs import pointer
 from equiscape.data.molecular_splits import keep_used, random_split
 from equiscape.data.molecules import MoleculeDataset, Molecules
 from equiscape.io import settings_hash
@@ -105,18 +105,9 @@ def prepare(entry: dict[str, Any], source: Path | None, output: Path) -> None:
 
     cutoff = float(entry.get("cutoff", 5.0))
     node_ptr = pointer(counts)
-    edge_index, edge_ptr = radius_edges(x[present], node_ptr, cutoff)
-    molecules = Molecules(
-        node_ptr=node_ptr,
-        edge_ptr=edge_ptr,
-        node_features=ELEMENTS[kinds[present]].astype(np.uint8)[:, None],
-        edge_index=edge_index,
-        positions=x[present].astype(np.float32),
-        targets=np.stack([energy(x, kinds, present), dipole(x, kinds, present)], axis=1),
-        splits={},
-        target_names=list(UNITS),
-        units=list(UNITS.values()),
-        cutoff=cutoff,
+    z, targets = ELEMENTS[kinds[present]], [energy(x, kinds, present), dipole(x, kinds, present)]
+    molecules = Molecules.in_space(
+        z, x[present], node_ptr, cutoff, np.stack(targets, axis=1), UNITS
     )
     molecules = keep_used(molecules, random_split(count, entry, default))
     container.write_molecules(

@@ -21,7 +21,7 @@ and the attributes ``format``, ``name``, ``source_sha256``, ``preparation_versio
 with its SHA-256 lies beside the file.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -29,7 +29,7 @@ from typing import Any
 import numpy as np
 
 from equiscape.data import duplicates
-from equiscape.data.molecular_graphs import pointer, ranges
+from equiscape.data.molecular_graphs import pointer, radius_edges, ranges
 from equiscape.errors import DataError
 from equiscape.files import products
 from equiscape.files.hdf5 import put, reading, writing
@@ -63,6 +63,40 @@ class Molecules:
     node_categories: list[int] = field(default_factory=list)
     edge_categories: list[int] = field(default_factory=list)
     cutoff: float = 0.0
+
+    @classmethod
+    def in_space(
+        cls,
+        z: np.ndarray,
+        positions: np.ndarray,
+        node_ptr: np.ndarray,
+        cutoff: float,
+        targets: np.ndarray,
+        units: Mapping[str, str],
+    ) -> "Molecules":
+        """Molecules with an edge between any two atoms within ``cutoff``; splits are left empty.
+
+        Args:
+            z: ``[N]`` atomic numbers.
+            positions: ``[N, 3]`` Angstrom.
+            node_ptr: ``[n + 1]``.
+            cutoff: Angstrom.
+            targets: ``[n, T]``.
+            units: name of a target -> its unit, in the order of the columns.
+        """
+        edge_index, edge_ptr = radius_edges(positions, node_ptr, cutoff)
+        return cls(
+            node_ptr=node_ptr,
+            edge_ptr=edge_ptr,
+            node_features=z.astype(np.uint8)[:, None],
+            edge_index=edge_index,
+            targets=targets,
+            splits={},
+            target_names=list(units),
+            units=list(units.values()),
+            positions=positions.astype(np.float32),
+            cutoff=cutoff,
+        )
 
     def __len__(self) -> int:
         return len(self.node_ptr) - 1

@@ -20,7 +20,7 @@ import numpy as np
 from equiscape import io
 from equiscape.data import duplicates
 from equiscape.data import molecules as container
-from equiscape.data.molecular_graphs import fitted_references, pointer, radius_edges
+from equiscape.data.molecular_graphs import fitted_references, pointer
 from equiscape.data.molecular_splits import grouped_split, keep_used, shrink
 from equiscape.data.molecule_files import copies_of
 from equiscape.data.molecules import MoleculeDataset, Molecules
@@ -143,20 +143,9 @@ def prepare(entry: dict[str, Any], source: Path | None, output: Path) -> None:
     node_ptr = pointer([len(molecule.structure.z) for molecule in found])
     z = np.concatenate([molecule.structure.z for molecule in found])
     positions = np.concatenate([molecule.structure.positions for molecule in found])
+    values = np.array([molecule.targets for molecule in found], dtype=np.float64)
     cutoff = float(entry.get("cutoff", 5.0))
-    edge_index, edge_ptr = radius_edges(positions, node_ptr, cutoff)
-    molecules = Molecules(
-        node_ptr=node_ptr,
-        edge_ptr=edge_ptr,
-        node_features=z.astype(np.uint8)[:, None],
-        edge_index=edge_index,
-        positions=positions.astype(np.float32),
-        targets=np.array([molecule.targets for molecule in found], dtype=np.float64),
-        splits={},
-        target_names=list(targets),
-        units=list(targets.values()),
-        cutoff=cutoff,
-    )
+    molecules = Molecules.in_space(z, positions, node_ptr, cutoff, values, targets)
     splits = shrink(divided(molecules, found, source, entry), {"limit": entry.get("limit")})
     used = np.unique(np.concatenate(list(splits.values())))
     molecules = keep_used(molecules, splits)

@@ -21,7 +21,6 @@ from equiscape.data.molecular_checks import fault, floats, integers, pointers
 from equiscape.data.molecular_graphs import (
     fitted_references,
     pointer,
-    radius_edges,
     ranges,
 )
 from equiscape.data.molecular_splits import random_split
@@ -137,20 +136,9 @@ def prepare(entry: dict[str, Any], source: Path | None, output: Path) -> None:
     splits = {split: np.searchsorted(used, graphs) for split, graphs in splits.items()}
 
     cutoff = float(entry.get("cutoff", 5.0))
-    edge_index, edge_ptr = radius_edges(positions, node_ptr, cutoff)
-    molecules = Molecules(
-        node_ptr=node_ptr,
-        edge_ptr=edge_ptr,
-        node_features=z.astype(np.uint8)[:, None],
-        edge_index=edge_index,
-        positions=positions.astype(np.float32),
-        targets=targets,
-        baseline=fitted_references(z, node_ptr, targets, splits["train"], REFERENCED),
-        splits=splits,
-        target_names=list(UNITS),
-        units=list(UNITS.values()),
-        cutoff=cutoff,
-    )
+    molecules = Molecules.in_space(z, positions, node_ptr, cutoff, targets, UNITS)
+    molecules.splits = splits
+    molecules.baseline = fitted_references(z, node_ptr, targets, splits["train"], REFERENCED)
     name, policy = entry.get("name", output.stem), duplicates.policy(entry)
     container.write_molecules(output, molecules, name, digest, VERSION, policy)
 

@@ -7,8 +7,8 @@ held, and on the way between solutions.
 from collections.abc import Iterator
 from dataclasses import replace
 
-from equiscape.report.claims import Claim, Sample
-from equiscape.report.claims_published import CURVATURE, POINT, SCORE, by_metric, score_claim
+from equiscape.report.claims import Claim
+from equiscape.report.claims_published import CURVATURE, POINT, by_metric, score_claim
 from equiscape.report.evidence import Evidence
 from equiscape.report.pages import interventions
 from equiscape.report.pages.sharpness import INVARIANT
@@ -47,8 +47,7 @@ def matched(evidence: Evidence, optimizer: str) -> Iterator[Claim]:
                 "difference", "%", add=add,
             )  # fmt: skip
             continue
-        for metric, chosen in by_metric(evidence, tasks):
-            better = "higher" if evidence.metrics.loc[chosen[0], "direction"] == "max" else "lower"
+        for better, metric, chosen in by_metric(evidence, tasks):
             name = f"{better} {metric} at {where}"
             claim = score_claim(evidence, optimizer, chosen, values, name, measure)
             yield replace(claim, section="beyond")
@@ -93,21 +92,12 @@ def held(evidence: Evidence, optimizer: str) -> Iterator[Claim]:
     if optimizer not in pairs:
         return
     placebo = pairs[optimizer]
-    values = evidence.scores(evidence.finals).sort_index()
-    for metric, tasks in by_metric(evidence, list(manifest.tasks)):
-        known = set(values.index.droplevel("seed"))
-        samples = [
-            Sample(task, *(values[task, name].to_numpy(float) for name in (placebo, optimizer)))
-            for task in tasks
-            if {(task, placebo), (task, optimizer)} <= known
-        ]
-        yield Claim(
-            "beyond", f"held ranks leave the {metric} as it is",
-            f"test score against its placebo, {optimizer_title(placebo)}", optimizer, "same",
-            POINT if evidence.metrics.loc[tasks[0], "unit"] == "%" else SCORE,
-            "difference" if evidence.metrics.loc[tasks[0], "unit"] == "%" else "ratio",
-            "%", samples,
-        )  # fmt: skip
+    values = evidence.scores(evidence.finals)
+    for _, metric, tasks in by_metric(evidence, list(manifest.tasks)):
+        name = f"held ranks leave the {metric} as it is"
+        measure = f"test score against its placebo, {optimizer_title(placebo)}"
+        claim = score_claim(evidence, optimizer, tasks, values, name, measure, placebo)
+        yield replace(claim, section="beyond", expects="same")
 
 
 def connected(evidence: Evidence, optimizer: str) -> Claim:

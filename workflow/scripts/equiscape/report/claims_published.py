@@ -40,24 +40,34 @@ def claims(evidence: Evidence, optimizer: str) -> Iterator[Claim]:
 
 
 def score_claim(
-    evidence: Evidence, optimizer: str, tasks: list[str], values: pd.Series, name: str, measure: str
+    evidence: Evidence,
+    optimizer: str,
+    tasks: list[str],
+    values: pd.Series,
+    name: str,
+    measure: str,
+    base: str | None = None,
 ) -> Claim:
-    """A published claim on scores of tasks with one metric: points for percent, else a ratio."""
+    """A published claim on scores of tasks with one metric: points for percent, else a ratio.
+
+    ``base`` is an optimizer in the place of the baseline.
+    """
     first = evidence.metrics.loc[tasks[0]]
     percent = first["unit"] == "%"
     return Claim(
         "published", name, measure, optimizer, "more" if first["direction"] == "max" else "less",
         POINT if percent else SCORE, "difference" if percent else "ratio", "%" if percent else "",
-        evidence.samples(values, optimizer, tasks),
+        evidence.samples(values, optimizer, tasks, base),
     )  # fmt: skip
 
 
-def by_metric(evidence: Evidence, tasks: list[str]) -> Iterator[tuple[str, list[str]]]:
-    """Tasks that share a metric and its direction: (title of the metric, tasks)."""
+def by_metric(evidence: Evidence, tasks: list[str]) -> Iterator[tuple[str, str, list[str]]]:
+    """Tasks that share a metric: (``higher`` or ``lower``, which is better; the metric; tasks)."""
     chosen = evidence.metrics.loc[tasks]
     percent = chosen["unit"] == "%"
     for (metric, _), group in chosen.groupby(["metric", percent], sort=False):
-        yield str(metric), list(group.index)
+        better = "higher" if group["direction"].iloc[0] == "max" else "lower"
+        yield better, str(metric), list(group.index)
 
 
 def scores(evidence: Evidence, optimizer: str) -> Iterator[Claim]:
@@ -68,8 +78,7 @@ def scores(evidence: Evidence, optimizer: str) -> Iterator[Claim]:
             "published", "better test score", "test score at the best validation epoch", optimizer,
             "more", POINT, "difference", "%", add="a task that is not on graphs",
         )  # fmt: skip
-    for metric, chosen in by_metric(evidence, tasks):
-        better = "higher" if evidence.metrics.loc[chosen[0], "direction"] == "max" else "lower"
+    for better, metric, chosen in by_metric(evidence, tasks):
         values = evidence.scores(evidence.finals)
         yield score_claim(
             evidence, optimizer, chosen, values, f"{better} {metric}",

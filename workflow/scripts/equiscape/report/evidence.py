@@ -30,19 +30,26 @@ class Evidence:
         self.manifest, self.base = manifest, manifest.baseline
 
     def samples(
-        self, values: pd.Series, optimizer: str, tasks: Iterable[str] | None = None
+        self,
+        values: pd.Series,
+        optimizer: str,
+        tasks: Iterable[str] | None = None,
+        base: str | None = None,
     ) -> list[Sample]:
         """The values of each task under the baseline and ``optimizer``.
 
         Args:
             values: indexed by task, optimizer, seed.
+            optimizer: of the configuration.
+            tasks: None for all.
+            base: an optimizer in the place of the baseline.
         """
-        found = []
+        found, base = [], base or self.base
         values = values.sort_index()
         known = set(values.index.droplevel("seed")) if len(values) else set()
         for task in self.manifest.tasks if tasks is None else tasks:
-            if known >= {(task, self.base), (task, optimizer)}:
-                pair = (values[task, name].to_numpy(float) for name in (self.base, optimizer))
+            if known >= {(task, base), (task, optimizer)}:
+                pair = (values[task, name].to_numpy(float) for name in (base, optimizer))
                 found.append(Sample(task, *pair))
         return found
 
@@ -75,13 +82,7 @@ class Evidence:
     @cached_property
     def curvature(self) -> dict[str, pd.Series]:
         """``largest`` and ``trace`` of the Hessian at the seeds that the analysis measured."""
-        cells = hessian.load(self.manifest)
-        rows = [
-            (task, optimizer, one["seed"], one["largest"]["value"], one["trace"]["value"])
-            for (task, optimizer), found in cells.items()
-            for one in found
-        ]
-        frame = pd.DataFrame(rows, columns=[*KEYS, "largest", "trace"])
+        frame = hessian.points(self.manifest)
         return {name: self.scores(frame, name) for name in ("largest", "trace")}
 
     @cached_property
@@ -111,11 +112,7 @@ class Evidence:
     @cached_property
     def roughness(self) -> pd.Series:
         """Roughness of the loss around the measured solutions."""
-        rows = [
-            (task, optimizer, -1 if seed is None else seed, slices.roughness(plane))
-            for (task, optimizer, seed), plane in slices.every(self.manifest).items()
-        ]
-        return self.scores(pd.DataFrame(rows, columns=[*KEYS, "value"]), "value")
+        return self.scores(slices.points(self.manifest), "roughness")
 
     @cached_property
     def corrupted(self) -> pd.Series:

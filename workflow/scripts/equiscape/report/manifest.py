@@ -83,10 +83,10 @@ class Manifest:
             name: {key: entry[key] for key in ("class", "settings", "training") if entry.get(key)}
             for name, entry in study.optimizers.items()
         }
-        for entry in optimizers.values():
+        for name, entry in optimizers.items():
             given = {key for other in optimizers.values() if other["class"] == entry["class"]
                      for key in other.get("settings", {})}  # fmt: skip
-            usual = study.optimizer_defaults(entry["class"], study.plugins)
+            usual = study.optimizer_defaults(name)
             if given & usual.keys():
                 entry["defaults"] = {key: usual[key] for key in usual if key in given}
         return cls(

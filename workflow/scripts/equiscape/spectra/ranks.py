@@ -1,5 +1,7 @@
 """Stable and effective rank of every weight matrix and every layer's representations."""
 
+from collections.abc import Callable
+
 import numpy as np
 import pandas as pd
 import torch
@@ -7,8 +9,6 @@ from torch import Tensor, nn
 
 from equiscape.spectra.activations import collect_representations
 from equiscape.task import Task
-
-COLUMNS = ["layer", "kind", "rows", "columns", "stable_rank", "effective_rank"]
 
 
 def stable_rank(singular_values: np.ndarray) -> float:
@@ -38,6 +38,18 @@ def effective_rank(singular_values: np.ndarray) -> float:
     p = s / s.max()
     p = p[p > 0] / p.sum()
     return float(np.exp(-np.sum(p * np.log(p))))
+
+
+RANKS: dict[str, Callable[[np.ndarray], float]] = {
+    "stable_rank": stable_rank,
+    "effective_rank": effective_rank,
+}
+
+
+def ranks_of(matrix: Tensor) -> dict[str, float]:
+    """Each of :data:`RANKS` of ``matrix [rows, columns]``, from one decomposition."""
+    values = singular_values(matrix)
+    return {name: measure(values) for name, measure in RANKS.items()}
 
 
 def singular_values(matrix: Tensor) -> np.ndarray:
@@ -90,7 +102,5 @@ def measure_ranks(
     rows = []
     for kind, matrices in kinds.items():
         for layer, matrix in matrices.items():
-            values = singular_values(matrix)
-            ranks = stable_rank(values), effective_rank(values)
-            rows.append((layer, kind, *matrix.shape, *ranks))
-    return pd.DataFrame(rows, columns=COLUMNS)
+            rows.append((layer, kind, *matrix.shape, *ranks_of(matrix).values()))
+    return pd.DataFrame(rows, columns=["layer", "kind", "rows", "columns", *RANKS])

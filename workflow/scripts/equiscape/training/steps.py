@@ -8,12 +8,10 @@ from torch import Tensor
 
 from equiscape.landscape.step import angle
 from equiscape.settings import NonNegativeInt
-from equiscape.spectra.ranks import effective_rank, singular_values, stable_rank
+from equiscape.spectra.ranks import ranks_of
 
 if TYPE_CHECKING:
     from equiscape.training.loop import Trainer
-
-RANKS = {"stable_rank": stable_rank, "effective_rank": effective_rank}
 
 
 class Steps:
@@ -73,9 +71,8 @@ class Steps:
             found[f"update_angle:{layer}"] = angle(updates[name], gradients[name])
             found[f"distance_initial:{layer}"] = moved[name].norm().item()
             for what, matrix in (("gradient", gradients[name]), ("update", updates[name])):
-                values = singular_values(matrix)
-                for rank, measure in RANKS.items():
-                    found[f"{what}_{rank}:{layer}"] = measure(values)
+                for rank, value in ranks_of(matrix).items():
+                    found[f"{what}_{rank}:{layer}"] = value
         self.found, self._before = found, {}
 
     def row(self) -> dict[str, float]:

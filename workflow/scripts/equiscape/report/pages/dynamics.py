@@ -1,6 +1,6 @@
 """The course of a training at its snapshots: curvature, the edge of stability, steps, ranks."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import matplotlib.pyplot as plt
@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from equiscape.io import read_json
 from equiscape.report import style
 from equiscape.report.load import read_csv
-from equiscape.report.manifest import Manifest
+from equiscape.report.manifest import Manifest, Product
 from equiscape.report.numbers import DASH, significant
 from equiscape.report.page import Page
 from equiscape.report.text import join, markdown, task_title
@@ -158,12 +158,19 @@ def highlights(manifest: Manifest) -> list[str]:
     return parts
 
 
-def costs(manifest: Manifest) -> list[str]:
-    """What the analysis cost, beside the trainings that it measured."""
-    lines, titles = [], task_titles(manifest)
+def _envelopes(manifest: Manifest) -> Iterator[tuple[Product, str, dict[str, Any]]]:
+    """Each result, the training that it is about in words, and what stands beside its rows."""
+    titles = task_titles(manifest)
     for product in manifest.analysis("dynamics"):
         beside = product.path.with_suffix(".json")
-        found = read_json(beside) if beside.is_file() else {}
+        name = f"{titles[product.task or '']} with {optimizer_title(product.optimizer or '')}"
+        yield product, name, read_json(beside) if beside.is_file() else {}
+
+
+def costs(manifest: Manifest) -> list[str]:
+    """What the analysis cost, beside the trainings that it measured."""
+    lines = []
+    for product, name, found in _envelopes(manifest):
         cost = found.get("costs")
         if not cost:
             continue
@@ -173,7 +180,6 @@ def costs(manifest: Manifest) -> list[str]:
             for seed in seeds
             if seed in manifest.seeds
         ]
-        name = f"{titles[product.task or '']} with {optimizer_title(product.optimizer or '')}"
         share = ""
         if sum(trained):
             share = f", {100 * cost['seconds'] / sum(trained):.0f} % of the training's time"
@@ -187,14 +193,11 @@ def costs(manifest: Manifest) -> list[str]:
 def absent(manifest: Manifest) -> list[str]:
     """What has no meaning, or could not be measured, and why."""
     reasons: dict[tuple[str, str], list[str]] = {}
-    titles = task_titles(manifest)
-    for product in manifest.analysis("dynamics"):
-        beside = product.path.with_suffix(".json")
-        for entry in (read_json(beside) if beside.is_file() else {}).get("absent", []):
-            who = f"{titles[product.task or '']} with {optimizer_title(product.optimizer or '')}"
+    for _, name, found in _envelopes(manifest):
+        for entry in found.get("absent", []):
             epochs = entry["epochs"]
             when = f" (epoch {epochs[0]})" if len(epochs) == 1 else f" ({len(epochs)} snapshots)"
-            reasons.setdefault((entry["quantity"], entry["reason"]), []).append(who + when)
+            reasons.setdefault((entry["quantity"], entry["reason"]), []).append(name + when)
     return [
         f"No {quantity.replace('_', ' ')}: {reason}: {', '.join(dict.fromkeys(who))}."
         for (quantity, reason), who in reasons.items()

@@ -65,6 +65,22 @@ def load(manifest: Manifest) -> dict[tuple[str, str], list[dict[str, Any]]]:
     return measured
 
 
+def points(manifest: Manifest) -> pd.DataFrame:
+    """One row per task, optimizer and measured seed.
+
+    Columns: task, optimizer, seed, largest, largest_error (the residual), trace, trace_error (half
+    of the 95 % interval over probes).
+    """
+    rows = [
+        (task, optimizer, one["seed"], one["largest"]["value"], one["largest"]["residual"],
+         one["trace"]["value"], (one["trace"]["high"] - one["trace"]["low"]) / 2)
+        for (task, optimizer), found in load(manifest).items()
+        for one in found
+    ]  # fmt: skip
+    columns = ["task", "optimizer", "seed", "largest", "largest_error", "trace", "trace_error"]
+    return pd.DataFrame(rows, columns=columns)
+
+
 def _measurement(data: dict[str, Any]) -> dict[str, Any]:
     trace = {key: number(data["trace"].get(key)) for key in ("value", "standard_error")}
     half = 1.96 * trace["standard_error"]

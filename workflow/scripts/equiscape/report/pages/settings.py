@@ -57,23 +57,16 @@ def points(manifest: Manifest) -> pd.DataFrame:
     """One row per task, optimizer of a varied class and seed.
 
     Columns: those of :func:`equiscape.report.pages.interventions.points`, lr, wd, and of the
-    Hessian largest, largest_error (the residual), trace, trace_error (half of the 95 % interval
-    over probes), NaN at seeds that it was not measured at.
+    Hessian those of :func:`equiscape.report.pages.hessian.points`, NaN at seeds that it was not
+    measured at.
     """
     names = {level.optimizer for axis in axes(manifest) for level in axis.levels}
     frame = interventions.points(manifest)
     frame = frame[frame["optimizer"].isin(names)]
     finals = load.finals(manifest)
     chosen = finals[finals["protocol"] == "best_validation"][[*KEYS, "lr", "wd"]]
-    rows = [
-        (task, optimizer, one["seed"], one["largest"]["value"], one["largest"]["residual"],
-         one["trace"]["value"], (one["trace"]["high"] - one["trace"]["low"]) / 2)
-        for (task, optimizer), found in hessian.load(manifest).items()
-        for one in found
-    ]  # fmt: skip
-    columns = [*KEYS, "largest", "largest_error", "trace", "trace_error"]
-    curvature = pd.DataFrame(rows, columns=columns)
-    return frame.merge(chosen, on=KEYS, how="left").merge(curvature, on=KEYS, how="left")
+    frame = frame.merge(chosen, on=KEYS, how="left")
+    return frame.merge(hessian.points(manifest), on=KEYS, how="left")
 
 
 def mean(values: pd.Series, measure: str) -> Estimate:

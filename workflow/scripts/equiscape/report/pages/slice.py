@@ -159,11 +159,18 @@ def table(manifest: Manifest) -> pd.DataFrame:
     return with_task(manifest, pd.DataFrame(rows, columns=columns))
 
 
+def points(manifest: Manifest) -> pd.DataFrame:
+    """Roughness at every measured checkpoint: task, optimizer, seed (-1: representative)."""
+    rows = [
+        (task, optimizer, -1 if seed is None else seed, roughness(plane))
+        for (task, optimizer, seed), plane in every(manifest).items()
+    ]
+    return pd.DataFrame(rows, columns=["task", "optimizer", "seed", "roughness"])
+
+
 def _roughness(manifest: Manifest) -> dict[tuple[str, str], list[float]]:
-    found: dict[tuple[str, str], list[float]] = {}
-    for (task, optimizer, _), plane in every(manifest).items():
-        found.setdefault((task, optimizer), []).append(roughness(plane))
-    return found
+    groups = points(manifest).groupby(["task", "optimizer"], sort=False)["roughness"]
+    return {(str(task), str(optimizer)): list(values) for (task, optimizer), values in groups}
 
 
 def comparisons(manifest: Manifest) -> list[Comparison]:
