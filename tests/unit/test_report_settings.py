@@ -21,7 +21,7 @@ from equiscape.study import Plan
 
 ROOT = REFERENCE.parents[1]
 OTHERS = ("slice", "robustness", "connectivity", "sharpness", "symmetry", "truncation",
-          "representation", "constrained-landscape")  # fmt: skip
+          "representation", "representation-connectivity", "constrained-landscape")  # fmt: skip
 """Analyses that the page does not read."""
 ARMS = {
     "muon": {},

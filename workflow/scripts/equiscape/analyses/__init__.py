@@ -79,6 +79,9 @@ ANALYSES = {
     "sharpness": Analysis("equiscape.analyses.sharpness", "final", ".csv", runtime=480),
     "dynamics": Analysis("equiscape.analyses.dynamics", "snapshots", ".csv", runtime=480),
     "representation": Analysis("equiscape.analyses.representation", "study", ".csv", runtime=60),
+    "representation-connectivity": Analysis(
+        "equiscape.analyses.representation_connectivity", "study", ".csv", runtime=60
+    ),
     "constrained-landscape": Analysis(
         "equiscape.analyses.constrained_landscape", "study", ".csv", runtime=60
     ),

@@ -167,6 +167,7 @@ def compare(
     a: nn.Module,
     b: nn.Module,
     stage: Callable[[str, Callable[[], Any]], Any] = NOTHING.stage,
+    symmetries: tuple | None = None,
 ) -> Iterator[dict[str, Any]]:
     """Rows of all paths between two networks; both are restored afterwards.
 
@@ -175,11 +176,12 @@ def compare(
         a, b: in eval mode.
         stage: keeps each part, given by its name and what computes it: aligned ends, the bend, and
             the rows of each path and plane.
+        symmetries: of both networks; None for those that ``a`` declares.
     """
     task, s = setup.task, setup.settings
     ends = {"none": paths.state_of(b)}
     start = paths.state_of(a)
-    symmetries = declared(a)
+    symmetries = declared(a) if symmetries is None else symmetries
     permutations = alignment.permutations_of(symmetries)
     if permutations:
         ends["weights"], ends["activations"] = stage(
@@ -218,9 +220,7 @@ def aligned(
     s = setup.settings
     permutations = alignment.permutations_of(symmetries)
     names = [name for name, _ in a.named_parameters()]
-    target, state = (
-        alignment.gauge_fixed(dict(m.state_dict()), declared(m), names) for m in (a, b)
-    )
+    target, state = (alignment.gauge_fixed(dict(m.state_dict()), symmetries, names) for m in (a, b))
     by_weights = alignment.match_weights(target, state, permutations, s.seed, s.restarts)
     by_activations = alignment.match_activations(
         setup.task, a, b, setup.batches["train"], permutations

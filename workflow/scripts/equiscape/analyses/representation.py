@@ -14,7 +14,7 @@ import torch
 
 from equiscape.analyses.result import Result
 from equiscape.analyses.subject import Subject
-from equiscape.groups.detect import detect, nearest_planes
+from equiscape.groups.detect import arrays, detect_model, nearest_planes
 from equiscape.settings import NonNegativeInt, Positive
 from equiscape.task import Task
 
@@ -70,15 +70,7 @@ def describe(task: Task, model: Any, settings: Settings) -> list[dict]:
     """The rows of one network, without whose it is."""
     teacher = getattr(task.dataset, "settings", None)
     inputs, *hidden, outputs = model.layer_representations
-    parameters = {name: p.double().cpu().numpy() for name, p in model.named_parameters()}
-    found = detect(
-        model.group,
-        parameters,
-        inputs.action,
-        outputs.action,
-        model.activation_name,
-        settings.tolerance,
-    )
+    found = detect_model(model, settings.tolerance)
     whole = {
         "group": model.group.name,
         "inputs": inputs.text,
@@ -94,7 +86,9 @@ def describe(task: Task, model: Any, settings: Settings) -> list[dict]:
         "nearest_distance": float("nan"),
     }
     if len(hidden) == 1 and hidden[0].width <= settings.exhaustive:
-        distances = nearest_planes(model.group, parameters, inputs, outputs, model.activation_name)
+        distances = nearest_planes(
+            model.group, arrays(model), inputs, outputs, model.activation_name
+        )
         whole["nearest"] = min(distances, key=distances.__getitem__)
         whole["nearest_distance"] = distances[whole["nearest"]]
     return [

@@ -10,6 +10,7 @@ and their stabilizers name the representation.
 from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import permutations
+from typing import Any
 
 import numpy as np
 import torch
@@ -89,6 +90,24 @@ def detect(
         found.append(Detected(*detected, units, dead, merged))
         before, weights[layer + 1] = found[-1].action, out
     return found
+
+
+def detect_model(model: Any, tolerance: float = 1e-2) -> list[Detected]:
+    """As :func:`detect`, of a network with ``layer_representations``, ``group`` and its names."""
+    inputs, *_, outputs = model.layer_representations
+    return detect(
+        model.group,
+        arrays(model),
+        inputs.action,
+        outputs.action,
+        model.activation_name,
+        tolerance,
+    )
+
+
+def arrays(model: Any) -> dict[str, np.ndarray]:
+    """The parameters of a network in double precision."""
+    return {name: p.detach().double().cpu().numpy() for name, p in model.named_parameters()}
 
 
 def simplify(

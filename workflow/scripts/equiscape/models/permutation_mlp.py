@@ -97,14 +97,16 @@ class PermutationMLP(nn.Module):
         """Every layer's ``[size, width]`` before its activation; the last is the output."""
         return {f"layers.{i}": layer for i, layer in enumerate(self.layers)}
 
-    def symmetries(self) -> tuple[sym.Symmetry, ...]:
+    def symmetries(self, held: bool | None = None) -> tuple[sym.Symmetry, ...]:
         """Of each hidden layer: orders of its units, signs for tanh, scales for ReLU; complete.
 
-        In mode ``constrained`` only those that keep every network of the plane on it: orders that
-        commute with the layer's representation, and one sign or scale an orbit of units.
+        Args:
+            held: only those that keep every network of the plane on it: orders that commute with
+                the layer's representation, and one sign or scale an orbit of units. None: in mode
+                ``constrained``.
         """
         found: list[sym.Symmetry] = []
-        held = self.mode == "constrained"
+        held = self.mode == "constrained" if held is None else held
         for i, representation in enumerate(self.layer_representations[1:-1]):
             writers, readers = sym.rows(f"layers.{i}"), sym.columns(f"layers.{i + 1}", 0)
             action = representation.action.tolist()

@@ -31,6 +31,7 @@ PAGES = {
     "dynamics": "equiscape.report.pages.dynamics",
     "sharpness": "equiscape.report.pages.sharpness",
     "permutations": "equiscape.report.pages.permutations",
+    "representation_paths": "equiscape.report.pages.representation_paths",
     "symmetry": "equiscape.report.pages.symmetry",
 }
 """Name of a page and of its notebook -> its module."""

@@ -300,8 +300,11 @@ TABLES = {
 }
 
 
-def _panels(frame: pd.DataFrame, rows: list[str]) -> tuple[Figure, list[tuple]]:
-    """A panel a teacher, as high as it has rows; (axis, case, its part, its rows) of each."""
+def panels_of_cases(frame: pd.DataFrame, rows: list[str]) -> tuple[Figure, list[tuple]]:
+    """A panel a teacher, as high as it has rows; (axis, case, its part, its rows) of each.
+
+    ``rows`` are the columns whose values, joined by commas, are a row's label.
+    """
     cases = list(frame.groupby(CASE, sort=False))
     counts = [len(group.drop_duplicates(rows)) for _, group in cases]
     figure, axes = plt.subplots(
@@ -329,7 +332,7 @@ def _shift(manifest: Manifest, optimizer: str) -> float:
 def solved(manifest: Manifest, frame: pd.DataFrame) -> Figure:
     """Shares with intervals; ``frame`` from :func:`table`."""
     color, marker = style.colors(manifest), style.markers(manifest)
-    figure, panels = _panels(frame, ["student", "mode"])
+    figure, panels = panels_of_cases(frame, ["student", "mode"])
     for axis, _, group, labels in panels:
         for _, row in group.iterrows():
             y = labels.index((row["student"], row["mode"])) + _shift(manifest, row["optimizer"])
@@ -347,7 +350,7 @@ def losses(manifest: Manifest, frame: pd.DataFrame) -> Figure:
     color, marker = style.colors(manifest), style.markers(manifest)
     order = table(manifest)[[*CELL]].drop_duplicates()
     frame = order.merge(frame, on=CELL)
-    figure, panels = _panels(frame, ["student", "mode"])
+    figure, panels = panels_of_cases(frame, ["student", "mode"])
     for axis, _, group, labels in panels:
         for (student, mode, optimizer), own in group.groupby(["student", "mode", "optimizer"]):
             y = labels.index((student, mode)) + _shift(manifest, optimizer)
@@ -368,7 +371,7 @@ def arrivals(manifest: Manifest, frame: pd.DataFrame) -> Figure:
     known = [end for end in dict.fromkeys(frame["end"]) if end not in (UNSOLVED, "none")]
     color = {end: style.PALETTE[i % len(style.PALETTE)] for i, end in enumerate(known)}
     color |= {"none": "#B0B0B0", UNSOLVED: "#E6E6E6"}
-    figure, panels = _panels(frame, ["student", "optimizer_title"])
+    figure, panels = panels_of_cases(frame, ["student", "optimizer_title"])
     for axis, _, group, labels in panels:
         _bars(axis, group, labels, color)
     panels[-1][0].set_xlabel("share of seeds")
