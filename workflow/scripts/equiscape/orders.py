@@ -9,7 +9,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
 Action = Sequence[Sequence[int]]  # for each group element, where it sends each channel
@@ -105,12 +104,19 @@ def best(values: np.ndarray, blocks: Sequence[int], signed: bool, action: Action
     for size in blocks or (len(values),):
         block = values[first : first + size, first : first + size]
         weight = np.abs(block) if signed else block
-        parts.append(first + linear_sum_assignment(weight, maximize=True)[1])
+        parts.append(first + _assigned(weight)[1])
         first += size
     order = np.concatenate(parts)
     if signed:
         order = np.where(values[np.arange(len(order)), order] < 0, ~order, order)
     return torch.from_numpy(order)
+
+
+def _assigned(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Rows and columns of the assignment of largest total value."""
+    from scipy.optimize import linear_sum_assignment  # slow to import, and trainings need none
+
+    return linear_sum_assignment(values, maximize=True)
 
 
 def _best_commuting(values: np.ndarray, signed: bool, action: np.ndarray) -> Tensor:
@@ -130,7 +136,7 @@ def _best_commuting(values: np.ndarray, signed: bool, action: np.ndarray) -> Ten
                 weight[a, b] = value
                 chosen[a, b] = places, images, flipped
     low = -1.0 - 2 * len(orbits) * np.abs(weight[np.isfinite(weight)]).max()
-    rows, columns = linear_sum_assignment(np.where(np.isfinite(weight), weight, low), maximize=True)
+    rows, columns = _assigned(np.where(np.isfinite(weight), weight, low))
     order = np.empty(len(values), dtype=np.int64)
     for pair in zip(rows.tolist(), columns.tolist()):
         places, images, flipped = chosen[pair]

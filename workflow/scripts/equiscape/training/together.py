@@ -10,12 +10,13 @@ import copy
 import logging
 import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call, vmap
+from torch.func import functional_call, grad_and_value, vmap
+from torch.fx.experimental.proxy_tensor import make_fx
 
 from equiscape.errors import ConfigError, listed
 from equiscape.optim import OPTIMIZERS, build_optimizer
@@ -109,22 +110,22 @@ class Lockstep:
         pattern = self.trainers[0].model
         self.steps_per_epoch = self._check(pattern)
         self.batch = task.batch("train", torch.arange(task.dataset.size("train")))
-        self.parameters: dict[str, Tensor] = {}
+        self._values: dict[str, Tensor] = {}
         self.gradients: dict[str, Tensor] = {}
         models = [trainer.model for trainer in self.trainers]
         for name, _ in pattern.named_parameters():
             own = [model.get_parameter(name) for model in models]
             stack = torch.stack([p.detach() for p in own])
-            self.parameters[name] = stack.requires_grad_()
+            self._values[name] = stack
             self.gradients[name] = torch.zeros_like(stack)
-            for p, row, gradient in zip(own, stack.detach(), self.gradients[name]):
+            for p, row, gradient in zip(own, stack, self.gradients[name]):
                 p.data, p.grad = row, gradient  # so each network is its row of the stack
         self.buffers = {
             name: torch.stack([model.get_buffer(name) for model in models])
             for name, _ in pattern.named_buffers()
         }
-        self._values = {name: p.detach() for name, p in self.parameters.items()}
         self._pattern = copy.deepcopy(pattern).train()
+        self._losses_and_gradients = self._traced()
         stacked = _Stack(pattern, self._values, self.gradients, self.optimizer_class)
         self.optimizer, _ = build_optimizer(stacked, optimizer, lr, wd)
         if hasattr(self.optimizer, "plan"):
@@ -173,16 +174,26 @@ class Lockstep:
                 raise ConfigError(f"{key}: {fault}; set together to false.")
         return len(plan)
 
-    def losses(self) -> Tensor:
-        """Each network's loss over the training split, ``[networks]``, with a graph."""
+    def _traced(self) -> Callable[..., list[Tensor]]:
+        """Losses ``[networks]`` and gradients, as a function of the stacked parameters.
 
-        def one(parameters: dict[str, Tensor], buffers: dict[str, Tensor]) -> Tensor:
+        Every step is the same few operations on small tensors, so Python, ``vmap`` and autograd
+        would take most of its time; they run once, and what they call is recorded.
+        """
+        names = list(self._values)
+
+        def one(parameters: list[Tensor], buffers: dict[str, Tensor]) -> Tensor:
             def network(*inputs: Any) -> Tensor:
-                return functional_call(self._pattern, (parameters, buffers), inputs)
+                own = dict(zip(names, parameters))
+                return functional_call(self._pattern, (own, buffers), inputs)
 
             return self.task.loss(network, self.batch, self.settings.label_smoothing)
 
-        return vmap(one)(self.parameters, self.buffers)
+        def all_at_once(*parameters: Tensor) -> list[Tensor]:
+            gradients, losses = vmap(grad_and_value(one))(list(parameters), self.buffers)
+            return [losses, *gradients]
+
+        return make_fx(all_at_once)(*self._values.values())
 
     def run(self, signals: SignalWatcher, reporter: Progress) -> None:
         """Train all cells to their last epoch or to divergence.
@@ -214,20 +225,19 @@ class Lockstep:
 
     def step(self, live: Sequence[Trainer]) -> Tensor:
         """One step of every network; their losses before it, ``[networks]``."""
-        losses = self.losses()
-        found = torch.autograd.grad(losses.sum(), list(self.parameters.values()))
+        losses, *found = self._losses_and_gradients(*self._values.values())
         torch._foreach_copy_(list(self.gradients.values()), found)
         if self.keeper is not None:
             self.keeper.after_backward(self._values, self.gradients, self.steps)
-        for trainer in live:
+        for trainer in live if self.settings.recorders else ():
             trainer.record("after_backward")
         self.optimizer.step()
         self.steps += 1
         if self.keeper is not None:
             self.keeper.after_update(self._values, self.steps, self.optimizer)
-        for trainer in live:
+        for trainer in live if self.settings.recorders else ():
             trainer.record("after_update")
-        return losses.detach()
+        return losses
 
     def _close_epoch(
         self, trainer: Trainer, losses: Tensor, lr: float, seconds: float, distance: float | None
