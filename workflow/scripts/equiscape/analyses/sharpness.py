@@ -17,7 +17,9 @@ from torch import Tensor, nn
 
 from equiscape.analyses.result import Result
 from equiscape.analyses.subject import Subject
-from equiscape.landscape.folding import folded
+from equiscape.landscape import identities
+from equiscape.landscape.flat import flat_directions
+from equiscape.landscape.folding import folded, norm_producers
 from equiscape.landscape.gauss_newton import GaussNewton
 from equiscape.landscape.lanczos import lanczos
 from equiscape.landscape.objective import DTYPES, TrainingLoss, cast
@@ -49,6 +51,8 @@ RAW = (
     "adaptive_trace",
     "filterwise_largest",
 )
+FACTS = ("parameters", "flat_directions", "folded_norms")
+"""Rows that count something of the network, and are no sharpness."""
 Rows = Iterator[dict[str, Any]]
 
 
@@ -102,6 +106,10 @@ def measure(subject: Subject, settings: Settings) -> Result:
     ``residual`` is the residual of an eigenvalue, the standard error of an estimate, and for S_M
     what first-order optimality leaves; ``products`` counts Hessian-vector products over the subset
     (Gauss-Newton products for its rows).
+
+    Rows of :data:`FACTS` are numbers: of parameters that are free, of directions among these along
+    which declared symmetries keep the loss exactly as it is (not ``converged``: an upper bound),
+    and of the batch norms that folding writes into matrices.
     """
     rows = []
     for checkpoint in subject.checkpoints:
@@ -115,7 +123,11 @@ def measure(subject: Subject, settings: Settings) -> Result:
         )
     return Result(
         pd.DataFrame(rows, columns=list(COLUMNS)),
-        units={"value": "of the loss", "residual": "of the loss", "products": "products"},
+        units={
+            "value": f"of the loss; a number for {', '.join(FACTS)}",
+            "residual": "of the loss",
+            "products": "products",
+        },
         attributes={"samples": settings.samples, "loss": subject.task.dataset.objective.loss_name},
     )
 
@@ -127,9 +139,18 @@ def measure_sharpness(task: Task, model: nn.Module, s: Settings) -> list[dict[st
     if s.folded:
         few = task.subset("train", min(s.batch_size, 8), s.seed)[0]
         batch = cast(task.batch("train", few), DTYPES[s.dtype])
+        norms = len(norm_producers(task, model, batch))
         network, frozen = folded(task, model, batch)
-        rows += [{"folded": True, **row} for row in _all(task, network, s, frozen)]
+        rows += [
+            {"folded": True, **row}
+            for row in (
+                _row("folded_norms", norms, 0.0, 0),
+                *_flat(task, network, frozen),
+                *_all(task, network, s, frozen),
+            )
+        ]
     if s.raw:
+        rows += [{"folded": False, **row} for row in _flat(task, model, ())]
         rows += [
             {"folded": False, **row}
             for row in _all(task, model, s, (), None if not s.folded else RAW)
@@ -164,6 +185,16 @@ def _all(
             *_along(objective, gradient, s),
         ]
     return rows
+
+
+def _flat(task: Task, model: nn.Module, frozen: Sequence[str]) -> Rows:
+    """How many parameters are free, and along how many directions the loss is exactly flat."""
+    declared = tuple(getattr(model, "symmetries", tuple)())
+    found = identities.applicable(declared, False, task.dataset.objective.loss_name)
+    flat = flat_directions(model.state_dict(), [x for x in found if x.exact], frozen)
+    free = sum(p.numel() for name, p in model.named_parameters() if name not in frozen)
+    yield _row("parameters", free, 0.0, 0)
+    yield _row("flat_directions", flat.count, 0.0, 0, converged=flat.exact)
 
 
 def _row(measure: str, value: float, residual: float, products: int, **more: Any) -> dict[str, Any]:

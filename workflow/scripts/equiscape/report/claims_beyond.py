@@ -70,7 +70,7 @@ def sharp(evidence: Evidence, optimizer: str) -> Iterator[Claim]:
         what = SHARPNESS[f"hessian_{quantity}"]
         yield Claim(
             "beyond", f"folding lowers the ratio: {what}",
-            "ratio of the folded networks by the ratio as they are; tasks that folding changes",
+            "ratio of the folded networks by the ratio as they are; networks with batch norms",
             optimizer, "less", CURVATURE, "ratio",
             samples=[] if values is None else evidence.samples(values, optimizer),
             add=add + (" and a network with batch norms" if has else ""),

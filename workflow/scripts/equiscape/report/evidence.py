@@ -150,8 +150,8 @@ class Evidence:
         return [sample for sample in found if len(sample.base) and len(sample.other)]
 
     def folding(self, measure: str) -> pd.Series:
-        """Folded value over the value as it is, seed by seed; tasks that folding changes."""
+        """Folded value over the value as it is, seed by seed; tasks with batch norms to fold."""
         folded, raw = self.sharp(measure, True), self.sharp(measure, False)
         quotient = (folded / raw).dropna()
-        changed = (quotient - 1).abs().groupby("task").max() > 1e-6
-        return quotient[quotient.index.get_level_values("task").map(changed).astype(bool)]
+        tasks = sharpness.with_norms(self.sharpness)
+        return quotient[quotient.index.get_level_values("task").isin(tasks)]

@@ -147,7 +147,7 @@ def unchanged(path: Path) -> None:
 
 
 def read_csv(path: Path, columns: Iterable[str]) -> pd.DataFrame:
-    """A CSV table that has at least ``columns``.
+    """A CSV table that has at least ``columns``; without rows where every cell diverged.
 
     Raises:
         DataError: the file is absent, is no CSV, or lacks a column.
@@ -162,11 +162,19 @@ def read_csv(path: Path, columns: Iterable[str]) -> pd.DataFrame:
             f"{path} is not a CSV table ({error}); make it again with --forcerun and its rule."
         ) from None
     missing = [column for column in columns if column not in frame]
+    if missing and not len(frame) and _diverged(path):
+        return frame.reindex(columns=[*frame, *missing])
     if missing:
         raise DataError(
             f"{path} has no column {missing[0]!r}; make it again with --forcerun and its rule."
         )
     return frame
+
+
+def _diverged(path: Path) -> bool:
+    """Whether the envelope beside a result says that there was nothing to measure."""
+    beside = path.with_suffix(".json")
+    return beside.is_file() and read_json(beside).get("status") == "diverged"
 
 
 def number(value: Any) -> float:

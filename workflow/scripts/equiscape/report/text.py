@@ -63,6 +63,18 @@ def diverged(frame: pd.DataFrame) -> list[str]:
     return [f"Diverged seeds, left out of mean and spread: {', '.join(cells)}."]
 
 
+def unmeasured(manifest: Manifest, analysis: str, frame: pd.DataFrame) -> list[str]:
+    """A sentence on tasks and optimizers without a row in ``frame``, where every cell diverged."""
+    known = set(zip(frame["task"], frame["optimizer"]))
+    pairs = [
+        (product.task, product.optimizer)
+        for product in manifest.analysis(analysis)
+        if (product.task, product.optimizer) not in known
+    ]
+    names = [f"{task} with {optimizer}" for task, optimizer in dict.fromkeys(pairs)]
+    return [f"Not measured, since every cell diverged: {', '.join(names)}."] if names else []
+
+
 def task_title(manifest: Manifest, row: pd.Series) -> str:
     """The title of a row's task."""
     return titles.task_title(row["task"], manifest.tasks[row["task"]])

@@ -197,6 +197,7 @@ def _named(rows: pd.DataFrame) -> str:
 def folding(manifest: Manifest) -> list[str]:
     """Whether the ratio of largest eigenvalues turns around once batch norms are folded."""
     frame = sharpness.table(manifest)
+    frame = frame[frame["task"].isin(sharpness.with_norms(sharpness.load(manifest)))]
     frame = frame[(frame["measure"] == "hessian_largest") & (frame["layer"] == "all")]
     names, base, parts = task_titles(manifest), optimizer_title(manifest.baseline), []
     for (task, optimizer), rows in frame.groupby(["task", "optimizer"], sort=False):
@@ -204,7 +205,7 @@ def folding(manifest: Manifest) -> list[str]:
         if optimizer == manifest.baseline or not {True, False} <= set(rows.index):
             continue
         raw, own = rows.loc[False], rows.loc[True]
-        if not np.isfinite(raw["ratio"] + own["ratio"]) or raw["ratio"] == own["ratio"]:
+        if not np.isfinite(raw["ratio"] + own["ratio"]):
             continue
         if raw["ratio_low"] > 1 > own["ratio_high"] or raw["ratio_high"] < 1 < own["ratio_low"]:
             verdict = "the ratio turns around, each interval on its side of 1"

@@ -6,12 +6,13 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
+from equiscape.errors import DataError
 from equiscape.report import statistics, style, titles
 from equiscape.report.load import read_csv
 from equiscape.report.manifest import Manifest
 from equiscape.report.numbers import DASH, ratio, significant
 from equiscape.report.page import Page
-from equiscape.report.text import join, markdown, task_title
+from equiscape.report.text import join, markdown, task_title, unmeasured
 from equiscape.report.titles import optimizer_title, task_titles
 
 PAGE = Page(
@@ -54,11 +55,25 @@ MEASURES = {
 INVARIANT = ("adaptive_largest", "adaptive_trace", "log_hessian_largest", "log_hessian_trace",
              "fisher_rao")  # fmt: skip
 """What no rescaling of a folded network changes."""
+FACTS = ("parameters", "flat_directions", "folded_norms")
+"""Numbers of parameters, directions and norms, which have no ratio."""
 
 
 def load(manifest: Manifest) -> pd.DataFrame:
-    """A row for each seed, form of the network, measure and layer; flags are booleans."""
-    frames = [read_csv(product.path, COLUMNS) for product in manifest.analysis("sharpness")]
+    """A row for each seed, form of the network, measure and layer; flags are booleans.
+
+    Raises:
+        DataError: a table is of a version that did not count flat directions.
+    """
+    frames = []
+    for product in manifest.analysis("sharpness"):
+        frame = read_csv(product.path, COLUMNS)
+        if len(frame) and not (frame["measure"] == "flat_directions").any():
+            raise DataError(
+                f"{product.path} has no row flat_directions, so an earlier version wrote it; "
+                "run again with --forcerun sharpness."
+            )
+        frames.append(frame)
     frame = pd.concat([f for f in frames if len(f)] or frames, ignore_index=True)
     return frame.astype({"folded": bool, "converged": bool})
 
@@ -78,7 +93,7 @@ def table(manifest: Manifest) -> pd.DataFrame:
         base = groups.get((manifest.baseline, *key))
         values = group["value"].to_numpy(dtype=float)
         low = high = middle = np.nan
-        if base is not None and optimizer != manifest.baseline:
+        if base is not None and optimizer != manifest.baseline and key[2] not in FACTS:
             found = statistics.ratio(base["value"], values)
             middle, low, high = found.value, found.low, found.high
         rows.append(
@@ -96,7 +111,15 @@ def table(manifest: Manifest) -> pd.DataFrame:
                 "ratio_high": high,
             }
         )
-    return pd.DataFrame(rows)
+    columns = ("task", "optimizer", *KEYS[1:], "seeds", "mean", "std", "residual", "converged",
+               "ratio", "ratio_low", "ratio_high")  # fmt: skip
+    return pd.DataFrame(rows, columns=list(columns))
+
+
+def with_norms(frame: pd.DataFrame) -> set[str]:
+    """The tasks whose networks have batch norms to fold; ``frame`` from :func:`load`."""
+    rows = frame[(frame["measure"] == "folded_norms") & (frame["value"] > 0)]
+    return set(rows["task"])
 
 
 def verdict(frame: pd.DataFrame, task: str, optimizer: str, baseline: str) -> str:
@@ -127,6 +150,26 @@ def _interval(row: pd.Series) -> str:
     return f" [{significant(row['ratio_low'], 3)}, {significant(row['ratio_high'], 3)}]"
 
 
+def flat(frame: pd.DataFrame, task: str) -> str:
+    """One sentence on the directions that symmetry keeps flat, of a task's networks."""
+    rows = frame[(frame["task"] == task) & frame["measure"].isin(FACTS)]
+    forms = []
+    for folded, form in ((False, "as they are"), (True, "folded")):
+        counts = rows[rows["folded"] == folded].groupby("measure")["mean"]
+        if "flat_directions" not in counts.groups:
+            continue
+        least, most = counts.min()["flat_directions"], counts.max()["flat_directions"]
+        size = counts.max()["parameters"]
+        number = f"{least:,.0f}" + (f" to {most:,.0f}" if most > least else "")
+        forms.append(f"{form} {number} of {size:,.0f} ({100 * most / size:.2g} %)")
+    known = rows[rows["measure"] == "flat_directions"]["converged"].all()
+    bound = "" if known else " An upper bound: one symmetry is too large to compare with others."
+    return (
+        "Directions along which declared symmetries keep the loss exactly as it is: "
+        f"{'; '.join(forms)} parameters.{bound}"
+    )
+
+
 def text(manifest: Manifest, frame: pd.DataFrame) -> str:
     """The table as Markdown: whole-network measures, a sentence of comparison a task."""
     base = optimizer_title(manifest.baseline)
@@ -144,8 +187,9 @@ def text(manifest: Manifest, frame: pd.DataFrame) -> str:
         for optimizer in manifest.optimizers:
             if optimizer != manifest.baseline and (group["optimizer"] == optimizer).any():
                 parts.append(verdict(frame, task, optimizer, manifest.baseline))
+        parts.append(flat(frame, str(task)))
         rows = []
-        whole = group[group["layer"] == "all"]
+        whole = group[(group["layer"] == "all") & ~group["measure"].isin(FACTS)]
         for (measure, folded), cells in whole.groupby(["measure", "folded"], sort=False):
             row = {
                 "measure": MEASURES.get(measure, measure.replace("_", " ")),
@@ -159,7 +203,7 @@ def text(manifest: Manifest, frame: pd.DataFrame) -> str:
             rows.append(row)
         shown = pd.DataFrame(rows).fillna(DASH)
         parts.append(markdown(shown, {c: c for c in shown}))
-    return join(parts)
+    return join([*parts, *unmeasured(manifest, "sharpness", frame)])
 
 
 TABLES = {"sharpness": (table, text)}
@@ -174,16 +218,19 @@ def ratios(manifest: Manifest, frame: pd.DataFrame) -> Figure:
     color, marker, names = style.colors(manifest), style.markers(manifest), task_titles(manifest)
     rivals = [name for name in manifest.optimizers if name != manifest.baseline]
     tasks = list(dict.fromkeys(frame["task"]))
-    columns = min(len(tasks), 3 if len(tasks) <= 6 else 5)
+    columns = max(1, min(len(tasks), 3 if len(tasks) <= 6 else 5))
     height, size = (2.4, 7) if columns <= 3 else (1.9, 6)
-    lines = -(-len(tasks) // columns)
+    lines = max(1, -(-len(tasks) // columns))
     figure, axes = plt.subplots(
         lines, columns, squeeze=False, sharey=True,
         figsize=(style.WIDTH if columns > 1 else 4.5, 0.5 + height * lines),
     )  # fmt: skip
     for place, axis in enumerate(axes.flat):
         if place >= len(tasks):
-            axis.remove()
+            axis.set_axis_off()
+            if not tasks:
+                axis.text(0.5, 0.5, "every cell diverged", ha="center", va="center",
+                          transform=axis.transAxes)  # fmt: skip
             continue
         cells = frame[(frame["task"] == tasks[place]) & (frame["layer"] == "all")]
         for optimizer in rivals:
