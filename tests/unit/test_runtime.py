@@ -1,7 +1,10 @@
 """What a rule's script ends with: one sentence and a status, or a traceback for a bug."""
 
 import os
+import platform
 import re
+import subprocess
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -12,7 +15,7 @@ import torch
 
 from equiscape.configuration.progress import read_log
 from equiscape.errors import ConfigError, DeviceError
-from equiscape.runtime import conclude, job, resolve_device
+from equiscape.runtime import conclude, job, keep_freed_memory, resolve_device
 
 
 @pytest.fixture
@@ -129,3 +132,40 @@ def test_a_log_says_which_job_ran_and_what_it_wrote(rule, tmp_path):
     said = read_log(rule.log[0])  # what the terminal shows of it
     assert (said.result, said.seconds) == ("48 rows", 0.0)
     assert result.endswith(" result: 48 rows")
+
+
+FREED = """
+import resource
+from pathlib import Path
+from equiscape.runtime import keep_freed_memory
+if %s:
+    assert keep_freed_memory()
+import numpy as np
+for step in range(3):
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    np.ones(2**23)  # 64 MB, above what glibc keeps by itself
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="glibc's own settings")
+@pytest.mark.parametrize("kept", [True, False])
+def test_freed_memory_is_used_again_without_new_pages(kept):
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("MALLOC_")}
+    environment["PYTHONPATH"] = os.pathsep.join(sys.path)
+    faults = int(
+        subprocess.run(
+            [sys.executable, "-c", FREED % kept],
+            env=environment,
+            check=True,
+            capture_output=True,
+            text=True,
+        ).stdout
+    )
+    pages = 2**26 // os.sysconf("SC_PAGESIZE")
+    assert faults < pages / 100 if kept else faults > pages / 1000
+
+
+def test_an_environment_that_sets_malloc_is_left_alone(monkeypatch):
+    monkeypatch.setenv("MALLOC_TRIM_THRESHOLD_", "0")
+    assert not keep_freed_memory()
