@@ -10,8 +10,9 @@ from torch import nn
 
 from equiscape import models
 from equiscape.analyses import connectivity
-from equiscape.analyses.connectivity import Settings, Setup, barrier, barriers, learn_bend
+from equiscape.analyses.connectivity import Settings, Setup, barrier, barriers
 from equiscape.landscape import alignment, paths
+from equiscape.landscape.bend import learn_bend
 from equiscape.symmetries import Continuous
 from equiscape.task import Task
 
@@ -165,8 +166,9 @@ def test_the_curve_between_equal_ends_stays_and_a_planted_bend_is_found():
     model, task = Ring(), Loss()
     start = paths.state_of(model)
     end = {"theta": torch.tensor([-1.0, 0.02], dtype=torch.float64)}
-    settings = Settings(bend_steps=800, bend_lr=0.05)
-    bend = learn_bend(task, model, start, end, [torch.zeros(1, 1)], settings)
+    data = torch.zeros(1, 1)
+    settings = {"steps": 800, "lr": 0.05, "seed": 0}
+    bend = learn_bend(task, model, start, end, lambda step: data, [data], **settings)
     t = np.linspace(0, 1, 25)
     values = []
     for states, points in (paths.line(start, end, t), paths.bezier(start, bend, end, t)):
@@ -174,10 +176,17 @@ def test_the_curve_between_equal_ends_stays_and_a_planted_bend_is_found():
         values.append(np.array([((th.square().sum() - 1) ** 2).item() for th in thetas]))
     assert barrier(t, values[0]) > 0.9  # the line crosses the origin, where the loss is 1
     assert barrier(t, values[1]) < 0.15
-    still = learn_bend(task, model, start, start, [torch.zeros(1, 1)], settings)
+    still = learn_bend(task, model, start, start, lambda step: data, [data], **settings)
     states, points = paths.bezier(start, still, start, t)
     flat = [paths.combine(states, row)["theta"].square().sum().item() for row in points]
     assert np.allclose(flat, 1.0, atol=1e-6)
+    # steps that lead far away are taken back
+    wild = learn_bend(
+        task, model, start, end, lambda step: data, [data], steps=3, lr=1e3, seed=0, places=25
+    )
+    states, points = paths.bezier(start, wild, end, t)
+    squares = [paths.combine(states, row)["theta"].square().sum().item() for row in points]
+    assert max((square - 1) ** 2 for square in squares) <= values[0].max() + 1e-12
 
 
 def test_pairs_are_of_both_kinds_and_bounded():
@@ -275,8 +284,8 @@ def test_a_pair_has_its_plane_and_the_plane_has_no_barrier():
     other = deepcopy(model)
     with torch.no_grad():
         for parameter in other.parameters():
-            parameter.add_(0.1 * torch.ones_like(parameter).cumsum(0))
-    settings = Settings(samples=None, batch_size=4, points=3, bend_steps=3, plane=2)
+            parameter.add_(0.5 * torch.ones_like(parameter).cumsum(0).sin())
+    settings = Settings(samples=None, batch_size=4, points=3, bend_steps=20, plane=2)
     rows = frame(list(connectivity.compare(Setup.of(task, settings), model, other)))
     planes = rows[rows["curve"].isin(["plane", "corner"])]
     assert planes.groupby("alignment").size().to_dict() == {"none": 7, "weights": 7}

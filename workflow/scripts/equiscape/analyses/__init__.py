@@ -74,7 +74,7 @@ ANALYSES = {
     "truncation": Analysis("equiscape.analyses.truncation", "representative", ".csv", runtime=60),
     "symmetry": Analysis("equiscape.analyses.symmetry", "representative", ".csv", runtime=120),
     "connectivity": Analysis(
-        "equiscape.analyses.connectivity", "pair", ".csv", runtime=240, version=2
+        "equiscape.analyses.connectivity", "pair", ".csv", runtime=240, version=3
     ),
     "sharpness": Analysis("equiscape.analyses.sharpness", "final", ".csv", runtime=480, version=2),
     "dynamics": Analysis("equiscape.analyses.dynamics", "snapshots", ".csv", runtime=480),

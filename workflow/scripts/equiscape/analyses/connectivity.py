@@ -18,13 +18,13 @@ import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call
 
 from equiscape.analyses.partial import NOTHING
 from equiscape.analyses.result import Result
 from equiscape.analyses.subject import Checkpoint, Subject
 from equiscape.data.base import Batch
 from equiscape.landscape import alignment, paths
+from equiscape.landscape.bend import learn_bend
 from equiscape.settings import NonNegativeInt, Positive, PositiveInt, Seed
 from equiscape.task import Task
 
@@ -64,7 +64,7 @@ class Settings:
         pairs: most pairs of a kind: same seed (same start and order of data), other seeds.
         restarts: orders of the weight matching, of which the best is kept.
         bend_steps: gradient steps of the Bezier curve's bend; 0 leaves the curve out.
-        bend_lr: learning rate of these steps (Adam).
+        bend_lr: first step of a tensor (Adam), in root mean squares of its ends' difference.
         plane: places along each axis of the plane through both ends and the bend; 0 for none.
     """
 
@@ -75,7 +75,7 @@ class Settings:
     pairs: PositiveInt = 2
     restarts: PositiveInt = 3
     bend_steps: NonNegativeInt = 200
-    bend_lr: Positive = 0.01
+    bend_lr: Positive = 0.05
     plane: NonNegativeInt = 9
 
     CONSTRAINTS = (
@@ -178,7 +178,7 @@ def compare(
             the rows of each path and plane.
         symmetries: of both networks; None for those that ``a`` declares.
     """
-    task, s = setup.task, setup.settings
+    s = setup.settings
     ends = {"none": paths.state_of(b)}
     start = paths.state_of(a)
     symmetries = declared(a) if symmetries is None else symmetries
@@ -194,8 +194,8 @@ def compare(
             yield from kept(stage, path, setup, a, *where, name, reset, "line")
     if s.bend_steps:
         name = "weights" if permutations else "none"
-        end, batches = ends[name], setup.batches["train"]
-        bend = stage("bend", lambda: learn_bend(task, a, start, end, batches, s))
+        end = ends[name]
+        bend = stage("bend", lambda: learned_bend(setup, a, start, end))
         where = paths.bezier(start, bend, end, np.linspace(0, 1, s.points))
         for reset in resets:
             yield from kept(stage, path, setup, a, *where, name, reset, "bezier")
@@ -302,64 +302,25 @@ def plane(
         }
 
 
-def learn_bend(
-    task: Task,
-    model: nn.Module,
-    start: dict[str, Tensor],
-    end: dict[str, Tensor],
-    batches: list[Batch],
-    s: Settings,
-) -> dict[str, Tensor]:
-    """The bend of a quadratic Bezier curve of small loss (Garipov et al. 2018, section 3.2).
-
-    From the midpoint; t is uniform, and the bend's gradient is ``2 t (1 - t)`` times the loss's.
-    Batch norms use their batch's statistics, since the points of a curve have none of their own.
-    Buffers of the result are those of the midpoint.
-    """
-    generator = torch.Generator().manual_seed(s.seed)
-    names = [name for name, _ in model.named_parameters()]
-    middle = paths.combine([start, end], [0.5, 0.5])
-    bend = {name: middle[name].clone().requires_grad_() for name in names}
-    optimizer = torch.optim.Adam(list(bend.values()), lr=s.bend_lr)
-    training, dropout = model.training, _without_dropout(model)
-    model.train()
-    for module in dropout:
-        module.eval()
-    buffers = {name: tensor.clone() for name, tensor in model.named_buffers()}
-    try:
-        for step in range(s.bend_steps):
-            t = torch.rand((), generator=generator).item()
-            state = {
-                name: (1 - t) ** 2 * start[name] + 2 * t * (1 - t) * bend[name] + t**2 * end[name]
-                for name in names
-            }
-            optimizer.zero_grad()
-            loss = task.loss(_Bound(model, state), batches[step % len(batches)])
-            loss.backward()
-            optimizer.step()
-    finally:
-        model.train(training)
-        with torch.no_grad():
-            for name, tensor in model.named_buffers():
-                tensor.copy_(buffers[name])
-    return {**middle, **{name: tensor.detach() for name, tensor in bend.items()}}
-
-
-class _Bound(nn.Module):
-    """A network that runs with other parameters than its own."""
-
-    def __init__(self, model: nn.Module, state: dict[str, Tensor]):
-        super().__init__()
-        self.__dict__["bound"] = (model, state)  # not a submodule: its parameters are not ours
-        self.neighborhood = getattr(model, "neighborhood", None)
-
-    def forward(self, *inputs: Any, **keywords: Any) -> Tensor:
-        model, state = self.__dict__["bound"]
-        return functional_call(model, state, inputs, keywords)
-
-
-def _without_dropout(model: nn.Module) -> list[nn.Module]:
-    return [m for m in model.modules() if isinstance(m, nn.Dropout)]
+def learned_bend(
+    setup: Setup, model: nn.Module, start: paths.State, end: paths.State
+) -> paths.State:
+    """``landscape.bend.learn_bend`` over batches of all training samples, in an order by seed."""
+    task, s = setup.task, setup.settings
+    order = torch.randperm(
+        task.dataset.size("train"), generator=torch.Generator().manual_seed(s.seed)
+    ).split(s.batch_size)
+    return learn_bend(
+        task,
+        model,
+        start,
+        end,
+        lambda step: task.batch("train", order[step % len(order)]),
+        setup.batches["train"],
+        steps=s.bend_steps,
+        lr=s.bend_lr,
+        seed=s.seed,
+    )
 
 
 def declared(model: nn.Module) -> tuple:

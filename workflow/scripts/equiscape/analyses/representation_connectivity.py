@@ -49,7 +49,7 @@ class Settings:
         points: places on a path, ends included.
         restarts: orders of the weight matching, of which the best is kept.
         bend_steps: gradient steps of the curve's bend; 0 leaves the curve out.
-        bend_lr: learning rate of these steps (Adam).
+        bend_lr: first step of a tensor (Adam), in root mean squares of its ends' difference.
         seed: of the choice of pairs, the matching and the curve's places.
     """
 
@@ -60,7 +60,7 @@ class Settings:
     points: PositiveInt = 25
     restarts: PositiveInt = 3
     bend_steps: NonNegativeInt = 200
-    bend_lr: Positive = 0.01
+    bend_lr: Positive = 0.05
     seed: Seed = 0
 
     CONSTRAINTS = (("points >= 3", "a path has at least one point between its ends"),)
