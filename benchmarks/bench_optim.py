@@ -24,6 +24,7 @@ NETWORKS = {
     "gine": ("gine", {"num_outputs": 10, "node_categories": [30] * 9, "edge_categories": [8] * 3}),
     "pointnet": ("pointnet", {"num_outputs": 40}),
     "dgcnn": ("dgcnn", {"num_outputs": 40}),
+    "gotennet": ("gotennet", {"num_outputs": 1}),
 }
 ENTRIES = {
     "muon": {"class": "muon"},

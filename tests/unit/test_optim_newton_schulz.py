@@ -51,6 +51,17 @@ def test_strips_change_nothing_but_the_rounding(monkeypatch):
         torch.testing.assert_close(single.double(), plain, rtol=0, atol=1e-4)
 
 
+@pytest.mark.skipif(
+    not torch.cpu._is_avx512_bf16_supported(), reason="bfloat16 products are emulated here"
+)
+def test_strips_change_no_bit_of_long_sums_in_bfloat16():
+    x = torch.randn(2, newton_schulz.STRIPS_FROM, newton_schulz.LONG).bfloat16()
+    assert newton_schulz.by_strips(x)
+    assert not newton_schulz.by_strips(x[:, :, :-1])
+    whole = torch.bmm(x, x.mT)
+    assert torch.equal(newton_schulz.symmetric(x, x.mT, torch.empty_like(whole)), whole)
+
+
 def test_one_triple_a_step_and_the_last_one_again():
     listed = ((1.0, 2.0, 3.0), (4.0, 5.0, 6.0))
     assert each_step(listed[0], 2) == [listed[0]] * 2

@@ -18,7 +18,8 @@ CONVERGENT: Triple = (15 / 8, -10 / 8, 3 / 8)
 NS_DTYPES = ("auto", "float32", "bfloat16")
 WIDE = 1.5  # columns by rows from which the Gram matrix's way is faster
 RESTART = 3  # steps on one Gram matrix before it is formed again
-STRIPS_FROM = 384  # rows from which float32 products known to be symmetric are made by strips
+STRIPS_FROM = 384  # rows from which products known to be symmetric are made by strips
+LONG = 1024  # terms of a sum from which that pays in bfloat16 too
 STRIP = 128  # rows of a strip
 
 
@@ -122,7 +123,8 @@ def _squares(x: Tensor, count: int) -> list[Tensor]:
 
 def by_strips(x: Tensor) -> bool:
     """Whether products of ``x`` known to be symmetric are made by strips."""
-    return x.shape[1] >= STRIPS_FROM and x.dtype != torch.bfloat16 and x.device.type == "cpu"
+    worth = x.dtype != torch.bfloat16 or x.shape[2] >= LONG
+    return worth and x.shape[1] >= STRIPS_FROM and x.device.type == "cpu"
 
 
 def symmetric(
@@ -130,8 +132,9 @@ def symmetric(
 ) -> Tensor:
     """``out = beta add + alpha a b`` of stacked matrices, where that is known to be symmetric.
 
-    Large float32 results are made by strips of rows, each from its diagonal on, and mirrored: for
-    512 rows in four strips 5/8 of the work. bfloat16 products are too fast for that to pay.
+    Large results are made by strips of rows, each from its diagonal on, and mirrored: for 512 rows
+    in four strips 5/8 of the work. In bfloat16 that pays for long sums only, and changes no bit of
+    those; in float32 it rounds otherwise.
     """
     rows = a.shape[1]
     if not by_strips(a):
