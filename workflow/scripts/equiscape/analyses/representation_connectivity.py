@@ -41,7 +41,7 @@ class Settings:
     """The settings of ``analyses.representation-connectivity``.
 
     Attributes:
-        seeds: the first so many final seeds take part.
+        first_seeds: so many of the final seeds take part.
         pairs: most pairs of two classes, see :func:`measure`.
         solved: a network whose training loss is below this share of the target's variance has
             solved its task.
@@ -53,7 +53,7 @@ class Settings:
         seed: of the choice of pairs, the matching and the curve's places.
     """
 
-    seeds: PositiveInt = 5
+    first_seeds: PositiveInt = 5
     pairs: PositiveInt = 5
     solved: Positive = 1e-5
     tolerance: Positive = 1e-2
@@ -131,7 +131,7 @@ def families(subjects: Sequence[Subject], settings: Settings) -> list[list[End]]
     """Networks between which a path makes sense, each family in an order drawn by ``seed``."""
     found: dict[tuple, list[End]] = {}
     for subject in subjects:
-        seeds = sorted({c.seed for c in subject.checkpoints})[: settings.seeds]
+        seeds = sorted({c.seed for c in subject.checkpoints})[: settings.first_seeds]
         for checkpoint in subject.checkpoints:
             if checkpoint.seed not in seeds:
                 continue
