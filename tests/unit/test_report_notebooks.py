@@ -168,8 +168,16 @@ def test_the_environment_of_a_notebook(tmp_path):
     assert runner.environment(tmp_path / "x", {})["PYTHONPATH"] == str(runner.LIBRARY)
 
 
-def test_a_missing_tool_is_one_sentence(tmp_path, monkeypatch):
-    with pytest.raises(EquiscapeError, match=r"no_such_tool is not installed beside .*; install"):
-        runner._run("no_such_tool", [], dict(os.environ), "rank")
-    with pytest.raises(EquiscapeError, match=r"the notebook rank failed in json.tool: .*nowhere"):
-        runner._run("json.tool", ["nowhere"], dict(os.environ), "rank")
+def test_a_missing_tool_and_a_failing_cell_are_one_sentence(tmp_path):
+    source, template = tmp_path / "rank.py", ROOT / "workflow/notebooks/template"
+    source.write_text('# %% tags=["parameters"]\nx = ""\n\n# %%\nraise KeyError("layer")\n')
+    made = [tmp_path / "rank.ipynb", tmp_path / "rank.html"]
+    with pytest.raises(EquiscapeError, match=r"^the notebook rank failed: KeyError: 'layer'$"):
+        runner.execute(source, template, *made, {"x": "1"})
+    assert not any(path.exists() for path in made)
+    (tmp_path / "nbclient.py").write_text(
+        "raise ModuleNotFoundError(\"No module named 'nbclient'\")"
+    )
+    variables = {**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), str(runner.LIBRARY)])}
+    with pytest.raises(EquiscapeError, match=r"^nbclient is not installed beside .*; install"):
+        runner._render(["a", "b", "c", "d", "e"], variables, "rank")

@@ -20,10 +20,10 @@ def test_the_environment_of_these_tests_has_all():
 
 def test_the_names_are_those_of_the_environments():
     assert {"torch", "torch-geometric", "numpy"} <= set(tools.packages(ENVS[0]))
-    assert {"papermill", "nbconvert", "ipykernel", "jupytext"} <= set(tools.packages(ENVS[1]))
+    assert {"nbclient", "nbconvert", "ipykernel", "jupytext"} <= set(tools.packages(ENVS[1]))
 
 
-@pytest.mark.parametrize("name", ["torch", "papermill", "nbconvert", "ipykernel", "jupytext"])
+@pytest.mark.parametrize("name", ["torch", "nbclient", "nbconvert", "ipykernel", "jupytext"])
 def test_a_missing_one_is_named(monkeypatch, name):
     real = metadata.version
 

@@ -11,7 +11,7 @@ HIDE = """
 from importlib import metadata
 real = metadata.version
 def version(name):
-    if name == "papermill":
+    if name == "nbclient":
         raise metadata.PackageNotFoundError(name)
     return real(name)
 metadata.version = version
@@ -35,7 +35,7 @@ def test_a_missing_tool_ends_before_the_first_job_that_needs_it(workspace, varia
     (workspace / "site/sitecustomize.py").write_text(HIDE)
     variables(PYTHONPATH=str(workspace / "site"))
     output = workspace.run("tables", ok=False)
-    assert "papermill is missing in the environment of" in output
+    assert "nbclient is missing in the environment of" in output
     assert "--sdm conda" in output
     assert "Traceback" not in output
     assert not (workspace / "resources/prepared").exists()

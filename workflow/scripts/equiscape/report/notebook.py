@@ -8,6 +8,7 @@ processes get private folders, UTF-8 and this interpreter as the only kernel.
 import json
 import logging
 import os
+import re
 import shutil
 import site
 import subprocess
@@ -27,6 +28,7 @@ INHERITED = (
     "PYTHONIOENCODING", "PYTHONWARNINGS", "PYTHONINSPECT",
 )  # fmt: skip
 """Variables of the user or site that change what a notebook does; they are not passed on."""
+TOOLS = ("jupytext", "nbformat", "nbclient", "nbconvert", "ipykernel")
 
 
 def environment(folder: Path, inherited: Mapping[str, str] | None = None) -> dict[str, str]:
@@ -80,8 +82,8 @@ def execute(
 ) -> None:
     """Execute a percent script as a notebook and make a page of it.
 
-    Everything happens in a temporary folder under plain names, since papermill and nbconvert read
-    braces and brackets of a path as patterns; the two files are moved to their places at the end.
+    Everything happens in a temporary folder under plain names, whatever the paths of the study
+    hold; the two files are moved to their places at the end.
 
     Args:
         source: the notebook as a jupytext percent script.
@@ -98,24 +100,18 @@ def execute(
         shutil.copyfile(source, folder / "source.py")
         shutil.copytree(template, folder / "template")
         notebook, page = folder / "notebook.ipynb", folder / "notebook.html"
-        raw = [word for pair in parameters.items() for word in ("-r", *pair)]
-        commands = {
-            "jupytext": ["--quiet", "--to", "ipynb", "--output", str(folder / "blank.ipynb"),
-                         str(folder / "source.py")],
-            "papermill": ["--kernel", "python3", "--cwd", os.getcwd(), "--log-output",
-                          "--no-progress-bar", *raw, str(folder / "blank.ipynb"), str(notebook)],
-            "nbconvert": ["--to", "html", "--template", str(folder / "template"), str(notebook)],
-        }  # fmt: skip
-        for tool, arguments in commands.items():
-            _run(tool, arguments, variables, Path(source).stem)
+        given = folder / "parameters.json"
+        given.write_text(json.dumps(dict(parameters)), encoding="utf-8")
+        arguments = [folder / "source.py", folder / "template", notebook, page, given]
+        _render([str(path) for path in arguments], variables, Path(source).stem)
         for made, place in ((notebook, ipynb), (page, html)):
             with atomic_path(place) as temporary:
                 shutil.copyfile(made, temporary)
 
 
-def _run(tool: str, arguments: list[str], variables: dict[str, str], name: str) -> None:
+def _render(arguments: list[str], variables: dict[str, str], name: str) -> None:
     done = subprocess.run(
-        [sys.executable, "-m", tool, *arguments],
+        [sys.executable, "-m", "equiscape.report.render", *arguments],
         env=variables,
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
@@ -124,14 +120,15 @@ def _run(tool: str, arguments: list[str], variables: dict[str, str], name: str) 
         errors="replace",
     )
     for line in done.stdout.splitlines():
-        log.info("%s: %s", tool, line)
+        log.info("%s", line)
     if done.returncode == 0:
         return
-    if f"No module named {tool}" in done.stdout:
+    missing = re.search(r"No module named '?([\w.]+)", done.stdout)
+    if missing and missing[1].partition(".")[0] in TOOLS:
         raise EquiscapeError(
-            f"{tool} is not installed beside {sys.executable}; install it (requirements.txt, or "
-            "envs/report.yaml with --sdm conda) and run the same command again."
+            f"{missing[1]} is not installed beside {sys.executable}; install it (requirements.txt, "
+            "or envs/report.yaml with --sdm conda) and run the same command again."
         )
     lines = [line.strip() for line in done.stdout.splitlines() if line.strip()]
-    reason = lines[-1] if lines else f"{tool} ended with status {done.returncode}"
-    raise EquiscapeError(f"the notebook {name} failed in {tool}: {reason}")
+    reason = lines[-1] if lines else f"its process ended with status {done.returncode}"
+    raise EquiscapeError(f"the notebook {name} failed: {reason}")

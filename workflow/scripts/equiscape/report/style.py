@@ -13,7 +13,6 @@ from typing import Any
 import matplotlib as mpl
 import matplotlib.pyplot as plt
 import numpy as np
-import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
@@ -37,7 +36,7 @@ DPI = 300
 
 
 def use() -> None:
-    """Set seaborn's theme and the sizes: text of 7 to 9 points at print size, editable in PDF.
+    """Set the colors and the sizes: text of 7 to 9 points at print size, editable in PDF.
 
     A matplotlibrc of the user or the site is set aside first (``text.usetex`` needs a LaTeX).
     In a notebook, figures are shown at twice the resolution, for screens that have it.
@@ -47,11 +46,20 @@ def use() -> None:
         from matplotlib_inline.backend_inline import set_matplotlib_formats
 
         set_matplotlib_formats("retina")
-    sns.set_theme(
-        context="paper",
-        style="ticks",
-        font="DejaVu Sans",
-        rc={
+    mpl.rcParams.update(
+        {
+            "font.family": ["DejaVu Sans"],
+            "text.color": ".15",
+            "axes.labelcolor": ".15",
+            "axes.edgecolor": ".15",
+            "xtick.color": ".15",
+            "ytick.color": ".15",
+            "axes.axisbelow": True,
+            "legend.title_fontsize": 8,
+            "lines.solid_capstyle": "round",
+            "patch.edgecolor": "w",
+            "patch.force_edgecolor": True,
+            "patch.linewidth": 0.8,
             "font.size": 8,
             "axes.titlesize": 8.5,
             "axes.labelsize": 8,
@@ -82,7 +90,7 @@ def use() -> None:
             "savefig.dpi": DPI,
             "pdf.fonttype": 42,
             "svg.hashsalt": "equiscape",
-        },
+        }
     )
 
 
