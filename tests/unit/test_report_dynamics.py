@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 from fake_results import CLOUDS, MOLECULES, write_study
 
+from equiscape.analyses.result import write
 from equiscape.report import pages, style
 from equiscape.report.pages import dynamics
 
@@ -75,6 +76,26 @@ def test_figures_are_of_the_tasks_that_were_measured(study):
         assert set(page.outputs(study)) == {"dynamics_egnn", "dynamics_layers_egnn"}
     finally:
         study.analyses["dynamics"]["tasks"] = list(study.tasks)
+
+
+def test_where_every_cell_diverged_pages_and_figures_are_made(tmp_path):
+    made = write_study(tmp_path, {name: CLOUDS[name] for name in ("egnn", "pointnet")}, seeds=2)
+    style.use()
+    for count, product in enumerate(made.analysis("dynamics"), start=1):
+        head = {"status": "diverged", "task": product.task, "optimizer": product.optimizer}
+        write(product.path, None, head)
+        frame = dynamics.table(made)
+        assert len(frame.groupby(["task", "optimizer"])) == 4 - count
+        assert f"{product.task} with {product.optimizer}" in dynamics.text(made, frame)
+        dynamics.highlights(made)
+        for task in made.tasks:  # every figure is a declared output
+            figures = dynamics.along(made, frame, task), dynamics.layers(made, frame, task)
+            left = (frame["task"] == task).any()
+            for figure in figures:
+                texts = {text.get_text() for axis in figure.axes for text in axis.texts}
+                assert ("every cell diverged" in texts) != left
+                figure.savefig(tmp_path / "figure.png")
+    plt.close("all")
 
 
 def test_the_panels_draw_the_numbers(study):

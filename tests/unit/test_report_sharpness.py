@@ -101,7 +101,7 @@ def test_where_every_cell_diverged_the_page_says_so(tmp_path):
         assert len(frame.groupby(["task", "optimizer"])) == 4 - count
         text = sharpness.text(made, frame)
         assert f"{product.task} with {product.optimizer}" in text
-        sharpness.ratios(made, frame)
+        sharpness.ratios(made, frame).savefig(tmp_path / "figure.png")
     assert claims.folding(made) == []
     assert len(claims.table(made))
 

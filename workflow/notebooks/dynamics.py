@@ -53,9 +53,8 @@ measured = dynamics.table(study)
 # trainings below. Compare optimizers at equal loss too: the first panel says where that is.
 
 # %%
-for task in study.tasks:
-    if (measured["task"] == task).any():
-        paths = style.save(dynamics.along(study, measured, task), figures, f"dynamics_{task}")
+for task in dynamics.PAGE.chosen_tasks(study):
+    paths = style.save(dynamics.along(study, measured, task), figures, f"dynamics_{task}")
 
 # %% [markdown]
 # ## Distance, margins, layers
@@ -68,10 +67,9 @@ for task in study.tasks:
 # uses. A probe of a wide layer may score high at the start: random features are features.
 
 # %%
-for task in study.tasks:
-    if (measured["task"] == task).any():
-        figure = dynamics.layers(study, measured, task)
-        paths = style.save(figure, figures, f"dynamics_layers_{task}")
+for task in dynamics.PAGE.chosen_tasks(study):
+    figure = dynamics.layers(study, measured, task)
+    paths = style.save(figure, figures, f"dynamics_layers_{task}")
 
 # %%
 Markdown(body(dynamics.text(study, measured)))

@@ -15,7 +15,7 @@ from equiscape.report.load import read_csv
 from equiscape.report.manifest import Manifest, Product
 from equiscape.report.numbers import DASH, significant
 from equiscape.report.page import Page
-from equiscape.report.text import join, markdown, task_title
+from equiscape.report.text import join, markdown, task_title, unmeasured
 from equiscape.report.titles import optimizer_title, task_titles
 
 PAGE = Page(
@@ -241,6 +241,7 @@ def text(manifest: Manifest, frame: pd.DataFrame) -> str:
             names = {c: c for c in shown}
             names["quantity"] = optimizer_title(str(optimizer))
             parts.append(markdown(shown, names))
+    parts += unmeasured(manifest, "dynamics", frame)
     lines = [*absent(manifest), *costs(manifest)]
     if lines:
         parts += ["## What it cost, and what is left out", "\n".join(f"- {x}" for x in lines)]
@@ -287,7 +288,8 @@ def along(manifest: Manifest, frame: pd.DataFrame, task: str) -> Figure:
     edge.axhline(1, color="black", linewidth=0.8)
     edge.axhspan(*NEAR, color="#EFEFEF", zorder=0, linewidth=0)
     chance = frame[(frame["task"] == task) & (frame["quantity"] == "random_share")]["mean"]
-    share.axhline(chance.mean(), color=style.GRAY, linewidth=0.8, linestyle="--")
+    if len(chance):
+        share.axhline(chance.mean(), color=style.GRAY, linewidth=0.8, linestyle="--")
     titles = {
         loss: "training loss", largest: "largest λ", edge: "sharpness / threshold",
         step: "gain (solid), |penalty| (dashed)", ranks: "median stable rank",
@@ -331,11 +333,10 @@ def layers(manifest: Manifest, frame: pd.DataFrame, task: str) -> Figure:
             )  # fmt: skip
         places = thinned(range(len(names)), 6)
         probe.set_xticks(places, [names[i] for i in places], rotation=30, ha="right", fontsize=6)
-    has_margins = len(margin.get_lines()) > 0 and frame["quantity"].str.startswith("margin").any()
     distance.set_title("distance from start, relative", loc="left")
     margin.set_title("margin: median, 10 % (dotted)", loc="left")
     probe.set_title("linear probe, test score", loc="left")
-    if not has_margins or not course(frame, task, drawn.optimizers[0], "margin_train_median").size:
+    if drawn.optimizers and not margin.get_lines():
         margin.text(0.5, 0.5, "a regression has none", ha="center", va="center",
                     transform=margin.transAxes, color=style.GRAY)  # fmt: skip
     else:
@@ -355,6 +356,7 @@ class _Drawing:
         mine = frame[frame["task"] == task]
         self.optimizers = [o for o in manifest.optimizers if (mine["optimizer"] == o).any()]
         self.epochs = sorted(mine["epoch"].unique())
+        self.empty = "" if self.optimizers else "every cell diverged"
 
     def line(self, axis: Axes, optimizer: str, rows: pd.DataFrame, dash: Any = "-",
              face: str | None = None, bare: bool = False) -> None:  # fmt: skip
@@ -377,6 +379,8 @@ class _Drawing:
             axis.set_xticks(shown, [f"{epoch:g}" for epoch in shown])
             axis.grid(axis="y")
             axis.margins(x=0.04)
+            axis.text(0.5, 0.5, self.empty, ha="center", va="center", transform=axis.transAxes,
+                      color=style.GRAY)  # fmt: skip
         for axis in bottom:
             axis.set_xlabel("epoch")
 
