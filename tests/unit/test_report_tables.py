@@ -9,6 +9,7 @@ import pytest
 from fake_results import CLOUDS, MOLECULES, REFERENCE, product, write_study
 from report_case import MODELNET, report_study, row
 
+from equiscape.analyses.result import write
 from equiscape.report import numbers, pages, tables, titles
 from equiscape.report.latex import booktabs, escape
 from equiscape.report.manifest import Manifest
@@ -272,3 +273,17 @@ def test_a_study_without_muon_never_speaks_of_it(tmp_path):
     for notebook in (REFERENCE.parent / "notebooks").glob("*.py"):
         if notebook.stem not in ("interventions", "sharpness"):
             assert "Muon" not in notebook.read_text(encoding="utf-8"), notebook.name
+
+
+@pytest.mark.parametrize("name", ["connectivity", "rank", "symmetry"])
+def test_tables_hold_where_every_cell_of_an_optimizer_diverged(name, tmp_path):
+    """As the writer of analyses leaves it: a table without rows, its envelope beside it."""
+    made = write_study(tmp_path, {"egnn": CLOUDS["egnn"]}, seeds=2)
+    for found in made.analysis(name):
+        if "adam" in (found.optimizer, found.second):
+            head = {"status": "diverged", "task": found.task, "optimizer": found.optimizer}
+            write(found.path, None, head)
+    for table, text in pages.module(name).TABLES.values():
+        frame = table(made)
+        assert len(frame)
+        assert text(made, frame)

@@ -144,9 +144,9 @@ def residuals(manifest: Manifest, frame: pd.DataFrame) -> Figure:
     color, marker = style.colors(manifest), style.markers(manifest)
     titles = task_titles(manifest)
     tasks = [task for task in manifest.tasks if task in set(frame["task"])]
-    longest = max(frame[frame["task"] == task]["family"].nunique() for task in tasks)
+    longest = max((frame[frame["task"] == task]["family"].nunique() for task in tasks), default=1)
     figure, axes = style.panels(
-        len(tasks), columns=2, height=0.6 + 0.19 * longest, width=style.WIDTH
+        max(1, len(tasks)), columns=2, height=0.6 + 0.19 * longest, width=style.WIDTH
     )
     for axis, task in zip(axes, tasks):
         rows = frame[frame["task"] == task]
