@@ -77,7 +77,9 @@ ANALYSES = {
         "equiscape.analyses.connectivity", "pair", ".csv", runtime=240, version=3
     ),
     "sharpness": Analysis("equiscape.analyses.sharpness", "final", ".csv", runtime=480, version=2),
-    "dynamics": Analysis("equiscape.analyses.dynamics", "snapshots", ".csv", runtime=480),
+    "dynamics": Analysis(
+        "equiscape.analyses.dynamics", "snapshots", ".csv", runtime=480, version=2
+    ),
     "representation": Analysis("equiscape.analyses.representation", "study", ".csv", runtime=60),
     "representation-connectivity": Analysis(
         "equiscape.analyses.representation_connectivity", "study", ".csv", runtime=60

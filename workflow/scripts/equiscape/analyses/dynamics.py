@@ -51,7 +51,7 @@ COLUMNS = (
 )
 WHOLE = course.WHOLE
 PART = "part"  # the parameters that have a linear map, where others have none
-MOST = 8  # leading eigenvectors, where the settings leave their number open
+MOST = 4  # leading eigenvectors, where the settings leave their number open
 Row = dict[str, Any]
 
 
@@ -68,7 +68,7 @@ class Settings:
         seed: of the subset, start vectors and probes.
         mode: ``train`` for the loss as it is trained (batch statistics, label smoothing; no
             augmentation, no dropout), ``eval`` for that of the other analyses.
-        eigenvalues: leading ones; None for as many as the network has outputs, at most 8.
+        eigenvalues: leading ones; None for as many as the network has outputs, at most 4.
         tolerance: of eigenvalues, relative to their own size, and of the spectral measure.
         max_iterations: products of each search.
         probes: random vectors for the trace; below 2 it is left out.
@@ -82,18 +82,18 @@ class Settings:
 
     EXECUTION: ClassVar = ("graph_memory_mb",)
 
-    snapshots: PositiveInt | None = 8
-    samples: PositiveInt | None = 128
+    snapshots: PositiveInt | None = 4
+    samples: PositiveInt | None = 64
     batch_size: PositiveInt = 32
     seed: Seed = 0
     mode: Literal["train", "eval"] = "train"
     eigenvalues: PositiveInt | None = None
-    tolerance: Positive = 1e-2
-    max_iterations: PositiveInt = 40
-    probes: NonNegativeInt = 8
+    tolerance: Positive = 5e-2
+    max_iterations: PositiveInt = 20
+    probes: NonNegativeInt = 4
     starts: NonNegativeInt = 1
     layers: bool = False
-    probe_samples: NonNegativeInt = 256
+    probe_samples: NonNegativeInt = 128
     dtype: Literal["float32", "float64"] = "float32"
     graph_memory_mb: NonNegative | None = None
 

@@ -2,6 +2,10 @@
 
 Each is taken of the network as it is (``raw``) and with its batch norms folded into the weights
 (:mod:`equiscape.landscape.folding`), which takes out what the function does not fix.
+
+Steps of optimizers and S_M are of a fresh optimizer state: a checkpoint keeps weights alone, those
+of the best validation epoch, at which there need be no snapshot. Without momentum Adam's own step
+is the sign of the gradient. The analysis ``dynamics`` takes steps from states that snapshots keep.
 """
 
 import logging
@@ -128,7 +132,11 @@ def measure(subject: Subject, settings: Settings) -> Result:
             "residual": "of the loss",
             "products": "products",
         },
-        attributes={"samples": settings.samples, "loss": subject.task.dataset.objective.loss_name},
+        attributes={
+            "samples": settings.samples,
+            "loss": subject.task.dataset.objective.loss_name,
+            "optimizer_state": "fresh",
+        },
     )
 
 

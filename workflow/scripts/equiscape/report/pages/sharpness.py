@@ -180,7 +180,8 @@ def text(manifest: Manifest, frame: pd.DataFrame) -> str:
         "function fixes is left. Adaptive, log-Hessian and Fisher-Rao are then unchanged by "
         "rescaling; the others are not. Orthogonalized steps: "
         "the largest curvature of a step whose matrices have the spectral norm of an "
-        "orthogonalizing optimizer's steps, or (relative) of the weights, a lower bound.",
+        "orthogonalizing optimizer's steps, or (relative) of the weights, a lower bound. Steps are "
+        "those of a fresh optimizer state, with momentum zero: Adam's is the sign of the gradient.",
     ]
     for task, group in frame.groupby("task", sort=False):
         parts.append(f"## {task_title(manifest, group.iloc[0])}")
