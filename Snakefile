@@ -23,7 +23,7 @@ BASE = Path(str(workflow.current_basedir))
 sys.path.insert(0, str(BASE / "workflow/scripts"))
 
 from equiscape.configuration import start
-from equiscape.errors import ConfigError
+from equiscape.errors import ConfigError, DataError
 
 # A study given on the command line takes the place of the paper's; merged, it would train both.
 if "tasks" not in config:

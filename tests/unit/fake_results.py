@@ -6,7 +6,6 @@ whole study takes no gain and rng. Run as a script to get a folder to look at:
 ``python tests/unit/fake_results.py FOLDER [paper]``.
 """
 
-import itertools
 import sys
 from importlib import import_module
 from pathlib import Path
@@ -14,6 +13,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pandas as pd
+from fake_envelope import PROVENANCE
 
 from equiscape.analyses import ANALYSES
 from equiscape.configuration.kinds import kind_of
@@ -52,13 +52,11 @@ LAYERS = {
     "pointnet": [f"point.{i}" for i in range(5)] + ["head.0", "head.1", "head.2"],
 }
 SUFFIXES = {
-    "hessian": ".json",
     "slice": ".h5",
     "rank": ".csv",
     "robustness": ".csv",
-    "connectivity": ".csv",
 }
-OVER = {"robustness": "final", "connectivity": "pair"}
+OVER = {"robustness": "final"}
 MADE_UP = {
     path.stem.replace("_", "-"): import_module(f"made_up.{path.stem}")
     for path in sorted(Path(__file__).with_name("made_up").glob("*.py"))
@@ -127,8 +125,9 @@ def write_study(
                     seed = manifest.seeds[0] if found.seed is None else found.seed
                     rng = np.random.default_rng(1000 + index + 7919 * seed)
                     write(found, manifest, list(optimizers).index(optimizer), rng)
-    for found in manifest.analysis("connectivity"):
-        _connectivity(found, manifest)
+    for name, module in MADE_UP.items():
+        for found in manifest.analysis(name) if OVER.get(name) == "pair" else []:
+            module.write(found, manifest)
     for name, write in STUDY_WRITERS.items():
         if name not in without:
             manifest.analyses[name] = {
@@ -200,21 +199,44 @@ def _final(manifest, task, optimizer, seed, gain, diverged, rng, epochs) -> None
 
     write_json(
         manifest.final(task, optimizer, seed),
-        {
-            "task": task, "optimizer": optimizer, "lr": "1e-3", "wd": "1e-2", "seed": seed,
-            "status": "diverged" if diverged else "finished",
-            "diverged_at": {"epoch": rows, "step": 100} if diverged else None,
-            "metric": metric,
-            "at": None if diverged else
-            {"best_validation": at(best), "last": at(epochs - 1), "best_test": at(best)},
+        metrics_of(
+            task, optimizer, seed, metric=metric, epochs=rows, steps=10 * rows,
+            seconds=1.5 * rows * (1 + 0.2 * gain) + 0.01 * seed,
+            **({"diverged_at": {"epoch": rows, "step": 100}} if diverged else {
+                "status": "finished", "diverged_at": None,
+                "at": {"best_validation": at(best), "last": at(epochs - 1), "best_test": at(best)},
+            }),
             **({} if diverged or metric["name"] != "accuracy" else {"test": {
                 "metrics": {"accuracy": score[best] * 0.98, "mean class accuracy": score[best] - 5},
                 "classes": dict(zip(SHAPES, np.diag(confusion) / confusion.sum(1) * 100)),
             }}),
-            "epochs": rows, "steps": 10 * rows, "parameters": 12345, "samples_per_second": 100.0,
-            "seconds": 1.5 * rows * (1 + 0.2 * gain) + 0.01 * seed, "peak_memory_mb": 250.0,
-            "provenance": {"device": "cpu", "revision": "0" * 40, "versions": {}},
-        },
+        ),
+    )  # fmt: skip
+
+
+def metrics_of(task: str, optimizer: str, seed: int, **more) -> dict:
+    """``metrics.json`` of a cell that diverged in its first epoch, but for ``more``."""
+    return {
+        "task": task, "optimizer": optimizer, "lr": "1e-3", "wd": "1e-2", "seed": seed,
+        "status": "diverged", "diverged_at": {"epoch": 1, "step": 1},
+        "metric": {"name": "accuracy", "direction": "max", "unit": "%"},
+        "at": dict.fromkeys(("best_validation", "last", "best_test")),
+        "epochs": 0, "steps": 1, "parameters": 12345, "samples_per_second": 100.0,
+        "seconds": 1.0, "peak_memory_mb": 250.0, "split_of_parameters": {},
+        "provenance": PROVENANCE, **more,
+    }  # fmt: skip
+
+
+def write_representative(manifest: Manifest, task: str, optimizer: str, seed: int | None) -> None:
+    """The representative, and its choice alone; of no seed where every cell diverged."""
+    status = "diverged" if seed is None else "finished"
+    path = None if seed is None else str(manifest.final(task, optimizer, seed, "checkpoint.pt"))
+    own = {"task": task, "optimizer": optimizer, "seed": seed, "checkpoint": path}
+    write_json(
+        manifest.representative(task, optimizer),
+        {**own, "status": status, "metric": metric_of(manifest.tasks[task]), "mean": 50.0,
+         "at": "best_validation", "std": 1.0, "tied": [], "provenance": PROVENANCE,
+         "scores": [{"seed": s, "score": 50.0, "status": status} for s in manifest.seeds]},
     )  # fmt: skip
 
 
@@ -226,7 +248,7 @@ def _selection(manifest, task, optimizer, gain, rng) -> None:
             "status": "diverged" if lr == "1e-2" and gain == 0 else "finished",
             "validation_score": None if lr == "1e-2" and gain == 0
             else 60 - 4 * sign * (np.log10(float(lr)) + 3) ** 2 + gain + rng.normal(0, 0.5),
-            "path": "grid/...",
+            "validation_loss": 1.0, "test_score": 50.0, "epoch": 3, "path": "grid/...",
         }
         for lr in ("1e-4", "1e-3", "1e-2") for wd in ("0", "1e-2")
     ]  # fmt: skip
@@ -234,37 +256,9 @@ def _selection(manifest, task, optimizer, gain, rng) -> None:
         "task": task, "optimizer": optimizer, "lr": "1e-3", "wd": "1e-2", "grid": cells,
         "status": "finished", "metric": metric_of(manifest.tasks[task]),
         "edges": {"lr": None, "wd": {"end": "high", "add": ["1e-1"]}},
+        "rule": "the best mean", "score": 60.0, "provenance": PROVENANCE,
     }  # fmt: skip
     write_json(manifest.selection(task, optimizer), choice)
-
-
-def _hessian(product, manifest, gain, rng) -> None:
-    task, optimizer = product.task, product.optimizer
-    seed = 1 if product.seed is None else product.seed
-    values = (25 * 4.0**gain * rng.uniform(0.7, 1.4)) * 0.7 ** np.arange(10)
-    pairs = [{"value": v, "residual": 1e-3 * v, "converged": True} for v in values]
-    pairs[-1] |= {"residual": 1.5 * values[-1], "converged": False, "sign_known": False}
-    smallest = -0.08 * values[0] if gain == 0 or task != "dgcnn" else 0.02
-    data = {
-        "task": task, "optimizer": optimizer, "seed": seed, "method": "lanczos",
-        "data": {"split": "train", "samples": 512}, "batch_norm": "eval", "parameters": 12345,
-        "loss_value": 0.5, "eigenvalues": pairs, "largest": pairs[0],
-        "smallest": {"value": smallest, "residual": 0.01, "converged": True},
-        "power_iteration": {"value": values[0], "residual": 0.1, "converged": True},
-        "trace": {"value": values.sum() * 4, "standard_error": values.sum() * 0.2, "probes": 20},
-        "density": _density(values),
-    }  # fmt: skip
-    write_json(product.path, data)
-
-
-def _density(values) -> dict:
-    """A peak at zero with a band, and the leading eigenvalues without one."""
-    width = values[0] / 100
-    points = np.linspace(-5 * width, values[0] + 3 * width, 201)
-    bump = np.exp(-((points[:, None] - [0.0, *values]) ** 2) / (2 * width**2))
-    bulk, leading = bump[:, 0] / width / 2.507, bump[:, 1:].sum(1) / width / 2.507 / 12345
-    return {"points": points.tolist(), "density": (bulk + leading).tolist(), "width": width,
-            "density_standard_error": (0.1 * bulk).tolist()}  # fmt: skip
 
 
 def _slice(product, manifest, gain, rng) -> None:
@@ -283,47 +277,6 @@ def _slice(product, manifest, gain, rng) -> None:
             center_loss=loss[10, 10], chance_loss=2.48, range=1.0,
             checkpoint_loss=loss[10, 10], seed=1,
         )  # fmt: skip
-
-
-def _connectivity(product, manifest) -> None:
-    first, second = product.optimizer, product.second
-    kinds = ["other seed"] if first == second else ["same seed", "other seed"]
-    t = np.linspace(0, 1, 5)
-    frames = []
-    seeds = manifest.seeds
-    for kind in kinds:
-        pair = seeds[0], seeds[0 if kind == "same seed" else -1]
-        paths = ("none", "line", 3.0), ("weights", "line", 1.0), ("weights", "bezier", 0.1)
-        for (alignment, curve, height), reset, split in itertools.product(
-            paths, (False, True), ("train", "test")
-        ):
-            head = {
-                "task": product.task, "pair": kind, "first": first, "first_seed": pair[0],
-                "second": second, "second_seed": pair[1], "alignment": alignment, "reset": reset,
-                "curve": curve, "t": t, "split": split,
-            }  # fmt: skip
-            loss = 0.5 + 0.1 * t + 4 * height * (2 - reset) * t * (1 - t)
-            frames.append(pd.DataFrame({**head, "loss": loss, "score": 50 - loss}))
-        for alignment in ("none", "weights"):
-            frames.append(_plane({**head, "t": np.nan, "alignment": alignment, "split": "train"}))
-    paths = pd.concat(frames)
-    write_csv(product.path, paths)
-    paths = paths[~paths["curve"].isin(["plane", "corner"])]
-    keys = [name for name in paths if name not in ("t", "loss", "score", "x", "y")]
-    heights = (paths["loss"] - 0.5 - 0.1 * paths["t"]).groupby([paths[key] for key in keys],
-                                                               sort=False).max()  # fmt: skip
-    barriers = [dict(zip(keys, key)) | {"loss": height} for key, height in heights.items()]
-    write_json(product.path.with_suffix(".json"), {"barriers": barriers})
-
-
-def _plane(head) -> pd.DataFrame:
-    """A bowl over the plane of three corners."""
-    x, y = (axis.ravel() for axis in np.meshgrid(np.linspace(-1, 5, 4), np.linspace(-1, 3, 4)))
-    x, y = np.append([0.0, 4.0, 2.0], x), np.append([0.0, 0.0, 2.0], y)
-    curve = ["corner"] * 3 + ["plane"] * 16
-    loss = 0.5 + 0.1 * (x - 2) ** 2 + 0.2 * y**2
-    more = {"curve": curve, "x": x, "y": y, "loss": loss, "score": 50 - loss}
-    return pd.DataFrame({**head, "reset": True, **more})
 
 
 def _rank(product, manifest, gain, rng) -> None:
@@ -357,11 +310,14 @@ def _robustness(product, manifest, gain, rng) -> None:
 
 
 WRITERS = {
-    "hessian": _hessian,
     "slice": _slice,
     "rank": _rank,
     "robustness": _robustness,
-    **{name: module.write for name, module in MADE_UP.items() if name in SUFFIXES},
+    **{
+        name: module.write
+        for name, module in MADE_UP.items()
+        if name in SUFFIXES and OVER[name] != "pair"
+    },
 }
 
 

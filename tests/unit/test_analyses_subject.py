@@ -1,10 +1,10 @@
 """Which checkpoints an analysis sees."""
 
-import json
-
 import pytest
+from fake_results import metrics_of
 from tiny_task import tiny_task
 
+from equiscape import io
 from equiscape.analyses import subject as module
 
 
@@ -13,7 +13,6 @@ from equiscape.analyses import subject as module
     [
         ({"status": "finished", "epochs": 9}, [None, 0, 4, 9]),
         ({"status": "finished", "epochs": 5}, [None, 0, 4]),  # stopped early
-        ({"status": "finished"}, [None, 0, 4, 9]),  # of an older version
         ({"status": "diverged", "epochs": 5}, []),
     ],
 )
@@ -21,7 +20,7 @@ def test_files_without_weights_are_left_out(tmp_path, monkeypatch, metrics, expe
     monkeypatch.setattr(module, "load_task", lambda **_: tiny_task())
     cell = tmp_path / "final/tiny_muon/seed3"
     (cell / "snapshots").mkdir(parents=True)
-    (cell / "metrics.json").write_text(json.dumps(metrics))
+    io.write_json(cell / "metrics.json", metrics_of("tiny", "muon", 3, **metrics))
     paths = [cell / "checkpoint.pt", *(cell / f"snapshots/epoch{e}.pt" for e in (0, 4, 9))]
     subject = module.load_subject({}, "data.h5", "cpu", checkpoints=list(map(str, paths)),
                                   metrics=[str(cell / "metrics.json")])  # fmt: skip
@@ -35,12 +34,14 @@ def test_of_the_snapshots_of_several_seeds_the_representatives_stay(tmp_path, mo
     for own in (2, 3):
         cell = tmp_path / f"final/tiny_muon/seed{own}"
         cell.mkdir(parents=True)
-        (cell / "metrics.json").write_text(json.dumps({"status": "finished"}))
+        written = metrics_of("tiny", "muon", own, status="finished", epochs=4)
+        io.write_json(cell / "metrics.json", written)
         metrics.append(str(cell / "metrics.json"))
         paths += [str(cell / f"snapshots/epoch{epoch}.pt") for epoch in (0, 4)]
     choice = tmp_path / "choice.json"
     checkpoint = None if seed is None else f"final/tiny_muon/seed{seed}/checkpoint.pt"
-    choice.write_text(json.dumps({"seed": seed, "checkpoint": checkpoint}))
+    one = {"task": "tiny", "optimizer": "muon", "seed": seed, "sha256": None}
+    io.write_json(choice, {**one, "checkpoint": checkpoint})
     found = module.load_subject({}, "data.h5", "cpu", choice=choice, checkpoints=paths,
                                 metrics=metrics).checkpoints  # fmt: skip
     expected = [] if seed is None else [(seed, 0), (seed, 4)]

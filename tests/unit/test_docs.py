@@ -6,10 +6,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from fake_results import CLOUDS, write_study
+from fake_results import CLOUDS, write_representative, write_study
 from saved_network import save_network
 
-from equiscape import io
 from equiscape.report.tables import write_tables
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -25,7 +24,7 @@ def folder(tmp_path, monkeypatch):
     for task, optimizer in made.pairs:
         for seed in made.seeds:
             save_network(made.final(task, optimizer, seed, "checkpoint.pt"), 0)
-        io.write_json(made.representative(task, optimizer), {"seed": 1})
+        write_representative(made, task, optimizer, 1)
     monkeypatch.chdir(tmp_path)
     return tmp_path
 

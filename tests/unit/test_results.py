@@ -11,7 +11,8 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from fake_results import CLOUDS, write_study
+from fake_envelope import envelope
+from fake_results import CLOUDS, write_representative, write_study
 from saved_network import save_network
 
 import equiscape
@@ -30,19 +31,17 @@ def folder(tmp_path_factory):
     made = write_study(there, {"pointnet": CLOUDS["pointnet"]}, every_seed=True)
     write_tables(made, there / "tables")
     for optimizer in made.optimizers:
-        head = {"task": "pointnet", "optimizer": optimizer}
-        io.write_json(made.representative("pointnet", optimizer), {**head, "seed": 2})
+        write_representative(made, "pointnet", optimizer, 2)
     save_network(made.final("pointnet", "muon", 2, "checkpoint.pt"), 2)
     save_network(made.final("pointnet", "muon", 1, "checkpoint.pt"), 1, weights=False)
     save_network(made.final("pointnet", "muon", 2, "snapshots/epoch10.pt"), 10)
     grid = there / "grid/pointnet_muon/lr1e-3_wd1e-2_seed0"
     grid.mkdir(parents=True)
     shutil.copy(made.final("pointnet", "muon", 0, "history.csv"), grid)
-    product = made.analysis("rank")[0].path
-    used = {"task": "pointnet", "optimizer": "adam", "seed": 0, "epoch": None,
-            "path": str(there / "final/pointnet_adam/seed0/checkpoint.pt")}  # fmt: skip
+    product = made.analysis("rank")[0]
     io.write_json(
-        product.with_suffix(".json"), {"checkpoints": [used], "sha256": io.sha256(product)}
+        product.path.with_suffix(".json"),
+        envelope(product, "rank", 0, sha256=io.sha256(product.path)),
     )
     here = tmp_path_factory.mktemp("here") / "moved"
     shutil.move(there, here)
@@ -204,11 +203,9 @@ def test_an_analysis_whose_cells_all_diverged_gives_an_empty_frame(folder, tmp_p
     rank = study.products("rank")[0]
     rank.path.write_text("\n")  # as the writer of results leaves it
     head = {"status": "diverged", "checkpoints": [], "sha256": io.sha256(rank.path)}
-    io.write_json(rank.path.with_suffix(".json"), head)
+    io.write_json(rank.path.with_suffix(".json"), envelope(rank.of, "rank", **head))
     assert rank.data.empty
     assert len(study.frame("rank")) == sum(len(one.data) for one in study.products("rank")[1:])
-    io.write_json(
-        study.folder / "representative/pointnet_adam.json", {"status": "diverged", "seed": None}
-    )
+    write_representative(study.manifest, "pointnet", "adam", None)
     with pytest.raises(DataError, match="has no representative, since every final cell diverged"):
         study.model("pointnet", "adam")

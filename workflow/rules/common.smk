@@ -83,10 +83,14 @@ def gpus_of_a_job(wildcards):
 
 def warn_of_edges():
     """At the end of a run: every choice at an end of its grid, with the values to add."""
-    chosen = [workflow.pathvars.apply(str(path)) for path in MANIFEST.products("selection")]
-    lines = [
-        line for path in chosen if Path(path).exists() for line in edge_sentences(read_json(path))
-    ]
+    lines = []
+    for path in MANIFEST.products("selection"):
+        path = workflow.pathvars.apply(str(path))
+        if Path(path).exists():
+            try:
+                lines += edge_sentences(read_json(path, "selection"))
+            except DataError as error:
+                logger.warning(str(error))
     if lines:
         logger.warning(f"Choices at an edge of their grid, {len(lines)}:")
     for line in lines[:20]:

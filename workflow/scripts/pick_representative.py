@@ -16,7 +16,7 @@ def main(choice: str, results: list[str], outputs: list[str]) -> None:
 
     Where every cell diverged there is no choice, and the first seed's result says so.
     """
-    seed = io.read_json(choice)["seed"]
+    seed = io.read_json(choice, "representative_choice")["seed"]
     chosen = next((path for path in results if Path(path).stem == f"seed{seed}"), results[0])
     for output in outputs:
         source = Path(chosen).with_suffix(Path(output).suffix)

@@ -33,7 +33,7 @@ def main(name: str, entry: dict, source: str | None, inputs: list[str], output: 
     kind = lookup(KINDS, entry["kind"], f"datasets.{name}.kind")
     kind.prepare({"name": name, **entry}, Path(source) if source else None, Path(output))
     products.amend(output, sources=before)
-    counts = io.read_json(products.record_of(output)).get("samples") or {}
+    counts = io.read_json(products.record_of(output), "product").get("samples") or {}
     if counts:
         conclude(", ".join(f"{number} {split}" for split, number in counts.items()))
 

@@ -63,7 +63,7 @@ def main(
 if __name__ == "__main__":
     with job(snakemake) as start:
         choice = snakemake.input.get("choice")
-        chosen = io.read_json(choice) if choice else None
+        chosen = io.read_json(choice, "choice") if choice else None
         outputs = ("metrics", "history", "checkpoint", "predictions")
         names = [name for name in outputs if snakemake.output.get(name)]
         main(

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pandas as pd
+from fake_envelope import envelope
 
 from equiscape.io import write_csv, write_json
 
@@ -61,8 +62,9 @@ def write(product, manifest, gain, rng) -> None:
         absent += [{"quantity": "margin", "reason": "a regression has no margins",
                     "epochs": list(EPOCHS)}]  # fmt: skip
     costs = {"seconds": 4.5, "peak_memory_mb": 410.0, "products": 300}
-    checkpoints = [{"seed": seed, "epoch": epoch} for epoch in EPOCHS]
+    head = envelope(product, "dynamics", seed)
+    snapshots = [{**head["checkpoints"][0], "epoch": epoch} for epoch in EPOCHS]
     write_json(
         product.path.with_suffix(".json"),
-        {"absent": absent, "costs": costs, "checkpoints": checkpoints},
+        {**head, "checkpoints": snapshots, "absent": absent, "costs": costs},
     )

@@ -25,14 +25,14 @@ last step) and ``training`` (some of its settings) besides.
 
 import hashlib
 import io
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from equiscape.errors import CheckpointError, first_line
+from equiscape.errors import CheckpointError, DataError, first_line
+from equiscape.io import read_json
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -115,9 +115,9 @@ def recorded_sha256(path: Path) -> str | None:
     """The SHA-256 of a cell's file in the ``metrics.json`` beside it; None where there is none."""
     for folder in path.parents[:2]:
         try:
-            metrics = json.loads((folder / "metrics.json").read_text())
+            metrics = read_json(folder / "metrics.json", "sums")
             return metrics["sha256"][path.relative_to(folder).as_posix()]
-        except (OSError, ValueError, KeyError, TypeError):
+        except (DataError, KeyError):  # none, or a file of something else
             continue
     return None
 

@@ -77,12 +77,13 @@ def _sweep(left: Path) -> None:
             os.close(handle)
 
 
-def read_json(path: str | Path, schema: str | None = None) -> Any:
+def read_json(path: str | Path, schema: str) -> Any:
     """Parse a JSON file, in UTF-8 with or without a byte order mark.
 
     Args:
         path: of the file.
-        schema: a name in ``workflow/schemas`` (``"metrics"``) that it has to fit.
+        schema: the name in ``workflow/schemas`` (``"metrics"``) of what it has to fit; a reader
+            that takes anything would trip over a damaged or foreign file later, and elsewhere.
 
     Raises:
         DataError: the file is absent, cannot be read, is not strict JSON, or does not fit.
@@ -92,36 +93,57 @@ def read_json(path: str | Path, schema: str | None = None) -> Any:
             raw = file.read(LARGEST_JSON + 1)
         if len(raw) > LARGEST_JSON:
             raise ValueError(f"it is larger than {LARGEST_JSON} bytes")
-        data = json.loads(raw.decode("utf-8-sig"), parse_constant=_no_constant)
+        data = json.loads(
+            raw.decode("utf-8-sig"), parse_constant=_no_constant, parse_float=_finite_float
+        )
     except FileNotFoundError:
         raise DataError(f"{path} does not exist; run the rule that writes it first.") from None
     except OSError as error:
         raise DataError(f"{path} cannot be read ({error.strerror}).") from None
     except (ValueError, RecursionError) as error:
-        raise DataError(
-            f"{path} is not valid JSON ({error}); make it again with --forcerun and its rule."
-        ) from None
-    if schema is not None:
-        fault = next(iter(_validator(schema).iter_errors(data)), None)
-        if fault is not None:
-            where = ".".join(map(str, fault.absolute_path)) or "the file"
-            raise DataError(
-                f"{path} does not fit {schema}.schema.yaml ({where}: {fault.message[:200]}); "
-                "make it again with --forcerun and its rule."
-            )
+        raise DataError(f"{path} is not valid JSON ({error}); {_remedy(schema)}.") from None
+    fault = misfit(data, schema)
+    if fault is not None:
+        raise DataError(f"{path} does not fit {schema}.schema.yaml ({fault}); {_remedy(schema)}.")
     return data
+
+
+def _remedy(schema: str) -> str:
+    rule = _validator(schema).schema.get("x-rule", "and its rule")
+    return f"make it again with --forcerun {rule}"
+
+
+def misfit(data: Any, schema: str) -> str | None:
+    """Where and why ``data`` do not fit a schema of ``workflow/schemas``; None where they do."""
+    fault = next(iter(_validator(schema).iter_errors(data)), None)
+    if fault is None:
+        return None
+    where = ".".join(map(str, fault.absolute_path)) or "the file"
+    reason = fault.message  # it begins with the value, which may be the whole file
+    return f"{where}: {reason if len(reason) <= 200 else '... ' + reason[-190:]}"
 
 
 def _no_constant(name: str) -> Any:
     raise ValueError(f"{name} is no number of JSON")
 
 
+def _finite_float(text: str) -> float:
+    number = float(text)
+    return number if math.isfinite(number) else _no_constant(text)
+
+
 @lru_cache
 def _validator(schema: str) -> Any:
     import yaml
     from jsonschema import Draft202012Validator
+    from referencing import Registry, Resource
 
-    return Draft202012Validator(yaml.safe_load((SCHEMAS / f"{schema}.schema.yaml").read_text()))
+    def load(name: str) -> Any:
+        return yaml.safe_load((SCHEMAS / name).read_text(encoding="utf-8"))
+
+    shared = "analysis.schema.yaml"  # which those of single analyses build on
+    registry: Registry = Registry().with_resource(shared, Resource.from_contents(load(shared)))
+    return Draft202012Validator(load(f"{schema}.schema.yaml"), registry=registry)
 
 
 def write_json(path: str | Path, data: Any) -> None:

@@ -123,14 +123,13 @@ def load_subject(
     task = load_task(prepared=data, device=device, **entry)
     paths = list(checkpoints)
     if choice is not None:
-        chosen = read_json(choice)  # its seed is null where every final cell diverged
+        chosen = read_json(choice, "representative_choice")
         if paths:
-            paths = [
-                path for path in paths if Path(path).parents[1].name == f"seed{chosen['seed']}"
-            ]
-        elif chosen["seed"] is not None:
+            own = f"seed{chosen['seed']}"
+            paths = [path for path in paths if Path(path).parents[1].name == own]
+        elif chosen["seed"] is not None:  # null where every final cell diverged
             paths.append(chosen["checkpoint"])
-    cells = {str(Path(path).parent): read_json(path) for path in metrics}
+    cells = {str(Path(path).parent): read_json(path, "metrics") for path in metrics}
     found = tuple(Checkpoint.at(task, path) for path in paths if _has_weights(Path(path), cells))
     files = {name: Path(path) for name, path in (inputs or {}).items()}
     return Subject(task, found, files)

@@ -21,7 +21,7 @@ from equiscape import io
 from equiscape.configuration.entries import declared_at
 from equiscape.configuration.kinds import Kind
 from equiscape.declarations import Declaration, declared
-from equiscape.errors import ConfigError, listed
+from equiscape.errors import ConfigError, DataError, listed
 from equiscape.hints import Names, names_of
 from equiscape.optim import OPTIMIZERS
 from equiscape.registry import target, unknown
@@ -236,9 +236,9 @@ def networks(study: Plan, tasks: Iterable[str], folder: Path) -> dict[str, Shape
             continue
         files = [io.sha256(path) for path in study.plugin_files(tasks=[task])]
         path = folder / f"{io.settings_hash([network, code, files])}.json"
-        if path.is_file():
-            found[task] = io.read_json(path)
-        else:
+        try:
+            found[task] = io.read_json(path, "shapes")
+        except DataError:  # none yet, or damaged: they are asked for again
             missing[task] = path, network
     if missing:
         given = {task: network for task, (_, network) in missing.items()}
@@ -264,6 +264,7 @@ def _built(networks: Mapping[str, Any], plugins: Sequence[str]) -> dict[str, Sha
             encoding="utf-8",
             timeout=LIMIT,
         )
-        return json.loads(run.stdout) if run.returncode == 0 else {}
+        answer = json.loads(run.stdout) if run.returncode == 0 else {}
     except (OSError, subprocess.TimeoutExpired, ValueError):
         return {}
+    return {task: found for task, found in answer.items() if io.misfit(found, "shapes") is None}

@@ -26,6 +26,7 @@ from tqdm import tqdm
 
 from equiscape.addresses import VARIABLE, redact
 from equiscape.errors import ConfigError, DataError, first_line
+from equiscape.io import read_json
 
 log = logging.getLogger(__name__)
 
@@ -128,9 +129,8 @@ class Transfer:
     def _state(self) -> tuple[int, dict[str, str]]:
         """How much has come, and what the server said of it; nothing where that is unknown."""
         try:
-            known = json.loads(self.answer.read_bytes()[:65_536])
-            known = {k: v for k, v in known.items() if isinstance(v, str)}
-        except (OSError, ValueError, AttributeError, RecursionError):
+            known = read_json(self.answer, "transfer")
+        except DataError:  # none yet, or damaged
             known = {}
         usable = self.trusted or known.get("ETag") or known.get("Last-Modified")
         if self.data.is_symlink() or (self.data.exists() and not usable):

@@ -4,7 +4,6 @@
 is never of a file that is not there yet.
 """
 
-import json
 from collections.abc import Iterable
 from functools import lru_cache
 from pathlib import Path
@@ -54,12 +53,12 @@ def unchanged(path: str | Path, source: str | Path) -> bool:
     Only a file whose size is the recorded one is read.
     """
     try:
-        known = json.loads(record_of(path).read_bytes())["sources"][str(source)]
+        known = io.read_json(record_of(path), "product")["sources"][str(source)]
         stat = Path(source).stat()
         if stat.st_size != known["bytes"]:
             return False
         return stat.st_mtime_ns == known["changed"] or io.sha256(source) == known["sha256"]
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, DataError, KeyError):
         return False
 
 

@@ -24,7 +24,7 @@ def table(manifest: Manifest) -> str:
     ]
     for task, optimizer in manifest.pairs:
         for seed in manifest.seeds:
-            data = read_json(manifest.final(task, optimizer, seed))
+            data = read_json(manifest.final(task, optimizer, seed), "metrics")
             device = (data.get("provenance") or {}).get("device", "")
             rows.append(
                 f"| {task} {optimizer} seed {seed} | {spelled(data['lr'])} | "
@@ -50,7 +50,7 @@ def details(manifest: Manifest, root: Path) -> str:
 
 def _cell(manifest: Manifest, root: Path, task: str, optimizer: str, seed: int) -> str:
     folder = f"final/{task}_{optimizer}/seed{seed}"
-    data = read_json(manifest.final(task, optimizer, seed))
+    data = read_json(manifest.final(task, optimizer, seed), "metrics")
     settings = {
         "task": manifest.tasks[task],
         "optimizer": manifest.optimizers[optimizer],
@@ -88,7 +88,7 @@ def origins(manifest: Manifest) -> tuple[list[str], dict[str, set[str]]]:
     revisions: set[str] = set()
     packages: dict[str, set[str]] = {}
     for path in manifest.products("metrics"):
-        came = read_json(path).get("provenance") or {}
+        came = read_json(path, "metrics").get("provenance") or {}
         revisions.add(came.get("revision", "unknown"))
         for package, version in (came.get("versions") or {}).items():
             packages.setdefault(package, set()).add(version)

@@ -23,7 +23,7 @@ def table(manifest: Manifest) -> pd.DataFrame:
         cells = []
         for seed in manifest.seeds:
             path = manifest.final(task, optimizer, seed)
-            metrics = read_json(path)
+            metrics = read_json(path, "metrics")
             with reading(path):
                 cells.append(
                     {

@@ -42,7 +42,7 @@ def warnings(manifest: Manifest) -> list[str]:
         f"{task} with {optimizer}"
         for task, optimizer in manifest.pairs
         if manifest.representative(task, optimizer).exists()
-        and read_json(manifest.representative(task, optimizer)).get("tied")
+        and read_json(manifest.representative(task, optimizer), "representative")["tied"]
     ]
     if tied and len(manifest.seeds) > 2:
         found.append(f"Several seeds are equally near the mean (the first is taken): {tied}.")

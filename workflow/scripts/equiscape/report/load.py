@@ -31,7 +31,7 @@ def finals(manifest: Manifest, tasks: Iterable[str] | None = None) -> pd.DataFra
             continue
         for seed in manifest.seeds:
             path = manifest.final(task, optimizer, seed)
-            metrics = read_json(path)
+            metrics = read_json(path, "metrics")
             with reading(path):
                 check(path, metrics, task, optimizer)
                 finished = metrics["status"] == "finished"
@@ -77,7 +77,7 @@ def selections(manifest: Manifest) -> pd.DataFrame:
     rows = []
     for task, optimizer in manifest.pairs:
         path = manifest.selection(task, optimizer)
-        selection = read_json(path)
+        selection = read_json(path, "selection")
         with reading(path):
             check(path, selection, task, optimizer)
             for cell in selection["grid"]:
@@ -138,7 +138,7 @@ def unchanged(path: Path) -> None:
     beside = path.with_suffix(".json")
     if path.suffix == ".json" or not path.is_file() or not beside.is_file():
         return
-    written = read_json(beside).get("sha256")
+    written = read_json(beside, "analysis").get("sha256")
     if written is not None and sha256(path) != written:
         raise DataError(
             f"{path} is not the file that its rule wrote (its SHA-256 differs from "

@@ -106,23 +106,14 @@ class Manifest:
         Raises:
             DataError: the file is absent, damaged, or of another format.
         """
-        data = read_json(path)
-        if not isinstance(data, dict) or not isinstance(data.get("format"), int):
+        version = read_json(path, "versioned")["format"]
+        if version != FORMAT:
             raise DataError(
-                f"{path} is not a report manifest; make it again with --forcerun manifest."
-            )
-        if data["format"] != FORMAT:
-            raise DataError(
-                f"{path} is of format {data['format']}, and this version of Equiscape reads "
+                f"{path} is of format {version}, and this version of Equiscape reads "
                 f"{FORMAT}; make it again with --forcerun manifest, or read it with the version "
                 "that wrote it."
             )
-        try:
-            manifest = cls.from_dict(data)
-        except KeyError as error:
-            raise DataError(
-                f"{path} has no {error}; make it again with --forcerun manifest."
-            ) from None
+        manifest = cls.from_dict(read_json(path, "report"))
         here = manifest.reference.is_dir()
         return replace(
             manifest,

@@ -24,7 +24,7 @@ def table(manifest: Manifest) -> pd.DataFrame:
     for task, optimizer in manifest.pairs:
         for seed in manifest.seeds:
             path = manifest.final(task, optimizer, seed)
-            data = read_json(path)
+            data = read_json(path, "metrics")
             with reading(path):
                 for name, value in ((data.get("test") or {}).get("metrics") or {}).items():
                     unit = "" if name in UNITLESS else data["metric"]["unit"]

@@ -23,15 +23,15 @@ def absent(path: Path, folder: Path) -> DataError:
     return DataError(f"{path} is missing; finish the study, or copy {part} from where it ran.")
 
 
-def read_product(path: Path, folder: Path) -> dict[str, Any]:
-    """A JSON file of the study in ``folder``.
+def read_product(path: Path, folder: Path, schema: str) -> dict[str, Any]:
+    """A JSON file of the study in ``folder`` that fits a schema of ``workflow/schemas``.
 
     Raises:
         DataError: it is missing or damaged.
     """
     if not path.is_file():
         raise absent(path, folder)
-    return read_json(path)
+    return read_json(path, schema)
 
 
 def frame_of(path: Path) -> "pd.DataFrame":
@@ -94,7 +94,7 @@ class Measured:
 
         Of an analysis that writes JSON, the numbers as well.
         """
-        return read_product(self.path.with_suffix(".json"), self.study.folder)
+        return read_product(self.path.with_suffix(".json"), self.study.folder, "analysis")
 
     @property
     def data(self) -> "dict[str, Any] | pd.DataFrame | Any":
@@ -106,7 +106,7 @@ class Measured:
         if not self.path.is_file():
             raise absent(self.path, self.study.folder)
         if self.path.suffix == ".json":
-            return read_json(self.path)
+            return read_json(self.path, "analysis")
         if self.path.suffix == ".csv":
             return frame_of(self.path)
         return self._arrays()[0]
@@ -169,7 +169,7 @@ class Cell:
     @property
     def metrics(self) -> dict[str, Any]:
         """Scores, settings, cost and provenance (``metrics.json``)."""
-        return read_product(self.folder / "metrics.json", self.study.folder)
+        return read_product(self.folder / "metrics.json", self.study.folder, "metrics")
 
     @property
     def history(self) -> "pd.DataFrame":

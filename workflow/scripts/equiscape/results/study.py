@@ -268,11 +268,12 @@ class Study:
 
     def selection(self, task: str, optimizer: str) -> dict[str, Any]:
         """The chosen learning rate and weight decay, with every cell of the grid."""
-        return read_product(self.manifest.selection(task, optimizer), self.folder)
+        return read_product(self.manifest.selection(task, optimizer), self.folder, "selection")
 
     def representative(self, task: str, optimizer: str) -> dict[str, Any]:
         """The final seed whose test score is nearest the mean, with all scores."""
-        return read_product(self.manifest.representative(task, optimizer), self.folder)
+        path = self.manifest.representative(task, optimizer)
+        return read_product(path, self.folder, "representative")
 
     def histories(self) -> "pd.DataFrame":
         """Learning curves of all final cells: task, optimizer, seed, epoch and what was measured.

@@ -54,7 +54,7 @@ def load(manifest: Manifest) -> pd.DataFrame:
         for optimizer in manifest.optimizers:
             for seed in manifest.seeds:
                 path = manifest.final(task, optimizer, seed)
-                data = read_json(path)
+                data = read_json(path, "metrics")
                 with reading(path):
                     if data["status"] != "finished":
                         continue
@@ -74,7 +74,8 @@ def matrices(manifest: Manifest) -> dict[tuple[str, str], np.ndarray]:
     for task in PAGE.chosen_tasks(manifest):
         for optimizer in manifest.optimizers:
             for seed in manifest.seeds:
-                if read_json(manifest.final(task, optimizer, seed))["status"] != "finished":
+                metrics = read_json(manifest.final(task, optimizer, seed), "metrics")
+                if metrics["status"] != "finished":
                     continue
                 path = manifest.final(task, optimizer, seed, "predictions.npz")
                 try:
@@ -94,7 +95,7 @@ def names(manifest: Manifest, task: str) -> list[str]:
     """The classes of a task in the order of the confusion matrix; empty where no seed finished."""
     for optimizer in manifest.optimizers:
         for seed in manifest.seeds:
-            data = read_json(manifest.final(task, optimizer, seed))
+            data = read_json(manifest.final(task, optimizer, seed), "metrics")
             if found := (data.get("test") or {}).get("classes"):
                 return list(found)
     return []

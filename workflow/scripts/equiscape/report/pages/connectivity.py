@@ -82,7 +82,7 @@ def heights(manifest: Manifest) -> pd.DataFrame:
     rows: list[tuple] = []
     for product in manifest.analysis("connectivity"):
         path = product.path.with_suffix(".json")
-        data = read_json(path)
+        data = read_json(path, "connectivity")
         with reading(path):
             found = data.get("barriers", [])  # none where every seed diverged
             rows += [(*(entry[key] for key in keys), number(entry["loss"])) for entry in found]

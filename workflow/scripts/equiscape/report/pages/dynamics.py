@@ -164,7 +164,7 @@ def _envelopes(manifest: Manifest) -> Iterator[tuple[Product, str, dict[str, Any
     for product in manifest.analysis("dynamics"):
         beside = product.path.with_suffix(".json")
         name = f"{titles[product.task or '']} with {optimizer_title(product.optimizer or '')}"
-        yield product, name, read_json(beside) if beside.is_file() else {}
+        yield product, name, read_json(beside, "dynamics") if beside.is_file() else {}
 
 
 def costs(manifest: Manifest) -> list[str]:
@@ -176,7 +176,9 @@ def costs(manifest: Manifest) -> list[str]:
             continue
         seeds = {c["seed"] for c in found.get("checkpoints", [])}
         trained = [
-            read_json(manifest.final(product.task or "", product.optimizer or "", seed))["seconds"]
+            read_json(manifest.final(product.task or "", product.optimizer or "", seed), "metrics")[
+                "seconds"
+            ]
             for seed in seeds
             if seed in manifest.seeds
         ]

@@ -56,7 +56,8 @@ def load(manifest: Manifest) -> dict[tuple[str, str], list[dict[str, Any]]]:
     """
     measured: dict[tuple[str, str], list[dict[str, Any]]] = {}
     for product in manifest.analysis("hessian"):
-        data, task, optimizer = read_json(product.path), str(product.task), str(product.optimizer)
+        data = read_json(product.path, "hessian")
+        task, optimizer = str(product.task), str(product.optimizer)
         found = measured.setdefault((task, optimizer), [])
         with reading(product.path):
             check(product.path, data, task, optimizer)

@@ -42,7 +42,7 @@ def load(manifest: Manifest) -> dict[tuple[str, str], dict[str, Any]]:
     found = {}
     for task, optimizer in manifest.pairs:
         path = manifest.selection(task, optimizer)
-        data = read_json(path)
+        data = read_json(path, "selection")
         with reading(path):
             check(path, data, task, optimizer)
             found[task, optimizer] = data

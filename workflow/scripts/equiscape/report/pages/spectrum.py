@@ -159,7 +159,8 @@ def densities(manifest: Manifest) -> dict[tuple[str, str], pd.DataFrame]:
     """
     found: dict[tuple[str, str], pd.DataFrame] = {}
     for product in manifest.analysis("hessian"):
-        key, data = (str(product.task), str(product.optimizer)), read_json(product.path)
+        key = str(product.task), str(product.optimizer)
+        data = read_json(product.path, "hessian")
         if key in found or not data.get("density"):
             continue
         with reading(product.path):
