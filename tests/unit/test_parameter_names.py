@@ -43,6 +43,7 @@ def study(**changes):
         ("matrices", {"edges.*.weight": 5}, "5 does not divide the 12 rows of edges.0.weight"),
         ("layers", {"edges.1": 2.0}, "'edges.1' is unknown; did you mean 'edges.0'"),
         ("layers", {"edges.0.bias": 2.0}, "'edges.0.bias' is unknown"),
+        ("sides", {5: None}, "5 leaves no matrix of the network of task 'one', whose smaller side"),
     ],
 )
 def test_a_name_of_no_parameter_is_refused_with_near_names(of, values, message):
@@ -58,6 +59,7 @@ def test_a_name_of_no_parameter_is_refused_with_near_names(of, values, message):
     [
         ("parameters", {"edges.*": None}),
         ("matrices", {"hidden": None, "!edges.0.weight": None}),
+        ("sides", {4: None}),
         ("matrices", {"edges.*": 3}),
         ("layers", {"edges.0": 2.0, "head": 1.5}),
     ],

@@ -25,6 +25,7 @@ from equiscape.models import ARCHITECTURES
 from equiscape.optim import OPTIMIZERS
 from equiscape.optim.schedules import SCHEDULES
 
+LARGEST = 10**9  # of a whole number without an upper bound of its own
 ROOT = Path(__file__).resolve().parents[2]
 SCHEMA = ROOT / "workflow/schemas/config.schema.yaml"
 GIVEN = ("params", "lr", "weight_decay")
@@ -74,6 +75,7 @@ def wrong(hint: Any) -> list[Any]:
         8.0,
         -1,
         "64",
+        10**11,
         None,
     ]
     return [value for value in [*values, None, *beyond(hint)] if not allowed(value, hint)]
@@ -100,11 +102,9 @@ def allowed(value: Any, hint: Any) -> bool:
     if origin is Annotated:
         if not allowed(value, inner[0]):
             return False
-        size = len(value) if isinstance(value, list | tuple) else value
-        size = float(size) if isinstance(size, str) else size
-        return all(
-            COMPARISONS[type(b)](size, b) for b in hint.__metadata__ if type(b) in COMPARISONS
-        )
+        if inner[0] is int and not any(type(b) in (AtMost, Below) for b in hint.__metadata__):
+            return -LARGEST <= value <= LARGEST and bounded(value, hint)
+        return bounded(value, hint)
     if origin is Literal:
         return any(type(value) is type(choice) and value == choice for choice in inner)
     if origin is not None and origin not in (list, tuple, dict, Mapping, Sequence):  # a union
@@ -127,6 +127,14 @@ def allowed(value: Any, hint: Any) -> bool:
     if origin in (list, tuple, Sequence):
         return isinstance(value, list) and all(allowed(item, inner[0]) for item in value)
     raise AssertionError(f"teach this test the type {hint}")
+
+
+def bounded(value: Any, hint: Any) -> bool:
+    """Whether a value of the right type keeps the bounds of ``hint``."""
+    size = len(value) if isinstance(value, list | tuple) else value
+    size = float(size) if isinstance(size, str) and get_args(hint)[0] is float else size
+    known = [b for b in hint.__metadata__ if type(b) in COMPARISONS]
+    return all(COMPARISONS[type(b)](size, b) for b in known)
 
 
 def places() -> list[tuple[str, Any, Any, Any]]:
@@ -271,6 +279,46 @@ TOP = [
     ("tasks/egnn/data", {"node_budget": 64}, "tasks.egnn.data: 'node_budget' is unknown"),
     ("datasets/shapes/classes", 17, "datasets.shapes.classes: 17 must be .* at most 16"),
     ("datasets/shapes/expect", {"train": 3}, "expect.train must be"),
+    ("datasets/shapes/points", 10**11, "shapes.points: 100000000000 must .* at most 1000000"),
+    ("datasets/shapes/train_per_class", 10**6, "shapes.points: .* than 1e9 points in all"),
+    ("datasets/shapes/validation", 0.999, "shapes.validation: 0.999 must leave at least one"),
+    ("datasets/shapes/validation_minimum", 10**6, "shapes.validation_minimum: .* must leave"),
+    ("datasets/molecules/limit", 1, "molecules.limit: 1 must leave a molecule for each split"),
+    ("datasets/molecules/splits", {"train": 1, "validation": 1}, "splits.train must be at least 2"),
+    ("datasets/molecules/molecules", 10**11, "molecules.molecules: 100000000000 must"),
+    ("datasets/x", {"kind": "zinc", "source": "pyg", "limit": 1}, "x.limit: 1 must be at least 12"),
+    ("datasets/x", {"kind": "zinc", "source": "pyg", "limit": 3,
+                    "splits": {"train": 98, "validation": 1, "test": 1}}, "x.limit: 3 must leave"),
+    ("datasets/x", {"kind": "zinc", "source": "pyg", "splits": {"train": 1}}, "train must be at l"),
+    ("datasets/x", {"kind": "zinc", "source": "pyg", "walk_steps": 10**9}, "at most 1000"),
+    ("datasets/x", {"kind": "peptides-func", "source": "http://a/b", "limit": 6}, "at least 7"),
+    ("datasets/x", {"kind": "qm9", "source": "pyg", "limit": 13}, "x.limit: 13 must be at least"),
+    ("datasets/x", {"kind": "qm9", "source": "http://a/b", "limit": 50, "expect":
+                    {"molecules": 20}}, "x.limit: 50 must be at most the molecules"),
+    ("datasets/x", {"kind": "qm9", "source": "http://a/b", "splits": {"train": 50}, "expect":
+                    {"molecules": 50}}, "x.splits: .* must sum to at most"),
+    ("datasets/x", {"kind": "pointcloud", "source": "http://a/b", "expect": {"train": 1}},
+     "x.validation: 0.1 must leave"),
+    ("datasets/x", {"kind": "pointcloud", "source": "http://a/b", "expect": {"classes": 1}},
+     "x: expect.classes must be at least 2"),
+    ("datasets/x", {"kind": "pointcloud", "source": "http://a/b", "expect":
+                    {"classes": 40, "train": 39}}, "x: expect.classes must be at most"),
+    ("datasets/x", {"kind": "files", "source": "http://a/b", "points": 4096},
+     "x.points: 4096 must be at most 2048, the samples"),
+    ("datasets/x", {"kind": "teacher", "hidden": ["regulr"]}, "hidden.0: 'regulr'.*'regular'"),
+    ("datasets/x", {"kind": "teacher", "hidden": ["10000 trivial"]}, "hidden.0: .* is too wide"),
+    ("datasets/x", {"kind": "teacher", "inputs": "S3/C5"}, "x.inputs: 'S3/C5' is unknown"),
+    ("datasets/x", {"kind": "teacher", "group": "S9x"}, "x.group: 'S9x' is not a group"),
+    ("datasets/x", {"kind": "teacher", "group": "S99"}, "x.group: S99 has more than 120 elements"),
+    ("datasets/x", {"kind": "teacher", "group": "C4", "outputs": "sign"}, "x.outputs: 'sign' is"),
+    ("optimizers/muon/settings", {"min_side": 100_000}, "min_side: 100000 must .* at most 65536"),
+    ("tasks/egnn/model/hidden", 10**8, "model.hidden: 100000000 must be .* at most 65536"),
+    ("tasks/egnn/model/layers", 10**6, "model.layers: 1000000 must be .* at most 1000"),
+    ("analyses/hessian", {"eigenvalues": 500}, "hessian.max_iterations: 100 must be .*500"),
+    ("training/epochs", 10**9, "training.epochs: 1000000000 must be .* at most 10000000"),
+    ("training/batch_size", 10**11, "training.batch_size: 100000000000 must be at most 1000000000"),
+    ("tasks/egnn/model/hidden", "\u00b2", "model.hidden: '\u00b2' must be a whole number"),
+    ("tasks/egnn/model/hidden", 1e300, r"model.hidden: 1e\+300 must be a whole number.*65536\.$"),
     ("datasets/shapes/expect", {"molecules": 3}, "datasets.shapes.expect: 'molecules'"),
     ("datasets/shapes/source", "data", "datasets.shapes.source: .* are generated; remove it"),
     ("datasets/shapes/sha256", "0" * 64, "datasets.shapes.sha256: .* remove it"),
@@ -304,6 +352,38 @@ TOP = [
     ("threads", True, "threads: true must be a whole number"),
     ("pathvars", {"result": "x"}, "pathvars: 'result' is unknown; did you mean 'results'"),
     ("pathvars", {"results": ""}, "pathvars.results: '' must be a folder"),
+    ("pathvars", {"results": "x", "resources": "x"}, r"results \(x\) and resources \(x\) must lie"),
+    ("pathvars", {"results": "x", "resources": "x/y"}, "must lie apart; give two folders"),
+    ("pathvars", {"results": "resources/a"}, r"results \(resources/a\) and resources "),
+    ("pathvars", {"resources": "results"}, "must lie apart"),
+    ("pathvars", {"results": "a/../b"}, "results: 'a/../b' must be spelled plainly; write b"),
+    ("pathvars", {"results": "./x/"}, "results: './x/' must be spelled plainly; write x"),
+    ("pathvars", {"results": "."}, "results: '.' must be .* write a folder of its own"),
+    ("pathvars", {"results": "/"}, "results: '/' must be .* write a folder of its own"),
+    ("pathvars", {"results": "~/x"}, "would be a folder named ~; write '/.*/x'"),
+    ("pathvars", {"results": "$HOME/x"}, r"holds '\$', which nothing fills in; leave it out"),
+    ("pathvars", {"results": "a*b"}, r"holds '\*', which shells read as patterns"),
+    ("pathvars", {"results": "{a}"}, "holds '{', which Snakemake reads as wildcards"),
+    ("pathvars", {"results": "a\tb"}, "a control character or a space at an end; leave it out"),
+    ("pathvars", {"results": "x "}, "a space at an end; leave it out"),
+    ("pathvars", {"results": "s3://a/b"}, "is an address; give a folder of this machine"),
+    ("pathvars", {"results": "README.md"}, "results: README.md is a file; give a folder"),
+    ("pathvars", {"results": "a" * 300}, "has a name of more than 200 bytes; give a shorter one"),
+    ("pathvars", {"results": 1}, "pathvars.results"),
+    ("resume", "", "resume: '' must be a folder"),
+    ("resume", "a\nb", "resume: .* holds a line feed"),
+    ("resume", "a" * 300, "resume: .* has a name of more than 200 bytes"),
+    ("device", "cpu\n", "device"),
+    ("threads", 10**9, "threads: 1000000000 must be .* at most 4096|threads"),
+    ("tasks", {"a" * 61: DEMO["tasks"]["egnn"]}, "tasks: the name .* has 61 letters; choose one"),
+    ("optimizers", {"a" * 61: {"class": "sgd", **GRID}}, "optimizers: the name .* has 61 letters"),
+    ("optimizers/muon/grid/wd", [-0.0], "grid.wd.0: '-0.0' must be spelled shorter; write|grid.wd"),
+    ("optimizers/muon/grid/lr", ["0." + "0" * 99 + "1"], "must be spelled shorter; write"),
+    ("optimizers/muon/grid/lr", [10**400], "muon.grid.lr: 10{59} must be finite"),
+    ("datasets/x", {"kind": "pointcloud", "source": "a" * 5000}, "source: .* cannot be read"),
+    ("datasets/x", {"kind": "pointcloud", "source": "/dev/null"}, "neither a file nor a folder"),
+    ("datasets/x", {"kind": "pointcloud", "source": "http://a:99999/b"}, "is not an http address"),
+    ("datasets/x", {"kind": "pointcloud", "source": "http://a b/c"}, "is not an http address"),
     ("resume", "README.md/points", "resume: .*README.md is not a folder"),
     ("plugins", ["gone"], "plugins.0: .*gone is no folder"),
     ("analyses/hesian", {}, "analyses: 'hesian' is unknown; did you mean 'hessian'"),
@@ -337,6 +417,22 @@ def test_what_does_not_fit_together_is_refused(path, value, message):
     with pytest.raises(ConfigError, match=message) as caught:
         start.study(config, SCHEMA, root=ROOT)
     assert "\n" not in str(caught.value)
+
+
+def test_a_configuration_that_holds_itself_is_refused():
+    config = small()
+    config["tasks"]["egnn"]["model"]["head"] = config  # head: &a [*a] in YAML
+    sentence = refusal(config)
+    assert sentence is not None
+    assert "holds itself" in sentence
+
+
+def test_a_number_of_thousands_of_digits_is_refused_in_a_short_sentence():
+    config = small()
+    config["tasks"]["egnn"]["model"]["hidden"] = 1 << 20_000  # 0xfff... in YAML; Python prints none
+    sentence = refusal(config)
+    assert sentence is not None
+    assert sentence.startswith("tasks.egnn.model.hidden: a number of 20001 bits must be")
 
 
 def test_a_number_that_yaml_reads_as_text_is_accepted_everywhere():

@@ -26,8 +26,12 @@ def check_address(url: str, key: str) -> None:
     Raises:
         ConfigError: naming ``key``.
     """
-    parts = urlsplit(url)
-    if parts.scheme not in ("http", "https") or not parts.hostname:
+    try:
+        parts = urlsplit(url)
+        known = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
+    except ValueError:  # a port beyond 65535, a bracket that is not closed
+        known = False
+    if not known or re.search(r"\s", url):
         raise ConfigError(
             f"{key}: {redact(url)} is not an http address; give a local file by its plain path."
         )

@@ -6,6 +6,7 @@ aliases below. Bounds are put on a type with ``Annotated[int, AtLeast(3), Odd()]
 """
 
 import math
+import re
 from collections.abc import Callable, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
@@ -114,17 +115,23 @@ class Nested:
 
 @dataclass(frozen=True)
 class Names:
-    """A list, or the keys of a map, that names parameters of a network; checked once it is known.
+    """A list, or the keys of a map, that names parts of a network; checked once it is known.
 
     Attributes:
         of: ``parameters`` (glob patterns), ``matrices`` (those that optimizers orthogonalize, see
-            :mod:`equiscape.optim.groups`) or ``layers`` (names of matrices without ``.weight``).
+            :mod:`equiscape.optim.groups`), ``layers`` (names of matrices without ``.weight``),
+            ``sides`` (the smaller sides of matrices, of which one must be as large),
+            ``group`` or ``representations`` (of that group, see :mod:`equiscape.groups`).
     """
 
     of: str
 
 
+LARGEST = 10**9  # of whole numbers without an upper bound of their own: no machine holds more
 PositiveInt = Annotated[int, AtLeast(1)]
+Width = Annotated[int, AtLeast(1), AtMost(65536)]  # of a layer
+Depth = Annotated[int, AtLeast(1), AtMost(1000)]  # of a network
+Side = Annotated[int, AtLeast(1), AtMost(65536), Names("sides")]  # the smaller one of a matrix
 NonNegativeInt = Annotated[int, AtLeast(0)]
 Positive = Annotated[float, Above(0)]
 NonNegative = Annotated[float, AtLeast(0)]
@@ -144,8 +151,10 @@ NAMES: dict[str, Any] = {
         for word in ("AtLeast", "AtMost", "Above", "Below", "Odd", "Distinct", "Names")
     },
     **{word: globals()[word] for word in ("PositiveInt", "NonNegativeInt", "Seed", "Positive")},
+    **{word: globals()[word] for word in ("Width", "Depth", "Side")},
     **{word: globals()[word] for word in ("NonNegative", "Fraction", "Probability")},
 }
+WHOLE = re.compile(r"[+-]?[0-9]{1,10}")
 MARKERS = (AtLeast, AtMost, Above, Below, Odd, Distinct)
 
 
@@ -166,10 +175,13 @@ def conform(value: Any, hint: Any, key: str) -> Any:
     if origin is Annotated:
         checked = conform_base(value, hint, key)
         measured = len(checked) if isinstance(checked, list | tuple) else checked
-        for bound in hint.__metadata__:
+        bounds = hint.__metadata__
+        for bound in bounds:
             subject: Any = checked if isinstance(bound, Distinct) else measured
             if checked is not None and isinstance(bound, MARKERS) and not bound.holds(subject):
                 raise refusal(value, hint, key)
+        if type(checked) is int and not any(isinstance(b, AtMost | Below) for b in bounds):
+            _refuse_huge(checked, key)
         return checked
     if origin in (Union, UnionType):
         return _conform_union(value, hint, arguments, key)
@@ -195,6 +207,12 @@ def conform(value: Any, hint: Any, key: str) -> Any:
         items = [conform(v, arguments[0], f"{key}.{i}") for i, v in enumerate(value)]
         return tuple(items) if origin is tuple else items
     return conform_plain(value, hint, key)
+
+
+def _refuse_huge(value: int, key: str) -> None:
+    """Refuse a whole number that a slip of the keyboard made, before a job tries to hold it."""
+    if abs(value) > LARGEST:
+        raise ConfigError(f"{key}: {spelled(value)} must be at most {LARGEST}.")
 
 
 def nested_in(hint: Any) -> Nested | None:
@@ -304,9 +322,10 @@ def _conform_choice(value: Any, choices: tuple, key: str) -> Any:
 def refusal(value: Any, hint: Any, key: str) -> ConfigError:
     """The sentence that ``value`` is not what ``hint`` asks for."""
     remedy = ""
-    if isinstance(value, float) and value.is_integer() and _asks_for_whole(hint):
+    whole = _asks_for_whole(hint)
+    if whole and isinstance(value, float) and value.is_integer() and abs(value) <= LARGEST:
         remedy = f"; write {int(value)}"
-    elif isinstance(value, str) and value.lstrip("+-").isdigit() and _asks_for_whole(hint):
+    elif whole and isinstance(value, str) and WHOLE.fullmatch(value):
         remedy = f"; write {int(value)} without quotes"
     return ConfigError(f"{key}: {spelled(value)} must be {describe(hint)}{remedy}.")
 
@@ -322,7 +341,10 @@ def spelled(value: Any) -> str:
         return names[value]
     if isinstance(value, float) and not math.isfinite(value):
         return "NaN" if value != value else "infinity" if value > 0 else "-infinity"
-    text = repr(value)
+    try:
+        text = repr(value)
+    except ValueError:  # Python spells no integer of thousands of digits
+        return f"a number of {value.bit_length()} bits"
     return text if len(text) <= 80 else f"{text[:77]}..."
 
 

@@ -31,6 +31,7 @@ from equiscape.hints import (
     AtLeast,
     AtMost,
     Below,
+    Depth,
     Distinct,
     Fraction,
     Names,
@@ -41,6 +42,8 @@ from equiscape.hints import (
     PositiveInt,
     Probability,
     Seed,
+    Side,
+    Width,
     conform,
     merge,
     nested_in,
@@ -56,6 +59,7 @@ __all__ = [
     "AtMost",
     "Below",
     "Declaration",
+    "Depth",
     "Distinct",
     "Fraction",
     "Names",
@@ -66,6 +70,8 @@ __all__ = [
     "PositiveInt",
     "Probability",
     "Seed",
+    "Side",
+    "Width",
     "check",
     "conform",
     "declaration_of",
@@ -206,8 +212,14 @@ def _sum(values: Any) -> Any:
     return sum(values.values() if isinstance(values, Mapping) else values)
 
 
-FUNCTIONS: dict[str, Callable] = {f.__name__: f for f in (len, min, max, abs, any, all)}
-FUNCTIONS["sum"] = _sum
+def _min(*values: Any) -> Any:
+    """Of the arguments, of a list, or of a map's values."""
+    first = values[0]
+    return min(first.values()) if isinstance(first, Mapping) else min(*values)
+
+
+FUNCTIONS: dict[str, Callable] = {f.__name__: f for f in (len, max, abs, any, all)}
+FUNCTIONS |= {"sum": _sum, "min": _min}
 OPERATORS: dict[type, Callable] = {
     ast.Add: operator.add,
     ast.Sub: operator.sub,

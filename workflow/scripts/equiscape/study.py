@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from equiscape.analyses import ANALYSES, Analysis, plugin_analysis
-from equiscape.configuration import entries
+from equiscape.configuration import entries, folders, naming
 from equiscape.configuration.entries import GENERATED, NUMBER, PYG, spell
 from equiscape.configuration.kinds import DICTATED, Kind, kind_of
+from equiscape.configuration.representations import check_representations
 from equiscape.configuration.schema import check_schema, with_defaults
 from equiscape.configuration.training import Training
 from equiscape.data import CORRUPTED_FILES, reads
@@ -82,9 +83,10 @@ class Plan:
         for i, folder in enumerate(self.plugins):
             if not Path(folder).is_dir():
                 raise ConfigError(f"plugins.{i}: {folder} is no folder; give one with modules.")
-        entries.check_pathvars(self.config.get("pathvars") or {}, PATHVARS)
-        entries.check_resume(self.config.get("resume") or "resources/resume", self.root)
-        entries.check_names(self.config, {*FOLDERS, *RULES, *MORE_RULES})
+        folders.check_pathvars(self.config.get("pathvars") or {}, PATHVARS, self.root)
+        folders.check_resume(self.config.get("resume", "resources/resume"), self.root)
+        naming.check_lengths(self.config)
+        naming.check_names(self.config, {*FOLDERS, *RULES, *MORE_RULES})
         baseline = self.config["report"]["baseline"]
         if baseline is not None and baseline not in self.config["optimizers"]:
             raise unknown(baseline, self.config["optimizers"], "report.baseline")
@@ -135,6 +137,7 @@ class Plan:
                 context={**context, **settings},
                 plugins=self.plugins,
             )
+        check_representations(network, model, f"{key}.model", context)
         self._models[name] = network, model
 
     def _check_optimizer(self, name: str, entry: Mapping) -> None:

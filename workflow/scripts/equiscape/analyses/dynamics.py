@@ -37,18 +37,8 @@ from equiscape.training.costs import Costs
 
 log = logging.getLogger("equiscape.dynamics")
 
-COLUMNS = (
-    "seed",
-    "epoch",
-    "lr",
-    "loss",
-    "quantity",
-    "layer",
-    "value",
-    "error",
-    "converged",
-    "products",
-)
+COLUMNS = ("seed", "epoch", "lr", "loss", "quantity", "layer", "value", "error", "converged",
+           "products")  # fmt: skip
 WHOLE = course.WHOLE
 PART = "part"  # the parameters that have a linear map, where others have none
 MOST = 4  # leading eigenvectors, where the settings leave their number open
@@ -96,6 +86,12 @@ class Settings:
     probe_samples: NonNegativeInt = 128
     dtype: Literal["float32", "float64"] = "float32"
     graph_memory_mb: NonNegative | None = None
+    CONSTRAINTS = (
+        (
+            "eigenvalues is None or eigenvalues <= max_iterations",
+            "max_iterations must be at least {eigenvalues}, since each product gives one more",
+        ),
+    )
 
 
 def measure(subject: Subject, settings: Settings) -> Result:

@@ -82,6 +82,12 @@ class Settings:
     parameters: Annotated[list[str], AtLeast(1), Names("parameters")] | None = None
     adaptive: bool = True
     graph_memory_mb: NonNegative | None = None
+    CONSTRAINTS = (
+        (
+            "method != 'lanczos' or eigenvalues <= max_iterations",
+            "max_iterations must be at least {eigenvalues}, since each product gives one more",
+        ),
+    )
 
 
 def measure(subject: Subject, settings: Settings) -> Result:
@@ -297,37 +303,11 @@ def _density(operator: SymmetricOperator, krylov: LanczosResult, s: Settings) ->
         exact=exact,
         vectors=vectors,
     )
-    ends = np.concatenate([found.exact, found.nodes[found.weights > 0]])
-    low, high = float(ends.min()), float(ends.max())
-    width = max(high - low, abs(high), 1e-30) / 100
-    points = np.linspace(low - 3 * width, high + 3 * width, 201)
-    largest = max(abs(low), abs(high), 1e-30)
-    thresholds = 1e-3 * largest * np.sinh(np.linspace(-1, 1, 101) * np.arcsinh(1.001e3))
-    (density, density_error), (share, share_error) = (
-        found.smooth(points, width),
-        found.cumulative(thresholds),
-    )
     return {
         "method": "stochastic Lanczos quadrature, converged eigenpairs exact",
-        "probes": len(found.nodes),
-        "steps": found.nodes.shape[1],
         "products": operator.products - before,
-        "exact": found.exact.tolist(),
-        "nodes": found.nodes.tolist(),
-        "weights": found.weights.tolist(),
-        "width": width,
-        "points": points.tolist(),
-        "density": density.tolist(),
-        "density_standard_error": _finite(density_error),
-        "thresholds": thresholds.tolist(),
-        "share": share.tolist(),
-        "share_standard_error": _finite(share_error),
+        **found.described(),
     }
-
-
-def _finite(values: np.ndarray) -> list[float | None]:
-    """As a list; null where one probe alone leaves no standard error."""
-    return [float(value) if np.isfinite(value) else None for value in values]
 
 
 def _adaptive(objective: TrainingLoss, s: Settings) -> dict[str, Any]:

@@ -78,6 +78,12 @@ class Settings:
     max_iterations: PositiveInt = 60
     dtype: Literal["float32", "float64"] = "float64"
     graph_memory_mb: Positive | None = None
+    CONSTRAINTS = (
+        (
+            "eigenvectors <= max_iterations",
+            "max_iterations must be at least {eigenvectors}, since each product gives one more",
+        ),
+    )
 
 
 def measure(subject: Subject, settings: Settings) -> Result:

@@ -1,7 +1,7 @@
 """The entries of a study, each checked by what its class or kind declares."""
 
-import os
 import re
+import stat
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from types import MappingProxyType
@@ -9,6 +9,8 @@ from typing import Annotated, Any
 
 from equiscape.addresses import check_address
 from equiscape.configuration.kinds import DICTATED, Kind
+from equiscape.configuration.naming import LONGEST
+from equiscape.configuration.representations import check_representations
 from equiscape.declarations import Declaration, declared
 from equiscape.errors import ConfigError
 from equiscape.hints import AtLeast, PositiveInt, as_number, conform, spelled
@@ -42,7 +44,9 @@ def own_settings(
         if name not in kind.settings.settings and not kind.settings.open:
             raise unknown(name, [*kind.settings.settings, *COMMON], key)
     context = {"source": entry.get("source"), "expect": entry.get("expect") or {}}
-    return check(own, kind.settings, key, context=context, plugins=plugins)
+    checked = check(own, kind.settings, key, context=context, plugins=plugins)
+    check_representations(kind.settings, checked, key, {})
+    return checked
 
 
 def check_source(entry: Mapping[str, Any], kind: Kind, key: str, path: Path | None) -> None:
@@ -85,16 +89,30 @@ def _check_place(entry: Mapping[str, Any], key: str, path: Path | None) -> None:
         check_address(url, where)
     if mirrors and not (source and "://" in source):
         raise ConfigError(f"{key}.mirrors: the source is no address; remove them.")
-    if path is not None and not path.exists():
-        raise ConfigError(
-            f"{key}.source: {path} does not exist; give a URL, an archive or a folder."
-        )
+    if path is not None:
+        _check_local(path, f"{key}.source")
     if sha256 and not CHECKSUM.fullmatch(sha256):
         raise ConfigError(
             f"{key}.sha256: {spelled(sha256)} must be 64 hexadecimal digits, or md5: and 32."
         )
     if sha256 and path is not None and path.is_dir():
         raise ConfigError(f"{key}.sha256: a folder has no checksum; remove it.")
+
+
+def _check_local(path: Path, key: str) -> None:
+    """Refuse a source on this machine that is neither a file nor a folder, or cannot be read."""
+    try:
+        kind = path.stat().st_mode
+        (next(path.iterdir(), None) if stat.S_ISDIR(kind) else path.open("rb").close())
+    except (FileNotFoundError, NotADirectoryError):
+        raise ConfigError(
+            f"{key}: {path} does not exist; give a URL, an archive or a folder."
+        ) from None
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise ConfigError(f"{key}: {path} cannot be read ({reason}); give another one.") from None
+    if not (stat.S_ISDIR(kind) or stat.S_ISREG(kind)):
+        raise ConfigError(f"{key}: {path} is neither a file nor a folder; give one of these.")
 
 
 def corruption_entry(
@@ -310,38 +328,16 @@ def check_grid(key: str, values: list, zero: bool) -> None:
     for text in map(spell, values):
         number = as_number(text)
         if number is None or (number == number and not NUMBER.fullmatch(text)):
-            raise ConfigError(f"{key}: {text!r} is not a number such as 1e-3.")
+            raise ConfigError(f"{key}: {spelled(text)} is not a number such as 1e-3.")
         if not 0 <= number < float("inf") or (number == 0 and not zero):
             sign = "zero or positive" if zero else "positive"
-            raise ConfigError(f"{key}: {text} must be {sign}.")
+            sign = "finite" if number == float("inf") else sign
+            raise ConfigError(f"{key}: {text[:LONGEST]} must be {sign}.")
+        if len(text) > LONGEST or text.startswith("-"):  # it becomes part of a folder's name
+            raise ConfigError(f"{key}: {spelled(text)} must be spelled shorter; write {number:g}.")
         if number in seen:
             raise ConfigError(f"{key}: {seen[number]} and {text} are the same; keep one.")
         seen[number] = text
-
-
-def check_names(config: Mapping[str, Any], taken: Iterable[str]) -> None:
-    """Refuse names under which two rules would make one file.
-
-    Args:
-        config: the study.
-        taken: names of rules and of folders of results, which no analysis may have.
-    """
-    for name in config["optimizers"]:
-        base = name.removesuffix(".choice")
-        if base != name:
-            raise ConfigError(
-                f"optimizers.{name}: a name may not end in .choice, as a file of {base!r} would; "
-                "choose another."
-            )
-    for name in config["datasets"]:
-        if name.endswith("-corrupted"):
-            raise ConfigError(
-                f"datasets.{name}: a name may not end in -corrupted, as a file of "
-                f"{name.removesuffix('-corrupted')!r} would; choose another."
-            )
-    for name in config["analyses"]:
-        if name in taken:
-            raise ConfigError(f"analyses.{name}: the workflow uses this name; choose another.")
 
 
 def check_scope(entry: Mapping[str, Any], key: str, tasks: Iterable[str]) -> None:
@@ -360,28 +356,6 @@ def check_scope(entry: Mapping[str, Any], key: str, tasks: Iterable[str]) -> Non
         for i, task in enumerate(listed):
             if task not in known:
                 raise unknown(task, known, f"{key}.tasks.{i}")
-
-
-def check_resume(folder: str, root: Path) -> None:
-    """Refuse a folder of resume points that cannot be written."""
-    path = root / Path(folder).expanduser()
-    for place in (path, *path.parents):
-        if place.is_dir():
-            if not os.access(place, os.W_OK | os.X_OK):
-                raise ConfigError(f"resume: {place} cannot be written; give another folder.")
-            return
-        if place.exists() or place.is_symlink():
-            raise ConfigError(f"resume: {place} is not a folder; give another one.")
-
-
-def check_pathvars(pathvars: Mapping[str, str], known: Iterable[str]) -> None:
-    """Refuse an unknown path variable, or one that is no plain folder."""
-    known = list(known)
-    for name, path in pathvars.items():
-        if name not in known:
-            raise unknown(name, known, "pathvars")
-        if not path.strip() or any(mark in path for mark in "{}<>\n\r\0"):
-            raise ConfigError(f"pathvars.{name}: {spelled(path)} must be a folder.")
 
 
 def check_snapshots(analysis: str, over: str, tasks: list[str]) -> None:

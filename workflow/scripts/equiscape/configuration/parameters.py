@@ -41,7 +41,7 @@ class Named:
     Attributes:
         key: of the setting.
         task: whose network it is about.
-        of: ``parameters``, ``matrices`` or ``layers``.
+        of: ``parameters``, ``matrices``, ``layers`` or ``sides``.
         values: patterns (names, of layers), each with the number that it maps to, if it does.
     """
 
@@ -97,6 +97,14 @@ def check_one(each: Named, shapes: Shapes) -> None:
         for name in each.values:
             if name not in layers:
                 raise unknown(name, layers, f"{each.key} (task {each.task!r})")
+    elif each.of == "sides":
+        largest = max((min(shapes[name]) for name in matrices), default=0)
+        for side in each.values:
+            if int(side) > largest:
+                raise ConfigError(
+                    f"{each.key}: {side} leaves no matrix of the network of task {each.task!r}, "
+                    f"whose smaller sides are at most {largest}; give a smaller one."
+                )
     else:
         for pattern, count in each.values.items():
             if pattern == DEFAULT_RULE:
@@ -151,7 +159,9 @@ def _in(
         marker: Names | None = names_of(setting.hint)
         if marker and settings.get(name):
             value = settings[name]
-            yield name, marker.of, value if isinstance(value, Mapping) else dict.fromkeys(value)
+            if not isinstance(value, Mapping):
+                value = dict.fromkeys(value if isinstance(value, list | tuple) else [value])
+            yield name, marker.of, value
 
 
 def _of_optimizer(

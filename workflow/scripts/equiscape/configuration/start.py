@@ -32,9 +32,15 @@ def study(
     """
     skeleton = parse_config(Path(schema).read_text(encoding="utf-8"), schema)
     refuse_file_faults(files, skeleton["properties"])
-    check_schema(config, skeleton)
-    config.update(with_defaults(config, skeleton))
-    return Plan(config, root)
+    try:
+        check_schema(config, skeleton)
+        config.update(with_defaults(config, skeleton))
+        return Plan(config, root)
+    except RecursionError:
+        raise ConfigError(
+            "the configuration holds itself (an alias within the value of its anchor); "
+            "write the value out."
+        ) from None
 
 
 def refuse_file_faults(files: Iterable[str | Path], known: Iterable[str]) -> None:

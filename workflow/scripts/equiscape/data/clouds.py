@@ -5,12 +5,12 @@ Clouds are ``[n, P, C]``: C is 3, coordinates, or 6, coordinates and unit normal
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 import numpy as np
 
 from equiscape.files.arrays import Malformed
-from equiscape.settings import Above, Below, NonNegativeInt, PositiveInt, Seed
+from equiscape.settings import Above, AtLeast, AtMost, Below, NonNegativeInt, Seed
 
 TOLERANCE = 0.05  # of the length of normals in files
 STEP = 1e-4  # of the differences that a map's derivative is taken from, in float64
@@ -33,13 +33,37 @@ class CloudSettings:
         seed: of all that is drawn.
     """
 
-    points: PositiveInt | None = None
+    points: Annotated[int, AtLeast(1), AtMost(1_000_000)] | None = None
     sample_points: bool = False
     normalize: bool = False
     validation: Annotated[float, Above(0), Below(1)] = 0.1
     validation_minimum: NonNegativeInt = 0
     duplicates: Literal["refuse", "group", "keep"] = "refuse"
     seed: Seed = 0
+    CONSTRAINTS: ClassVar[tuple[tuple[str, str], ...]] = (
+        (
+            "'train' not in expect or expect['train'] * validation >= 0.5",
+            "validation must leave at least one of the clouds that expect.train counts",
+        ),
+        (
+            "'train' not in expect or expect['train'] * (1 - validation) >= 0.5",
+            "validation must leave at least one of the clouds that expect.train counts",
+        ),
+        (
+            "'classes' not in expect or expect['classes'] >= 2",
+            "expect.classes must be at least 2",
+        ),
+        (
+            "'classes' not in expect or 'train' not in expect "
+            "or expect['classes'] <= expect['train']",
+            "expect.classes must be at most expect.train",
+        ),
+        (
+            "'classes' not in expect or 'train' not in expect "
+            "or expect['classes'] * (validation_minimum + 1) <= expect['train']",
+            "validation_minimum must leave a training cloud of each class that expect counts",
+        ),
+    )
 
 
 def unit_sphere(points: np.ndarray) -> np.ndarray:

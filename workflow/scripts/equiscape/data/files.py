@@ -27,7 +27,7 @@ from equiscape.errors import ConfigError, DataError, first_line
 from equiscape.files.archives import Source, open_source
 from equiscape.files.arrays import Malformed, load_text, npy
 from equiscape.files.tables import read_table
-from equiscape.settings import Above, Below, PositiveInt
+from equiscape.settings import Above, AtLeast, AtMost, Below
 
 __all__ = ["load", "prepare"]
 
@@ -68,11 +68,17 @@ class Settings(CloudSettings):
         skip_damaged: leave out files that cannot be read, and name them in the log.
     """
 
-    samples: PositiveInt = 2048
+    samples: Annotated[int, AtLeast(1), AtMost(1_000_000)] = 2048
     normals: bool = False
     normalize: bool = True
     test: Annotated[float, Above(0), Below(1)] = 0.2
     skip_damaged: bool = False
+    CONSTRAINTS = (
+        (
+            "points is None or points <= samples",
+            "points must be at most {samples}, the samples that are drawn",
+        ),
+    )
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from equiscape.data.molecular_graphs import pointer
 from equiscape.data.molecular_splits import keep_used, random_split
 from equiscape.data.molecules import MoleculeDataset, Molecules
 from equiscape.io import settings_hash
-from equiscape.settings import Above, AtLeast, Below, Positive, PositiveInt, Seed
+from equiscape.settings import Above, AtLeast, AtMost, Below, Positive, PositiveInt, Seed
 
 VERSION = 2
 EMBEDDED = True
@@ -64,8 +64,8 @@ class Settings:
             ``keep`` them.
     """
 
-    molecules: Annotated[int, AtLeast(3)] = 1500
-    max_atoms: PositiveInt = 9
+    molecules: Annotated[int, AtLeast(3), AtMost(10_000_000)] = 1500
+    max_atoms: Annotated[int, AtLeast(1), AtMost(1000)] = 9
     cutoff: Positive = 5.0
     validation: Annotated[float, Above(0), Below(0.5)] = 0.15
     splits: Mapping[Literal["train", "validation", "test"], PositiveInt] | None = None
@@ -75,6 +75,22 @@ class Settings:
     seed: Seed = 0
     duplicates: Literal["refuse", "group", "keep"] = "refuse"
     CONSTRAINTS = (
+        (
+            "splits or molecules * validation >= 1",
+            "validation must leave at least one of {molecules} molecules",
+        ),
+        (
+            "limit is None or splits or limit * validation >= 1",
+            "limit must leave a molecule for each split",
+        ),
+        (
+            "limit is None or len(splits or []) < 3 or limit * min(splits) >= sum(splits)",
+            "limit must leave a molecule for each of the splits",
+        ),
+        (
+            "'train' not in (splits or []) or splits['train'] >= 2",
+            "splits.train must be at least 2, of which a spread can be taken",
+        ),
         (
             "not splits or sum(splits) + (0 if 'test' in splits else 1) <= molecules",
             "splits must sum to at most {molecules}, the molecules that are generated",

@@ -91,6 +91,18 @@ class Settings:
     seed: Seed = 0
     CONSTRAINTS = (
         ("len(targets) > 0", "targets must name one or more columns, each with its unit"),
+        (
+            "limit is None or limit >= 4",
+            "limit must be at least 4, so that there are two for training and one to choose by",
+        ),
+        (
+            "'molecules' not in expect or expect['molecules'] >= 4",
+            "expect.molecules must be at least 4, so that each split has one",
+        ),
+        (
+            "limit is None or 'molecules' not in expect or limit <= expect['molecules']",
+            "limit must be at most the molecules that expect counts",
+        ),
         ("validation + test < 1", "validation and test must leave molecules for training"),
     )
 

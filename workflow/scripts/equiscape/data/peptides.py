@@ -12,7 +12,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 
@@ -26,7 +26,7 @@ from equiscape.data.sources import checksum, require
 from equiscape.errors import DataError, first_line
 from equiscape.files.archives import DAMAGE, unpacked
 from equiscape.files.pickles import load_pickle
-from equiscape.settings import NonNegativeInt, PositiveInt, Seed
+from equiscape.settings import AtLeast, AtMost, PositiveInt, Seed
 
 VERSION = 2
 LOADER = ("node_budget",)
@@ -78,13 +78,25 @@ class Settings:
             ``keep`` them, as the official splits have them.
     """
 
-    walk_steps: NonNegativeInt = 20
+    walk_steps: Annotated[int, AtLeast(0), AtMost(1000)] = 20
     splits: Mapping[Literal["train", "validation", "test"], PositiveInt] | None = None
     limit: PositiveInt | None = None
     node_budget: PositiveInt | None = None
     seed: Seed = 0
     duplicates: Literal["refuse", "group", "keep"] = "keep"
     CONSTRAINTS = (
+        (
+            "limit is None or splits or limit >= 7",
+            "limit must be at least 7, so that each split has a graph",
+        ),
+        (
+            "limit is None or len(splits or []) < 3 or limit * min(splits) >= sum(splits)",
+            "limit must leave a graph for each of the splits",
+        ),
+        (
+            "'train' not in (splits or []) or splits['train'] >= 2",
+            "splits.train must be at least 2, of which a spread can be taken",
+        ),
         (
             "'train' not in (splits or []) or splits['train'] <= 10873",
             "splits.train must be at most 10873, all that there are",

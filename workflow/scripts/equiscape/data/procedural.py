@@ -276,13 +276,25 @@ class Settings(CloudSettings):
     classes: Annotated[int, AtLeast(2), AtMost(16)] = 12
     train_per_class: Annotated[int, AtLeast(2)] = 40
     test_per_class: PositiveInt = 25
-    points: PositiveInt = 128
+    points: Annotated[int, AtLeast(1), AtMost(1_000_000)] = 128
     noise: NonNegative = 0.02
     validation: Annotated[float, Above(0), Below(1)] = 0.2
     CONSTRAINTS = (
         (
             "train_per_class * validation >= 0.5",
             "validation must leave at least one of {train_per_class} clouds of a class",
+        ),
+        (
+            "train_per_class * (1 - validation) >= 0.5",
+            "validation must leave at least one of {train_per_class} clouds of a class",
+        ),
+        (
+            "validation_minimum < train_per_class",
+            "validation_minimum must leave at least one of {train_per_class} clouds of a class",
+        ),
+        (
+            "classes * (train_per_class + test_per_class) * points <= 1000000000",
+            "points must be fewer, or fewer clouds: they have more than 1e9 points in all",
         ),
         (
             "'classes' not in expect or expect['classes'] == classes",

@@ -92,10 +92,35 @@ class Settings:
     duplicates: Literal["refuse", "group", "keep"] = "refuse"
     CONSTRAINTS = (
         (
+            "limit is None or splits or limit >= 14",
+            "limit must be at least 14, so that each split has a molecule",
+        ),
+        (
+            "limit is None or len(splits or []) < 3 or limit * min(splits) >= sum(splits)",
+            "limit must leave a molecule for each of the splits",
+        ),
+        (
+            "'train' not in (splits or []) or splits['train'] >= 2",
+            "splits.train must be at least 2, of which a spread can be taken",
+        ),
+        (
             "not splits or sum(splits) + (0 if 'test' in splits else 1) <= 130831",
             "splits must sum to at most 130831, all of QM9",
         ),
         ("limit is None or limit <= 130831", "limit must be at most 130831, all of QM9"),
+        (
+            "limit is None or 'molecules' not in expect or limit <= expect['molecules']",
+            "limit must be at most the molecules that expect counts",
+        ),
+        (
+            "not splits or 'molecules' not in expect "
+            "or sum(splits) + (0 if 'test' in splits else 1) <= expect['molecules']",
+            "splits must sum to at most the molecules that expect counts",
+        ),
+        (
+            "'molecules' not in expect or expect['molecules'] >= 10",
+            "expect.molecules must be at least 10, so that each split has one",
+        ),
         (
             "source != 'pyg' or 'molecules' not in expect or expect['molecules'] == 130831",
             "expect.molecules must be 130831, all that PyTorch Geometric gives",

@@ -21,7 +21,16 @@ from equiscape.groups import parse_group, parse_representation
 from equiscape.groups.plane import Plane
 from equiscape.objectives import Regression
 from equiscape.ops.chunks import upload
-from equiscape.settings import AtLeast, NonNegative, Positive, PositiveInt, Seed, read
+from equiscape.settings import (
+    AtLeast,
+    AtMost,
+    Names,
+    NonNegative,
+    Positive,
+    PositiveInt,
+    Seed,
+    read,
+)
 
 VERSION = 2
 EMBEDDED = True
@@ -64,14 +73,14 @@ class Settings:
         seed: of teacher, inputs and noise.
     """
 
-    group: str = "S3"
-    inputs: str = "natural"
-    outputs: str = "trivial"
-    hidden: Annotated[list[str], AtLeast(1)] = ("natural",)  # type: ignore[assignment]  # a tuple once read
+    group: Annotated[str, Names("group")] = "S3"
+    inputs: Annotated[str, Names("representations")] = "natural"
+    outputs: Annotated[str, Names("representations")] = "trivial"
+    hidden: Annotated[list[str], AtLeast(1), Names("representations")] = ("natural",)  # type: ignore[assignment]  # a tuple once read
     activation: Literal["tanh", "relu", "silu"] = "tanh"
     scale: Positive = 2.0
-    samples: PositiveInt = 40
-    held: PositiveInt = 20
+    samples: Annotated[int, AtLeast(1), AtMost(1_000_000)] = 40
+    held: Annotated[int, AtLeast(1), AtMost(1_000_000)] = 20
     closed: bool = True
     noise: NonNegative = 0.0
     passes: PositiveInt = 1

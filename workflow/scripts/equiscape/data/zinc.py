@@ -8,7 +8,7 @@ graphs train and the other 100 validate (``ZINC-2k``).
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 
@@ -22,7 +22,7 @@ from equiscape.data.sources import checksum, folder_with, require
 from equiscape.errors import DataError
 from equiscape.files.arrays import Malformed, decode, load_arrays
 from equiscape.files.pickles import load_pickle
-from equiscape.settings import NonNegativeInt, PositiveInt, Seed
+from equiscape.settings import AtLeast, AtMost, PositiveInt, Seed
 
 VERSION = 2
 LOADER = ("node_budget",)
@@ -62,7 +62,7 @@ class Settings:
             ``keep`` them, as the official splits have them.
     """
 
-    walk_steps: NonNegativeInt = 20
+    walk_steps: Annotated[int, AtLeast(0), AtMost(1000)] = 20
     splits: Mapping[Literal["train", "validation", "test"], PositiveInt] | None = None
     limit: PositiveInt | None = None
     node_budget: PositiveInt | None = None
@@ -70,6 +70,18 @@ class Settings:
     seed: Seed = 0
     duplicates: Literal["refuse", "group", "keep"] = "keep"
     CONSTRAINTS = (
+        (
+            "limit is None or splits or limit >= 12",
+            "limit must be at least 12, so that each split has a graph",
+        ),
+        (
+            "limit is None or len(splits or []) < 3 or limit * min(splits) >= sum(splits)",
+            "limit must leave a graph for each of the splits",
+        ),
+        (
+            "'train' not in (splits or []) or splits['train'] >= 2",
+            "splits.train must be at least 2, of which a spread can be taken",
+        ),
         (
             "'train' not in (splits or []) or splits['train'] <= 10000",
             "splits.train must be at most 10000, all that there are",

@@ -246,7 +246,9 @@ def parse_group(name: str) -> Group:
     for factor in factors:
         order *= int(factor.order())
     if order > LARGEST:
-        raise ConfigError(f"group: {name} has {order} elements; choose one of at most {LARGEST}.")
+        raise ConfigError(
+            f"group: {name} has more than {LARGEST} elements; choose one of at most {LARGEST}."
+        )
     made = factors[0] if len(factors) == 1 else DirectProduct(*factors)
     rows = sorted(element.array_form for element in made.generate())
     plain = re.sub(r"\s*[x*×]\s*", "x", name.strip())

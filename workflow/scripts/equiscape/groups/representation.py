@@ -12,6 +12,7 @@ from equiscape.errors import ConfigError
 from equiscape.groups.group import Group, decompose
 from equiscape.registry import unknown
 
+LARGEST_WIDTH = 4096  # summands of one kind; a projection has as many rows and columns
 TERM = re.compile(r"(?:([0-9]+)\s*\*?\s*)?([A-Za-z][A-Za-z0-9/×*]*)")
 
 
@@ -89,6 +90,8 @@ def parse_representation(group: Group, text: str, key: str = "representation") -
         count = int(match[1] or 1)
         if count < 1:
             raise ConfigError(f"{key}: {term.strip()!r} has no summand; leave it out.")
+        if count > LARGEST_WIDTH:
+            raise ConfigError(f"{key}: {term.strip()!r} is too wide; give at most {LARGEST_WIDTH}.")
         classes += [*known[match[2]]] * count
     return Representation(group, tuple(classes))
 

@@ -1,6 +1,7 @@
 """The density of a whole spectrum by stochastic Lanczos quadrature (Ghorbani et al. 2019)."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -53,6 +54,39 @@ class SpectralDensity:
             return np.exp(-(z**2) / 2) / (width * np.sqrt(2 * np.pi))
 
         return self.mean(kernel(self.exact), kernel(self.nodes))
+
+    def described(self) -> dict[str, Any]:
+        """Plain values: the quadrature, the smoothed density on a grid, the share below thresholds.
+
+        The Gaussian's width is a hundredth of the spectrum's; the thresholds lie closer near zero.
+        A standard error is None where one probe alone leaves none.
+        """
+        ends = np.concatenate([self.exact, self.nodes[self.weights > 0]])
+        low, high = float(ends.min()), float(ends.max())
+        width = max(high - low, abs(high), 1e-30) / 100
+        points = np.linspace(low - 3 * width, high + 3 * width, 201)
+        largest = max(abs(low), abs(high), 1e-30)
+        thresholds = 1e-3 * largest * np.sinh(np.linspace(-1, 1, 101) * np.arcsinh(1.001e3))
+        density, density_error = self.smooth(points, width)
+        share, share_error = self.cumulative(thresholds)
+        return {
+            "probes": len(self.nodes),
+            "steps": self.nodes.shape[1],
+            "exact": self.exact.tolist(),
+            "nodes": self.nodes.tolist(),
+            "weights": self.weights.tolist(),
+            "width": width,
+            "points": points.tolist(),
+            "density": density.tolist(),
+            "density_standard_error": _finite(density_error),
+            "thresholds": thresholds.tolist(),
+            "share": share.tolist(),
+            "share_standard_error": _finite(share_error),
+        }
+
+
+def _finite(values: np.ndarray) -> list[float | None]:
+    return [float(value) if np.isfinite(value) else None for value in values]
 
 
 def spectral_density(

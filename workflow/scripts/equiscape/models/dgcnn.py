@@ -20,7 +20,7 @@ from equiscape.models.blocks import (
 )
 from equiscape.ops.moments import centered, edge_moments
 from equiscape.ops.neighbors import Graph, knn, neighbor_max
-from equiscape.settings import AtLeast, PositiveInt, Probability
+from equiscape.settings import AtLeast, PositiveInt, Probability, Width
 
 SLOPE = 0.2  # of every LeakyReLU
 
@@ -85,10 +85,10 @@ class DGCNN(nn.Module):
         *,
         num_outputs: PositiveInt,
         normals: bool = False,
-        channels: Annotated[Sequence[PositiveInt], AtLeast(1)] = (64, 64, 128, 256),
+        channels: Annotated[Sequence[Width], AtLeast(1)] = (64, 64, 128, 256),
         k: PositiveInt = 20,
-        embedding: PositiveInt = 1024,
-        head: Sequence[PositiveInt] = (512, 256),
+        embedding: Width = 1024,
+        head: Sequence[Width] = (512, 256),
         dropout: Probability = 0.5,
     ):
         super().__init__()

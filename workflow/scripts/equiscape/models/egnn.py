@@ -17,7 +17,7 @@ from equiscape import symmetries as sym
 from equiscape.models.blocks import Head, MaxMeanPool
 from equiscape.ops.messages import message_sums
 from equiscape.ops.neighbors import Graph, knn
-from equiscape.settings import PositiveInt, Probability
+from equiscape.settings import Depth, PositiveInt, Probability, Width
 
 
 class EGNNLayer(nn.Module):
@@ -91,10 +91,10 @@ class EGNN(nn.Module):
         self,
         *,
         num_outputs: PositiveInt,
-        hidden: PositiveInt = 64,
-        layers: PositiveInt = 4,
+        hidden: Width = 64,
+        layers: Depth = 4,
         k: PositiveInt = 16,
-        head: Sequence[PositiveInt] = (256,),
+        head: Sequence[Width] = (256,),
         dropout: Probability = 0.0,
     ):
         super().__init__()

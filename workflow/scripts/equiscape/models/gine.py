@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from equiscape import symmetries as sym
 from equiscape.models.blocks import neuron_symmetries
 from equiscape.ops.chunks import node_counts
-from equiscape.settings import NonNegativeInt, PositiveInt, Probability
+from equiscape.settings import Depth, NonNegativeInt, PositiveInt, Probability, Width
 
 ACTIVATIONS = {"gelu": nn.GELU, "relu": nn.ReLU}
 
@@ -153,15 +153,15 @@ class GINE(nn.Module):
         node_categories: Sequence[PositiveInt],
         edge_categories: Sequence[PositiveInt],
         walk_steps: NonNegativeInt = 0,
-        hidden: PositiveInt = 160,
-        layers: PositiveInt = 8,
-        walk_channels: PositiveInt = 28,
+        hidden: Width = 160,
+        layers: Depth = 8,
+        walk_channels: Width = 28,
         activation: Literal["gelu", "relu"] = "gelu",
         dropout: Probability = 0.1,
         norm: bool = False,
         residual: bool = True,
         readout: Literal["mean", "sum"] = "mean",
-        head: Sequence[PositiveInt] = (160, 160),
+        head: Sequence[Width] = (160, 160),
     ):
         super().__init__()
         encoded = walk_channels if walk_steps else 0

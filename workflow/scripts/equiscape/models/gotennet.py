@@ -28,7 +28,7 @@ from equiscape.models import gotennet_symmetries
 from equiscape.models.gotennet_attention import Attention, perceptron
 from equiscape.models.molecular_heads import build_head
 from equiscape.models.molecular_pairs import Pairs, RadialBasis, degree_rows, geometry
-from equiscape.settings import Positive, PositiveInt, Probability
+from equiscape.settings import Depth, Positive, PositiveInt, Probability, Width
 
 STABLE = 1e-8  # inside square roots, whose slope at zero is infinite
 
@@ -167,11 +167,11 @@ class GotenNet(nn.Module):
         num_outputs: Literal[1] = 1,
         head: Literal["scalar", "dipole", "spatial-extent"] = "scalar",
         cutoff: Positive = 5.0,
-        hidden: PositiveInt = 256,
-        layers: PositiveInt = 4,
-        heads: PositiveInt = 8,
+        hidden: Width = 256,
+        layers: Depth = 4,
+        heads: Width = 8,
         degrees: Literal[1, 2] = 2,
-        radial: PositiveInt = 64,
+        radial: Width = 64,
         dropout: Probability = 0.1,
         smooth: bool = True,
         value_heads: Literal["parts", "concatenated"] = "parts",

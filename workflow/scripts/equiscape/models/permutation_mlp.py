@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from equiscape import symmetries as sym
 from equiscape.groups import parse_group, parse_representation
 from equiscape.groups.plane import Plane
-from equiscape.settings import AtLeast, Fraction, NonNegative, Positive
+from equiscape.settings import AtLeast, Fraction, Names, NonNegative, Positive
 
 ACTIVATIONS = {"tanh": nn.Tanh, "relu": nn.ReLU, "silu": nn.SiLU}
 
@@ -53,7 +53,7 @@ class PermutationMLP(nn.Module):
         inputs: str,
         outputs: str,
         dtype: Literal["float32", "float64"] = "float64",
-        hidden: Annotated[list[str], AtLeast(1)] = ("regular",),  # type: ignore[assignment]  # a tuple once read
+        hidden: Annotated[list[str], AtLeast(1), Names("representations")] = ("regular",),  # type: ignore[assignment]
         activation: Literal["tanh", "relu", "silu"] = "tanh",
         output_bias: bool = False,
         scale: Positive = 1.0,

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from equiscape import symmetries as sym
 from equiscape.models.blocks import Head, PointLayer, neuron_symmetries
 from equiscape.ops.chunks import chunk_size, differentiated, first_maximum, transformed
-from equiscape.settings import AtLeast, PositiveInt, Probability
+from equiscape.settings import AtLeast, PositiveInt, Probability, Width
 
 
 class PooledLayer(PointLayer):
@@ -79,8 +79,8 @@ class PointNet(nn.Module):
         *,
         num_outputs: PositiveInt,
         normals: bool = False,
-        channels: Annotated[Sequence[PositiveInt], AtLeast(1)] = (64, 64, 64, 128, 1024),
-        head: Sequence[PositiveInt] = (512,),
+        channels: Annotated[Sequence[Width], AtLeast(1)] = (64, 64, 64, 128, 1024),
+        head: Sequence[Width] = (512,),
         dropout: Probability = 0.5,
     ):
         super().__init__()

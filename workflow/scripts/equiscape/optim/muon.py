@@ -12,7 +12,7 @@ from torch import Tensor
 
 from equiscape.optim.matrices import MatrixOptimizer, parts, polar_defaults, polar_steps
 from equiscape.optim.newton_schulz import COEFFICIENTS
-from equiscape.settings import AtLeast, AtMost, Names, NonNegative, PositiveInt, Probability
+from equiscape.settings import AtLeast, AtMost, Names, NonNegative, PositiveInt, Probability, Side
 
 VARIANTS = ("muon", "normuon", "adamuon")
 ORDERS = ("momentum-first", "polar-first")
@@ -87,7 +87,7 @@ class Muon(MatrixOptimizer):
         lr_ratio: NonNegative = 1.0,
         betas: tuple[Probability, Probability] = (0.9, 0.999),
         adamw_eps: NonNegative = 1e-8,
-        min_side: PositiveInt = 8,
+        min_side: Side = 8,
         orthogonalize: Annotated[list[str], Names("matrices")] | None = None,
         blocks: Annotated[Mapping[str, PositiveInt], Names("matrices")] | None = None,
     ):

@@ -11,7 +11,7 @@ from equiscape.optim.frozen import Frozen, average, threshold
 from equiscape.optim.kronecker import SIDES, accumulate, inverse_root, stacked
 from equiscape.optim.matrices import MatrixOptimizer
 from equiscape.optim.soap import check_factors
-from equiscape.settings import Names, NonNegative, Positive, PositiveInt, Probability
+from equiscape.settings import Names, NonNegative, Positive, PositiveInt, Probability, Side
 
 FACTORS = ("average", "sum")
 GRAFTS = ("adam", "none")
@@ -69,7 +69,7 @@ class Shampoo(MatrixOptimizer):
         lr_ratio: NonNegative = 1.0,
         betas: tuple[Probability, Probability] = (0.9, 0.999),
         adamw_eps: NonNegative = 1e-8,
-        min_side: PositiveInt = 8,
+        min_side: Side = 8,
         orthogonalize: Annotated[list[str], Names("matrices")] | None = None,
         blocks: Annotated[Mapping[str, PositiveInt], Names("matrices")] | None = None,
     ):

@@ -9,7 +9,7 @@ from equiscape.optim.adamw import check
 from equiscape.optim.frozen import Frozen, average, threshold
 from equiscape.optim.kronecker import rotate, rotate_back, soap_direction, stacked
 from equiscape.optim.matrices import MatrixOptimizer
-from equiscape.settings import Names, NonNegative, PositiveInt, Probability
+from equiscape.settings import Names, NonNegative, PositiveInt, Probability, Side
 
 
 class SOAP(MatrixOptimizer):
@@ -54,7 +54,7 @@ class SOAP(MatrixOptimizer):
         lr_ratio: NonNegative = 1.0,
         betas: tuple[Probability, Probability] = (0.9, 0.999),
         adamw_eps: NonNegative = 1e-8,
-        min_side: PositiveInt = 8,
+        min_side: Side = 8,
         orthogonalize: Annotated[list[str], Names("matrices")] | None = None,
         blocks: Annotated[Mapping[str, PositiveInt], Names("matrices")] | None = None,
     ):

@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
 from equiscape.settings import (
+    AtLeast,
+    AtMost,
     Distinct,
     NonNegative,
     NonNegativeInt,
@@ -41,7 +43,7 @@ class Settings:
         constraints: see :data:`equiscape.training.CONSTRAINTS`.
     """
 
-    epochs: PositiveInt
+    epochs: Annotated[int, AtLeast(1), AtMost(10_000_000)]
     batch_size: PositiveInt = 32
     micro_batch: PositiveInt | None = None
     schedule: Mapping[str, Any] | None = None

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from equiscape.errors import ConfigError
 from equiscape.optim.groups import split_parameters
-from equiscape.settings import Names, Positive, PositiveInt
+from equiscape.settings import Names, Positive, Side
 from equiscape.spectra.matching import match_stable_rank
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ class SpectrumMatch:
         self,
         ranks: Annotated[Mapping[str, Positive], Names("layers")] | None = None,
         ranks_of: str | None = None,
-        min_side: PositiveInt = 8,
+        min_side: Side = 8,
     ):
         if not ranks:
             raise ConfigError(
