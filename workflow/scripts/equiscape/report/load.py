@@ -174,7 +174,7 @@ def read_csv(path: Path, columns: Iterable[str]) -> pd.DataFrame:
 def _diverged(path: Path) -> bool:
     """Whether the envelope beside a result says that there was nothing to measure."""
     beside = path.with_suffix(".json")
-    return beside.is_file() and read_json(beside).get("status") == "diverged"
+    return beside.is_file() and read_json(beside, "analysis").get("status") == "diverged"
 
 
 def number(value: Any) -> float:
