@@ -11,8 +11,8 @@ PACKAGE = "equiscape"
 # the higher the number, the more a module may import; within a floor everything may be imported
 FLOORS = {
     **{path.stem: 0 for path in LIBRARY.glob("*.py")},  # the foundation, but for what follows
-    "files": 0,
-    **dict.fromkeys(["ops", "groups"], 1),
+    **dict.fromkeys(["files", "groups"], 0),
+    "ops": 1,
     **dict.fromkeys(["models", "optim", "data"], 2),
     **dict.fromkeys(["checkpoint", "task"], 3),
     **dict.fromkeys(["landscape", "spectra"], 4),
