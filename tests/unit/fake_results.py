@@ -13,9 +13,10 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pandas as pd
-from fake_envelope import PROVENANCE
+from fake_envelope import PROVENANCE, envelope
 
 from equiscape.analyses import ANALYSES
+from equiscape.analyses.result import write
 from equiscape.configuration.kinds import kind_of
 from equiscape.io import write_csv, write_json, write_npz
 from equiscape.report.manifest import Manifest
@@ -116,7 +117,7 @@ def write_study(
                    epochs)  # fmt: skip
         _selection(manifest, task, optimizer, gain, rng)
     for index, (task, optimizer) in enumerate(manifest.pairs):
-        for name, write in WRITERS.items():
+        for name, writer in WRITERS.items():
             measured = manifest.analysis(name)
             if every_seed and name != "robustness":
                 measured = [*measured, *manifest.representatives(name)]
@@ -124,18 +125,18 @@ def write_study(
                 if (found.task, found.optimizer) == (task, optimizer):
                     seed = manifest.seeds[0] if found.seed is None else found.seed
                     rng = np.random.default_rng(1000 + index + 7919 * seed)
-                    write(found, manifest, list(optimizers).index(optimizer), rng)
+                    writer(found, manifest, list(optimizers).index(optimizer), rng)
     for name, module in MADE_UP.items():
         for found in manifest.analysis(name) if OVER.get(name) == "pair" else []:
             module.write(found, manifest)
-    for name, write in STUDY_WRITERS.items():
+    for name, writer in STUDY_WRITERS.items():
         if name not in without:
             manifest.analyses[name] = {
                 "over": "study",
                 "suffix": ".csv",
                 "tasks": list(manifest.tasks),
             }
-            write(manifest.analysis(name)[0], manifest)
+            writer(manifest.analysis(name)[0], manifest)
     manifest.write(root / "report.json")
     return manifest
 
@@ -319,6 +320,11 @@ WRITERS = {
         if name in SUFFIXES and OVER[name] != "pair"
     },
 }
+
+
+def diverge(product, analysis: str) -> None:
+    """Leave a made-up product as the writer of analyses does where every cell diverged."""
+    write(product.path, None, envelope(product, analysis, status="diverged"))
 
 
 if __name__ == "__main__":

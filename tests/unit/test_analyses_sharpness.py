@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 import torch
+from fake_envelope import envelope
 from test_landscape_invariance import case, moved
 from test_landscape_objective import dense, exact
 from tiny_task import TinyNetwork, tiny_network, tiny_task
@@ -15,6 +16,7 @@ from equiscape.analyses.partial import NOTHING, Partial
 from equiscape.analyses.result import write
 from equiscape.landscape.objective import TrainingLoss
 from equiscape.report.load import read_csv
+from equiscape.report.manifest import Product
 from equiscape.report.pages import sharpness as page
 
 SETTINGS = sharpness.Settings(
@@ -131,7 +133,7 @@ def test_a_row_for_each_seed_and_form(result):
 
 def test_the_report_reads_what_is_written(result, tmp_path):
     path = tmp_path / "sharpness" / "tiny_adam.csv"
-    write(path, result, {"task": "tiny", "optimizer": "adam"})
+    write(path, result, envelope(Product(path, "tiny", "adam"), "sharpness"))
     frame = read_csv(path, page.COLUMNS)
     assert len(frame) == len(result.data)
     assert set(frame.optimizer) == {"adam"}

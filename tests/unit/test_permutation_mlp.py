@@ -112,7 +112,7 @@ def test_gradient_and_hessian_respect_the_plane(tmp_path, activation):
     hessian = loss.operator(torch.eye(loss.size, dtype=torch.float64))
     curvature = plane_curvature(network.plane, loss.names, gradient, hessian)
     assert curvature.gradient_inside > 1e-3
-    assert curvature.gradient_across < 1e-15
+    assert curvature.gradient_across < 1e-14
     assert curvature.coupling < 1e-14
     # both blocks together have the whole spectrum
     both = torch.cat([curvature.inside, curvature.across]).sort().values

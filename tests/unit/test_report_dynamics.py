@@ -3,9 +3,8 @@
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
-from fake_results import CLOUDS, MOLECULES, write_study
+from fake_results import CLOUDS, MOLECULES, diverge, write_study
 
-from equiscape.analyses.result import write
 from equiscape.report import pages, style
 from equiscape.report.pages import dynamics
 
@@ -82,8 +81,7 @@ def test_where_every_cell_diverged_pages_and_figures_are_made(tmp_path):
     made = write_study(tmp_path, {name: CLOUDS[name] for name in ("egnn", "pointnet")}, seeds=2)
     style.use()
     for count, product in enumerate(made.analysis("dynamics"), start=1):
-        head = {"status": "diverged", "task": product.task, "optimizer": product.optimizer}
-        write(product.path, None, head)
+        diverge(product, "dynamics")
         frame = dynamics.table(made)
         assert len(frame.groupby(["task", "optimizer"])) == 4 - count
         assert f"{product.task} with {product.optimizer}" in dynamics.text(made, frame)

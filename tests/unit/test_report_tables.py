@@ -6,10 +6,9 @@ import math
 import numpy as np
 import pandas as pd
 import pytest
-from fake_results import CLOUDS, MOLECULES, REFERENCE, product, write_study
+from fake_results import CLOUDS, MOLECULES, REFERENCE, diverge, product, write_study
 from report_case import MODELNET, report_study, row
 
-from equiscape.analyses.result import write
 from equiscape.report import numbers, pages, tables, titles
 from equiscape.report.latex import booktabs, escape
 from equiscape.report.manifest import Manifest
@@ -22,7 +21,7 @@ from equiscape.report.pages import (
 )
 from equiscape.report.text import body
 
-TEXT = ("lr", "wd", "unit", "lr_edge", "lr_add", "wd_edge", "wd_add", "status")
+TEXT = ("lr", "wd", "unit", "lr_edge", "lr_add", "wd_edge", "wd_add", "status", "width")
 
 
 @pytest.fixture(scope="module")
@@ -281,8 +280,7 @@ def test_tables_hold_where_every_cell_of_an_optimizer_diverged(name, tmp_path):
     made = write_study(tmp_path, {"egnn": CLOUDS["egnn"]}, seeds=2)
     for found in made.analysis(name):
         if "adam" in (found.optimizer, found.second):
-            head = {"status": "diverged", "task": found.task, "optimizer": found.optimizer}
-            write(found.path, None, head)
+            diverge(found, name)
     for table, text in pages.module(name).TABLES.values():
         frame = table(made)
         assert len(frame)

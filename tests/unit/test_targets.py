@@ -37,7 +37,7 @@ def study():
         ("out/final/egnn_moun/seed1/metrics.json", r"the optimizer of .*'moun'.*'muon'"),
         ("out/final/egnn_muon/seed99/metrics.json", r"the seed of .*'99' is unknown"),
         ("out/grid/egnn_muon/lr1e-9_wd1e-2_seed0/metrics.json", r"the lr of .*'1e-9'"),
-        ("out/grid/egnn_muon/lr1e-2_wd9_seed0/metrics.json", r"the wd of .*'9'"),
+        ("out/grid/egnn_muon/lr2e-2_wd9_seed0/metrics.json", r"the wd of .*'9'"),
         ("out/connectivity/egnn_adam_moun.h5", r"the optimizer of .*'moun'"),
         ("data/prepared/shape.h5", r"the dataset of .*'shape'.*'shapes'"),
         ("out/tables/acuracy.csv", r"no rule makes it; did you mean 'out/tables/accuracy\.csv'"),
@@ -58,7 +58,7 @@ def test_a_misspelled_target_is_named(study, target, message):
         "all",
         "out/hessian/egnn_muon.json",
         "out/selection/egnn_muon.choice.json",
-        "out/grid/egnn_muon/lr1e-2_wd1e-2_seed0/metrics.json",
+        "out/grid/egnn_muon/lr2e-2_wd1e-2_seed0/metrics.json",
         "out/connectivity/egnn_muon_muon.h5",
         "out/tables/accuracy.csv",
         str(ROOT / "README.md"),  # a file that is there needs no rule

@@ -100,10 +100,9 @@ def execute(
         shutil.copyfile(source, folder / "source.py")
         shutil.copytree(template, folder / "template")
         notebook, page = folder / "notebook.ipynb", folder / "notebook.html"
-        given = folder / "parameters.json"
-        given.write_text(json.dumps(dict(parameters)), encoding="utf-8")
-        arguments = [folder / "source.py", folder / "template", notebook, page, given]
-        _render([str(path) for path in arguments], variables, Path(source).stem)
+        arguments = [folder / "source.py", folder / "template", notebook, page]
+        pairs = [f"{name}={value}" for name, value in parameters.items()]
+        _render([*map(str, arguments), *pairs], variables, Path(source).stem)
         for made, place in ((notebook, ipynb), (page, html)):
             with atomic_path(place) as temporary:
                 shutil.copyfile(made, temporary)

@@ -1,12 +1,11 @@
 """The child process of :mod:`equiscape.report.notebook`: from a percent script to a page.
 
-    python -m equiscape.report.render SOURCE TEMPLATE IPYNB HTML PARAMETERS
+    python -m equiscape.report.render SOURCE TEMPLATE IPYNB HTML NAME=VALUE...
 
 One process for all three steps, since each tool by itself spends more time on its imports than on
 its work. The notebook's cells run in a kernel of their own.
 """
 
-import json
 import os
 import sys
 from pathlib import Path
@@ -48,10 +47,10 @@ def parameterized(notebook: nbformat.NotebookNode, parameters: dict[str, str]) -
     notebook.cells.insert(tagged[0] + 1, cell)
 
 
-def main(source: str, template: str, ipynb: str, html: str, parameters: str) -> int:
+def main(source: str, template: str, ipynb: str, html: str, *pairs: str) -> int:
     """Execute a percent script and write the notebook and its page; 1 where a cell failed."""
     notebook = jupytext.read(source)
-    parameterized(notebook, json.loads(Path(parameters).read_text(encoding="utf-8")))
+    parameterized(notebook, dict(pair.split("=", 1) for pair in pairs))
     client = Client(
         notebook, timeout=None, kernel_name="python3", resources={"metadata": {"path": os.getcwd()}}
     )

@@ -181,7 +181,8 @@ def text(manifest: Manifest, frame: pd.DataFrame) -> str:
         "rescaling; the others are not. Orthogonalized steps: "
         "the largest curvature of a step whose matrices have the spectral norm of an "
         "orthogonalizing optimizer's steps, or (relative) of the weights, a lower bound. Steps are "
-        "those of a fresh optimizer state, with momentum zero: Adam's is the sign of the gradient.",
+        "those of a fresh optimizer state, with momentum zero: an adaptive one is the sign of the "
+        "gradient.",
     ]
     for task, group in frame.groupby("task", sort=False):
         parts.append(f"## {task_title(manifest, group.iloc[0])}")
