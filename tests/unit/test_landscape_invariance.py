@@ -7,9 +7,10 @@ import test_symmetries
 import torch
 
 from equiscape.data.base import Batch, Dataset
+from equiscape.landscape import folding
 from equiscape.landscape.folding import folded, norm_producers
 from equiscape.landscape.gauss_newton import GaussNewton
-from equiscape.landscape.objective import TrainingLoss
+from equiscape.landscape.objective import TrainingLoss, cast
 from equiscape.landscape.sharpness import fisher_rao, log_hessian
 from equiscape.objectives import Classification, Regression
 from equiscape.symmetries import Continuous
@@ -139,3 +140,21 @@ def test_every_norm_behind_a_matrix_finds_it(name):
     assert found == {
         gamma.removesuffix(".weight"): weight.removesuffix(".weight") for weight, gamma, _ in gauges
     }
+
+
+def test_folding_is_checked_where_rounding_exchanges_no_neighbors(monkeypatch):
+    """In single precision a graph of features may change by rounding, and the output with it."""
+    task, model = case("dgcnn")
+    seen, logits = [], folding._logits
+
+    def watched(task, model, batch):
+        output = logits(task, model, batch)
+        seen.append(output)
+        return output
+
+    monkeypatch.setattr(folding, "_logits", watched)
+    batch = cast(next(loss_of(task, model).batches()), torch.float32)
+    network, _ = folded(task, model.float(), batch)
+    assert {output.dtype for output in seen} == {torch.float64}
+    torch.testing.assert_close(seen[0], seen[-1], rtol=0, atol=1e-10)
+    assert {p.dtype for p in network.parameters()} == {torch.float32}
