@@ -8,7 +8,7 @@ from equiscape import io
 from equiscape.data.corrupted import prepare
 from equiscape.data.download import verify
 from equiscape.files import products
-from equiscape.runtime import job
+from equiscape.runtime import conclude, job
 
 if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake
@@ -32,6 +32,7 @@ def main(
         entry, Path(source) if source else None, Path(prepared) if prepared else None, Path(output)
     )
     products.amend(output, sources=before)
+    conclude(f"corrupted clouds, {Path(output).stat().st_size / 1e6:.1f} MB")
 
 
 def strings(files: str | Iterable[str] | None) -> list[str]:

@@ -3,8 +3,9 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from equiscape import io
 from equiscape.data.download import download
-from equiscape.runtime import job
+from equiscape.runtime import conclude, job
 
 if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake
@@ -18,3 +19,5 @@ if __name__ == "__main__":
             snakemake.output[0],
             snakemake.resources.least_speed,
         )
+        file = Path(io.read_json(snakemake.output[0], "download")["path"])
+        conclude(f"{file.name}, {file.stat().st_size / 1e6:.1f} MB")

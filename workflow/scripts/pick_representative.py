@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from equiscape import io
-from equiscape.runtime import job
+from equiscape.runtime import conclude, job
 
 if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake
@@ -22,6 +22,7 @@ def main(choice: str, results: list[str], outputs: list[str]) -> None:
         source = Path(chosen).with_suffix(Path(output).suffix)
         with io.atomic_path(output) as temporary:
             shutil.copyfile(source, temporary)
+    conclude("every final cell diverged" if seed is None else f"that of seed {seed}")
 
 
 if __name__ == "__main__":

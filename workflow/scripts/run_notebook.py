@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from equiscape.report.notebook import execute
-from equiscape.runtime import job
+from equiscape.runtime import conclude, job
 
 if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake
@@ -19,3 +19,5 @@ if __name__ == "__main__":
             snakemake.output.html,
             {"manifest": snakemake.input.manifest, "figures": str(snakemake.params.figures)},
         )
+        count = len(snakemake.output.png)
+        conclude(f"{count} figure{'s' * (count != 1)}")

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 from equiscape.report.manifest import Manifest
 from equiscape.report.tables import write_tables
-from equiscape.runtime import job
+from equiscape.runtime import conclude, job
 
 if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake
@@ -13,7 +13,8 @@ if TYPE_CHECKING:
 
 def main(manifest: str, folder: Path) -> None:
     """Read the manifest and write its tables as CSV and Markdown."""
-    write_tables(Manifest.read(manifest), folder)
+    written = write_tables(Manifest.read(manifest), folder)
+    conclude(f"{len({path.stem for path in written})} tables")
 
 
 if __name__ == "__main__":
