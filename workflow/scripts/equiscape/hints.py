@@ -129,6 +129,7 @@ class Names:
 
 LARGEST = 10**9  # of whole numbers without an upper bound of their own: no machine holds more
 PositiveInt = Annotated[int, AtLeast(1)]
+Count = Annotated[int, AtLeast(1), AtMost(1_000_000)]  # of a cloud's points, of drawn samples
 Width = Annotated[int, AtLeast(1), AtMost(65536)]  # of a layer
 Depth = Annotated[int, AtLeast(1), AtMost(1000)]  # of a network
 Side = Annotated[int, AtLeast(1), AtMost(65536), Names("sides")]  # the smaller one of a matrix
@@ -151,7 +152,7 @@ NAMES: dict[str, Any] = {
         for word in ("AtLeast", "AtMost", "Above", "Below", "Odd", "Distinct", "Names")
     },
     **{word: globals()[word] for word in ("PositiveInt", "NonNegativeInt", "Seed", "Positive")},
-    **{word: globals()[word] for word in ("Width", "Depth", "Side")},
+    **{word: globals()[word] for word in ("Count", "Width", "Depth", "Side")},
     **{word: globals()[word] for word in ("NonNegative", "Fraction", "Probability")},
 }
 WHOLE = re.compile(r"[+-]?[0-9]{1,10}")

@@ -102,6 +102,15 @@ def read_json(path: str | Path, schema: str) -> Any:
         raise DataError(f"{path} cannot be read ({error.strerror}).") from None
     except (ValueError, RecursionError) as error:
         raise DataError(f"{path} is not valid JSON ({error}); {_remedy(schema)}.") from None
+    return fitting(path, data, schema)
+
+
+def fitting(path: str | Path, data: Any, schema: str) -> Any:
+    """``data`` of the file in ``path``, which fit a schema of ``workflow/schemas``.
+
+    Raises:
+        DataError: they do not; names the file, the place and the remedy.
+    """
     fault = misfit(data, schema)
     if fault is not None:
         raise DataError(f"{path} does not fit {schema}.schema.yaml ({fault}); {_remedy(schema)}.")

@@ -144,6 +144,11 @@ class Permutation(Symmetry):
         return orders.best(values, self.blocks, self.signed, self.action)
 
 
+def declared(model: Any) -> tuple["Symmetry", ...]:
+    """What ``model.symmetries()`` declares; none for a plug-in that declares none."""
+    return tuple(getattr(model, "symmetries", tuple)())
+
+
 def unique(names: Iterable[str]) -> tuple[str, ...]:
     """The names without repetitions, in order."""
     return tuple(dict.fromkeys(names))

@@ -12,7 +12,7 @@ import logging
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import combinations
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 import numpy as np
 import pandas as pd
@@ -26,6 +26,7 @@ from equiscape.data.base import Batch
 from equiscape.landscape import alignment, paths
 from equiscape.landscape.bend import learn_bend
 from equiscape.settings import NonNegativeInt, Positive, PositiveInt, Seed
+from equiscape.symmetries import declared
 from equiscape.task import Task
 
 log = logging.getLogger("equiscape.connectivity")
@@ -53,33 +54,45 @@ MARGIN = 0.2
 
 
 @dataclass(frozen=True)
-class Settings:
+class PathSettings:
+    """What paths between two networks are made with, whatever the analysis.
+
+    Attributes:
+        seed: of subsets, of the choice of pairs, the matching and the curve's samples and places.
+        points: places on a path, ends included.
+        restarts: orders of the weight matching, of which the best is kept.
+        bend_steps: gradient steps of the Bezier curve's bend; 0 leaves the curve out.
+        bend_lr: first step of a tensor (Adam), in root mean squares of its ends' difference.
+    """
+
+    seed: Seed = 0
+    points: PositiveInt = 25
+    restarts: PositiveInt = 3
+    bend_steps: NonNegativeInt = 200
+    bend_lr: Positive = 0.05
+
+    CONSTRAINTS: ClassVar[tuple[tuple[str, str], ...]] = (
+        ("points >= 3", "a path has at least one point between its ends"),
+    )
+
+
+@dataclass(frozen=True)
+class Settings(PathSettings):
     """The settings of ``analyses.connectivity``.
 
     Attributes:
         samples: of each split, a fixed random subset; None for all.
         batch_size: samples a batch.
-        seed: of the subsets, the matching and the curve's samples.
-        points: places on a path, ends included.
         pairs: most pairs of a kind: same seed (same start and order of data), other seeds.
-        restarts: orders of the weight matching, of which the best is kept.
-        bend_steps: gradient steps of the Bezier curve's bend; 0 leaves the curve out.
-        bend_lr: first step of a tensor (Adam), in root mean squares of its ends' difference.
         plane: places along each axis of the plane through both ends and the bend; 0 for none.
     """
 
     samples: PositiveInt | None = 1024
     batch_size: PositiveInt = 64
-    seed: Seed = 0
-    points: PositiveInt = 25
     pairs: PositiveInt = 2
-    restarts: PositiveInt = 3
-    bend_steps: NonNegativeInt = 200
-    bend_lr: Positive = 0.05
     plane: NonNegativeInt = 9
 
     CONSTRAINTS = (
-        ("points >= 3", "a path has at least one point between its ends"),
         ("plane != 1", "a plane has two or more places along an axis; 0 leaves it out"),
         ("plane == 0 or bend_steps > 0", "a plane takes the bend as its third point; set plane: 0"),
     )
@@ -321,11 +334,6 @@ def learned_bend(
         lr=s.bend_lr,
         seed=s.seed,
     )
-
-
-def declared(model: nn.Module) -> tuple:
-    """The network's declared symmetries; none for a plug-in that declares none."""
-    return tuple(getattr(model, "symmetries", tuple)())
 
 
 def has_batch_norm(model: nn.Module) -> bool:

@@ -14,6 +14,7 @@ from equiscape.landscape.step import angle
 from equiscape.spectra.activations import collect_representations
 from equiscape.spectra.probes import fit_probe, margins, wanted_outputs
 from equiscape.spectra.ranks import ranks_of
+from equiscape.symmetries import declared
 from equiscape.task import Task
 
 WHOLE = "all"
@@ -118,10 +119,9 @@ def distance_rows(name: str, weights: Mapping[str, Tensor], end: Mapping[str, Te
 
 def imbalance_rows(task: Task, model: nn.Module) -> Iterator[Row]:
     """How unbalanced each declared scaling is: gradient flow conserves it, optimizers do not."""
-    declared = tuple(getattr(model, "symmetries", tuple)())
     state = {name: tensor.detach() for name, tensor in model.state_dict().items()}
     name = task.dataset.objective.loss_name
-    for symmetry in identities.applicable(declared, False, name):
+    for symmetry in identities.applicable(declared(model), False, name):
         if "scale" in symmetry.family:
             yield row("imbalance", identities.relative_imbalance(state, symmetry)[1], symmetry.name)
 

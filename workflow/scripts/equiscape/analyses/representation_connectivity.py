@@ -9,7 +9,7 @@ baseline. For networks with a ``plane``; other tasks of a study are passed over.
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from itertools import combinations_with_replacement
 from typing import Any
 
@@ -17,11 +17,11 @@ import numpy as np
 import pandas as pd
 
 from equiscape.analyses import connectivity
-from equiscape.analyses.connectivity import PATHS, Setup, compare
+from equiscape.analyses.connectivity import PATHS, PathSettings, Setup, compare
 from equiscape.analyses.result import Result
 from equiscape.analyses.subject import Checkpoint, Subject
 from equiscape.groups.detect import detect_model
-from equiscape.settings import NonNegativeInt, Positive, PositiveInt, Seed
+from equiscape.settings import Positive, PositiveInt
 from equiscape.task import Task
 
 PAIR = (
@@ -37,7 +37,7 @@ UNITS = dict.fromkeys(("loss_first", "loss_second", "peak", "barrier"), "of the 
 
 
 @dataclass(frozen=True)
-class Settings:
+class Settings(PathSettings):
     """The settings of ``analyses.representation-connectivity``.
 
     Attributes:
@@ -46,24 +46,12 @@ class Settings:
         solved: a network whose training loss is below this share of the target's variance has
             solved its task.
         tolerance: as of ``representation``.
-        points: places on a path, ends included.
-        restarts: orders of the weight matching, of which the best is kept.
-        bend_steps: gradient steps of the curve's bend; 0 leaves the curve out.
-        bend_lr: first step of a tensor (Adam), in root mean squares of its ends' difference.
-        seed: of the choice of pairs, the matching and the curve's places.
     """
 
     first_seeds: PositiveInt = 5
     pairs: PositiveInt = 5
     solved: Positive = 1e-5
     tolerance: Positive = 1e-2
-    points: PositiveInt = 25
-    restarts: PositiveInt = 3
-    bend_steps: NonNegativeInt = 200
-    bend_lr: Positive = 0.05
-    seed: Seed = 0
-
-    CONSTRAINTS = (("points >= 3", "a path has at least one point between its ends"),)
 
 
 @dataclass(frozen=True)
@@ -118,12 +106,8 @@ def path_settings(task: Task, settings: Settings) -> connectivity.Settings:
     return connectivity.Settings(
         samples=None,
         batch_size=max(task.dataset.size(split) for split in ("train", "test")),
-        seed=settings.seed,
-        points=settings.points,
-        restarts=settings.restarts,
-        bend_steps=settings.bend_steps,
-        bend_lr=settings.bend_lr,
         plane=0,
+        **{field.name: getattr(settings, field.name) for field in fields(PathSettings)},
     )
 
 

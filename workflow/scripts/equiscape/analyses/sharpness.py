@@ -42,6 +42,7 @@ from equiscape.optim.groups import split_parameters
 from equiscape.optim.matrices import scale
 from equiscape.seeds import subseed
 from equiscape.settings import NonNegativeInt, Positive, PositiveInt, Seed
+from equiscape.symmetries import declared
 from equiscape.task import Task
 
 log = logging.getLogger("equiscape")
@@ -197,8 +198,7 @@ def _all(
 
 def _flat(task: Task, model: nn.Module, frozen: Sequence[str]) -> Rows:
     """How many parameters are free, and along how many directions the loss is exactly flat."""
-    declared = tuple(getattr(model, "symmetries", tuple)())
-    found = identities.applicable(declared, False, task.dataset.objective.loss_name)
+    found = identities.applicable(declared(model), False, task.dataset.objective.loss_name)
     flat = flat_directions(model.state_dict(), [x for x in found if x.exact], frozen)
     free = sum(p.numel() for name, p in model.named_parameters() if name not in frozen)
     yield _row("parameters", free, 0.0, 0)

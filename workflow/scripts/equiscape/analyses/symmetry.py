@@ -28,7 +28,7 @@ from equiscape.landscape.lanczos import lanczos
 from equiscape.landscape.objective import cast
 from equiscape.seeds import subseed
 from equiscape.settings import NonNegativeInt, Positive, PositiveInt, Seed
-from equiscape.symmetries import Permutation
+from equiscape.symmetries import Permutation, declared
 from equiscape.task import Task
 
 log = logging.getLogger("equiscape.symmetry")
@@ -98,7 +98,7 @@ def measure(subject: Subject, settings: Settings) -> Result:
 
 def rows_of(task: Task, model: nn.Module, s: Settings, partial: Partial = NOTHING) -> Iterator[Row]:
     """Rows of every level for a network in eval mode; ``partial`` keeps those of each mode."""
-    symmetries = tuple(getattr(model, "symmetries", tuple)())
+    symmetries = declared(model)
     for mode in ("eval", "train"):
         rows = rows_in(mode, symmetries, task, model, s, partial)  # a generator: nothing runs yet
         yield from partial.stage(f"symmetry {mode}", partial_of(list, rows))

@@ -10,7 +10,7 @@ from typing import Annotated, ClassVar, Literal
 import numpy as np
 
 from equiscape.files.arrays import Malformed
-from equiscape.settings import Above, AtLeast, AtMost, Below, NonNegativeInt, Seed
+from equiscape.settings import Above, Below, Count, NonNegativeInt, Seed
 
 TOLERANCE = 0.05  # of the length of normals in files
 STEP = 1e-4  # of the differences that a map's derivative is taken from, in float64
@@ -33,7 +33,7 @@ class CloudSettings:
         seed: of all that is drawn.
     """
 
-    points: Annotated[int, AtLeast(1), AtMost(1_000_000)] | None = None
+    points: Count | None = None
     sample_points: bool = False
     normalize: bool = False
     validation: Annotated[float, Above(0), Below(1)] = 0.1

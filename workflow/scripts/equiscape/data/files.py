@@ -27,7 +27,7 @@ from equiscape.errors import ConfigError, DataError, first_line
 from equiscape.files.archives import Source, open_source
 from equiscape.files.arrays import Malformed, load_text, npy
 from equiscape.files.tables import read_table
-from equiscape.settings import Above, AtLeast, AtMost, Below
+from equiscape.settings import Above, Below, Count
 
 __all__ = ["load", "prepare"]
 
@@ -68,7 +68,7 @@ class Settings(CloudSettings):
         skip_damaged: leave out files that cannot be read, and name them in the log.
     """
 
-    samples: Annotated[int, AtLeast(1), AtMost(1_000_000)] = 2048
+    samples: Count = 2048
     normals: bool = False
     normalize: bool = True
     test: Annotated[float, Above(0), Below(1)] = 0.2

@@ -37,6 +37,7 @@ from equiscape.settings import (
     AtLeast,
     AtMost,
     Below,
+    Count,
     NonNegative,
     PositiveInt,
 )
@@ -276,7 +277,7 @@ class Settings(CloudSettings):
     classes: Annotated[int, AtLeast(2), AtMost(16)] = 12
     train_per_class: Annotated[int, AtLeast(2)] = 40
     test_per_class: PositiveInt = 25
-    points: Annotated[int, AtLeast(1), AtMost(1_000_000)] = 128
+    points: Count = 128
     noise: NonNegative = 0.02
     validation: Annotated[float, Above(0), Below(1)] = 0.2
     CONSTRAINTS = (

@@ -23,7 +23,7 @@ from equiscape.objectives import Regression
 from equiscape.ops.chunks import upload
 from equiscape.settings import (
     AtLeast,
-    AtMost,
+    Count,
     Names,
     NonNegative,
     Positive,
@@ -79,8 +79,8 @@ class Settings:
     hidden: Annotated[list[str], AtLeast(1), Names("representations")] = ("natural",)  # type: ignore[assignment]  # a tuple once read
     activation: Literal["tanh", "relu", "silu"] = "tanh"
     scale: Positive = 2.0
-    samples: Annotated[int, AtLeast(1), AtMost(1_000_000)] = 40
-    held: Annotated[int, AtLeast(1), AtMost(1_000_000)] = 20
+    samples: Count = 40
+    held: Count = 20
     closed: bool = True
     noise: NonNegative = 0.0
     passes: PositiveInt = 1

@@ -12,7 +12,7 @@ gamma' = sigma and b' = 0 frozen, mu' = 0: the same for all networks that differ
 
 from collections.abc import Iterable
 from copy import deepcopy
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -22,7 +22,7 @@ from equiscape.data.base import Batch
 from equiscape.errors import EquiscapeError
 from equiscape.landscape import objective
 from equiscape.objectives import Classification
-from equiscape.symmetries import Continuous
+from equiscape.symmetries import Continuous, declared
 from equiscape.task import Task
 
 SHIFTS = {
@@ -89,10 +89,9 @@ def _absorb_shifts(model: nn.Module, softmax: bool) -> list[str]:
     becomes zero and is frozen, rows of a matrix or a table get the mean zero. Shifts may act on
     each other's parameters, so they take turns until nothing moves.
     """
-    declared = cast(Any, model).symmetries() if hasattr(model, "symmetries") else ()
     chosen = [
         symmetry
-        for symmetry in declared
+        for symmetry in declared(model)
         if isinstance(symmetry, Continuous)
         and symmetry.family in SHIFTS
         and (softmax or symmetry.family != "softmax shift")

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from equiscape.errors import ConfigError, DataError
-from equiscape.io import read_json, write_json
+from equiscape.io import fitting, read_json, write_json
 
 FORMAT = 3
 REFERENCE = Path(__file__).resolve().parents[3] / "reference"
@@ -106,14 +106,14 @@ class Manifest:
         Raises:
             DataError: the file is absent, damaged, or of another format.
         """
-        version = read_json(path, "versioned")["format"]
-        if version != FORMAT:
+        data = read_json(path, "versioned")
+        if data["format"] != FORMAT:
             raise DataError(
-                f"{path} is of format {version}, and this version of Equiscape reads "
+                f"{path} is of format {data['format']}, and this version of Equiscape reads "
                 f"{FORMAT}; make it again with --forcerun manifest, or read it with the version "
                 "that wrote it."
             )
-        manifest = cls.from_dict(read_json(path, "report"))
+        manifest = cls.from_dict(fitting(path, data, "report"))
         here = manifest.reference.is_dir()
         return replace(
             manifest,

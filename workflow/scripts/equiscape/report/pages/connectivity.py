@@ -205,6 +205,12 @@ def barriers(manifest: Manifest) -> Figure:
         axis.set_title(titles[task], loc="left")
         axis.grid(axis="x")
     style.label_outer(axes, "barrier, test loss", "")
+    legend_of_paths(figure)
+    return figure
+
+
+def legend_of_paths(figure: Figure) -> None:
+    """The hollow marker of each kind of path."""
     style.legend(
         figure,
         [
@@ -213,7 +219,6 @@ def barriers(manifest: Manifest) -> Figure:
             for i, name in enumerate(PATHS.values())
         ],
     )  # fmt: skip
-    return figure
 
 
 def _tick(first: str, second: str, kind: str) -> str:

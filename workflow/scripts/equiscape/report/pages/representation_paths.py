@@ -2,14 +2,13 @@
 
 import pandas as pd
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
 
 from equiscape.report import style
 from equiscape.report.load import read_csv
 from equiscape.report.manifest import Manifest
 from equiscape.report.numbers import significant
 from equiscape.report.page import Page
-from equiscape.report.pages.connectivity import MARKERS, PATHS
+from equiscape.report.pages.connectivity import MARKERS, PATHS, legend_of_paths
 from equiscape.report.pages.permutations import CASE, case_title, panels_of_cases
 from equiscape.report.text import join, markdown
 
@@ -119,12 +118,5 @@ def barriers(manifest: Manifest, frame: pd.DataFrame) -> Figure:
     if panels:
         style.symlog_ticks(panels[-1][0])
         panels[-1][0].set_xlabel("barrier, training loss / variance of the target")
-    style.legend(
-        figure,
-        [
-            Line2D([], [], color=style.PALETTE[i], marker=MARKERS[name], linestyle="none",
-                   markerfacecolor="none", label=name)
-            for i, name in enumerate(PATHS.values())
-        ],
-    )  # fmt: skip
+    legend_of_paths(figure)
     return figure
