@@ -13,9 +13,9 @@ from jsonschema import Draft202012Validator
 from equiscape import io
 from equiscape.analyses import ANALYSES
 from equiscape.errors import DataError
-from equiscape.report import load
+from equiscape.report import curvature, load
 from equiscape.report.manifest import Manifest
-from equiscape.report.pages import connectivity, dynamics, hessian, selection
+from equiscape.report.pages import connectivity, dynamics, selection
 from equiscape.results import Study
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -151,7 +151,7 @@ def beside(analysis):
 READS = {
     "metrics": (lambda made: made.final("egnn", "adam", 0), load.finals),
     "selection": (lambda made: made.selection("egnn", "adam"), selection.load),
-    "hessian": (beside("hessian"), hessian.load),
+    "hessian": (beside("hessian"), curvature.load),
     "dynamics": (beside("dynamics"), dynamics.costs),
     "connectivity": (beside("connectivity"), connectivity.heights),
     "representative": (

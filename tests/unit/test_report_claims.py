@@ -9,7 +9,7 @@ import pytest
 from fake_results import CLOUDS, product, write_study
 from report_case import report_study, row
 
-from equiscape.report import cost, more_metrics
+from equiscape.report import cost, curvature, more_metrics
 from equiscape.report.manifest import Manifest
 from equiscape.report.pages import (
     accuracy,
@@ -28,7 +28,7 @@ def study(tmp_path_factory) -> Manifest:
 
 
 def test_no_ratio_to_a_trace_that_may_be_zero(study, monkeypatch):
-    found = hessian.load(study)
+    found = curvature.load(study)
     adam = found["egnn", "adam"][0]
     error = adam["trace"]["standard_error"]
     changed = {**found, ("egnn", "adam"): [{**adam, "trace": {**adam["trace"], "value": error}}]}

@@ -13,7 +13,7 @@ import pytest
 from fake_results import CLOUDS, MOLECULES, write_study
 
 from equiscape.errors import DataError
-from equiscape.report import budget, load, style
+from equiscape.report import budget, curvature, load, style, titles
 from equiscape.report.manifest import Manifest
 from equiscape.report.pages import (
     accuracy,
@@ -97,6 +97,20 @@ def test_classes_and_their_confusions(study):
         assert np.abs(100 * np.diag(shares) - seeds["mean"].to_numpy()).max() < 3  # pooled counts
 
 
+@pytest.mark.parametrize("arms", [2, 3, 5, 16])
+def test_confusions_of_any_number_of_optimizers(tmp_path, arms):
+    optimizers = ("adam", *(f"muon-{i}" for i in range(1, arms)))
+    study = write_study(tmp_path, {"egnn": CLOUDS["egnn"]}, optimizers, seeds=1)
+    for known, optimizer in enumerate(optimizers):  # the last one knows most, the baseline nothing
+        counts = np.full((40, 40), 100) + 10 * known * np.eye(40, dtype=int)
+        np.savez(study.final("egnn", optimizer, 0, "predictions.npz"), confusion=counts)
+    figure = classes.confusion(study, "egnn", classes.matrices(study))
+    laid_out(figure)
+    shown = [axis.get_title(loc="left") for axis in figure.axes if axis.images]
+    expected = optimizers if arms <= 4 else ("adam", *optimizers[-3:])
+    assert shown == [titles.optimizer_title(optimizer) for optimizer in expected]
+
+
 def test_the_most_frequent_confusion_is_named_first(tmp_path):
     study = write_study(tmp_path, {"egnn": CLOUDS["egnn"]}, seeds=1)
     counts = np.eye(40, dtype=int) * 8
@@ -166,7 +180,7 @@ def test_hessian(study):
 
 
 def test_eigenvalues_that_have_not_converged_are_hollow(study):
-    measured = hessian.load(study)
+    measured = curvature.load(study)
     figure = spectrum.spectrum(study, measured)
     laid_out(figure)
     faces = [

@@ -13,12 +13,11 @@ from fake_results import CLOUDS, REFERENCE, product, write_study
 from report_case import report_study
 
 from equiscape.errors import ConfigError, DataError
-from equiscape.report import load, pages, tables
+from equiscape.report import curvature, load, pages, tables
 from equiscape.report.__main__ import main
 from equiscape.report.manifest import Manifest
 from equiscape.report.page import declared
 from equiscape.report.pages import (
-    hessian,
     rank,
     robustness,
 )
@@ -112,10 +111,10 @@ def test_bad_products_are_named(tmp_path):
     path = product(study, "hessian", "egnn", "adam")
     path.write_text(product(study, "hessian", "egnn", "muon").read_text())
     with pytest.raises(DataError, match=r"egnn_adam\.json holds egnn_muon"):
-        hessian.load(study)
+        curvature.load(study)
     path.write_text('{"task": "egnn", "optimizer": "adam"}')
     with pytest.raises(DataError, match=r"egnn_adam\.json does not fit hessian"):
-        hessian.load(study)
+        curvature.load(study)
     product(study, "rank", "egnn", "muon").write_text("task,optimizer\negnn,muon\n")
     with pytest.raises(DataError, match=r"egnn_muon\.csv has no column 'layer'"):
         rank.load(study)

@@ -23,9 +23,9 @@ figures = "results/figures"  # where the figures go
 # %%
 from IPython.display import Markdown
 
-from equiscape.report import style
+from equiscape.report import curvature, style
 from equiscape.report.manifest import Manifest
-from equiscape.report.pages import hessian, spectrum
+from equiscape.report.pages import spectrum
 from equiscape.report.text import body
 
 study = Manifest.read(manifest)
@@ -38,7 +38,7 @@ style.use()
 # converged: its interval is wide against its size, and its sign may be open.
 
 # %%
-figure = spectrum.spectrum(study, hessian.load(study))
+figure = spectrum.spectrum(study, curvature.load(study))
 paths = style.save(figure, figures, "spectrum")
 
 # %%

@@ -8,10 +8,10 @@ from functools import cached_property
 
 import pandas as pd
 
-from equiscape.report import budget, load
+from equiscape.report import budget, curvature, load
 from equiscape.report.claims import Sample
 from equiscape.report.manifest import Manifest
-from equiscape.report.pages import connectivity, hessian, rank, robustness, sharpness
+from equiscape.report.pages import connectivity, rank, robustness, sharpness
 from equiscape.report.pages import slice as slices
 
 KEYS = ["task", "optimizer", "seed"]
@@ -82,7 +82,7 @@ class Evidence:
     @cached_property
     def curvature(self) -> dict[str, pd.Series]:
         """``largest`` and ``trace`` of the Hessian at the seeds that the analysis measured."""
-        frame = hessian.points(self.manifest)
+        frame = curvature.points(self.manifest)
         return {name: self.scores(frame, name) for name in ("largest", "trace")}
 
     @cached_property

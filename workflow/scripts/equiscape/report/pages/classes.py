@@ -33,7 +33,8 @@ PAGE = Page(
         ),
         "confusion_{task}": (
             "Test samples of each class (row) by the class they are taken for (column), as shares "
-            "of the row, all final seeds together: white is none, black is all."
+            "of the row, all final seeds together: white is none, black is all. Of more than four "
+            "optimizers, the baseline and the three others that recognize most."
         ),
     },
     tasks="classes",
@@ -42,6 +43,8 @@ PAGE = Page(
 COLUMNS = ["task", "optimizer", "class", "seeds", "mean", "std", "gain"]
 WORST = 10
 """Confusions that the text names for a task."""
+PANELS = 4
+"""Confusion matrices that a figure shows: more of them could not be read in print."""
 
 
 def load(manifest: Manifest) -> pd.DataFrame:
@@ -254,10 +257,12 @@ def dots(manifest: Manifest, task: str, frame: pd.DataFrame) -> Figure:
 def confusion(manifest: Manifest, task: str, measured: dict[tuple[str, str], np.ndarray]) -> Figure:
     """A task's confusion matrices in gray, a panel an optimizer; rows are numbered and named.
 
+    Of more than :data:`PANELS` optimizers: the baseline and those that recognize most.
+
     Args:
         measured: from :func:`matrices`.
     """
-    mine = {o: measured[task, o] for o in manifest.optimizers if (task, o) in measured}
+    mine = _shown(manifest, {o: measured[task, o] for t, o in measured if t == task})
     known = names(manifest, task)
     side = min(max(len(mine), 1), 2 if len(known) > 16 else 3)
     lines = -(-max(len(mine), 1) // side)
@@ -266,10 +271,11 @@ def confusion(manifest: Manifest, task: str, measured: dict[tuple[str, str], np.
         lines, side, squeeze=False, sharex=True, sharey=True,
         figsize=(style.WIDTH, 0.75 + (height + 0.35) * lines),
     )  # fmt: skip
-    for axis in list(axes.flat)[len(mine) :]:
+    panels, spare = list(axes.flat)[: len(mine)], list(axes.flat)[len(mine) :]
+    for axis in spare:
         axis.remove()
     image = None
-    for axis, (optimizer, counts) in zip(axes.flat, mine.items()):
+    for axis, (optimizer, counts) in zip(panels, mine.items()):
         image = axis.imshow(_by_row(counts), cmap="Greys", vmin=0, vmax=1, aspect="auto",
                             interpolation="nearest")  # fmt: skip
         axis.set_title(optimizer_title(optimizer), loc="left")
@@ -284,6 +290,16 @@ def confusion(manifest: Manifest, task: str, measured: dict[tuple[str, str], np.
         axis.spines[["top", "right"]].set_visible(True)
         axis.set_xlabel("taken for class")
     if image is not None:
-        figure.colorbar(image, ax=axes, label="share of the class", shrink=0.8, pad=0.02)
+        figure.colorbar(image, ax=panels, label="share of the class", shrink=0.8, pad=0.02)
     figure.suptitle(task_titles(manifest)[task], fontsize=8.5)
     return figure
+
+
+def _shown(manifest: Manifest, mine: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """The matrices of at most :data:`PANELS` optimizers, in the study's order."""
+    others = [optimizer for optimizer in mine if optimizer != manifest.baseline]
+    others.sort(key=lambda optimizer: np.trace(mine[optimizer]) / mine[optimizer].sum())
+    best = others[::-1][: PANELS - (manifest.baseline in mine)]
+    kept = {manifest.baseline, *best}
+    return {optimizer: mine[optimizer] for optimizer in manifest.optimizers if optimizer in mine
+            and optimizer in kept}  # fmt: skip

@@ -7,10 +7,9 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from equiscape.io import read_json
 from equiscape.report import statistics, style, titles
 from equiscape.report.comparisons import Comparison, measured_once, of_ratios
-from equiscape.report.load import check, number, reading
+from equiscape.report.curvature import flat, load
 from equiscape.report.manifest import Manifest
 from equiscape.report.numbers import DASH, interval, plus_minus, ratio, significant
 from equiscape.report.page import Page
@@ -48,76 +47,6 @@ ERRORS = ("largest_residual", "smallest_residual", "trace_se")
 FLAGS = ("largest_converged", "smallest_converged", "smallest_sign_known")
 
 
-def load(manifest: Manifest) -> dict[tuple[str, str], list[dict[str, Any]]]:
-    """The Hessian measurements of every (task, optimizer), one a measured seed that finished.
-
-    JSON's nulls are NaN, absent measurements too;
-    every eigenvalue has value, residual, low, high, converged and sign_known.
-    """
-    measured: dict[tuple[str, str], list[dict[str, Any]]] = {}
-    for product in manifest.analysis("hessian"):
-        data = read_json(product.path, "hessian")
-        task, optimizer = str(product.task), str(product.optimizer)
-        found = measured.setdefault((task, optimizer), [])
-        with reading(product.path):
-            check(product.path, data, task, optimizer)
-            if data.get("status") != "diverged":
-                found.append(_measurement(data))
-    return measured
-
-
-def points(manifest: Manifest) -> pd.DataFrame:
-    """One row per task, optimizer and measured seed.
-
-    Columns: task, optimizer, seed, largest, largest_error (the residual), trace, trace_error (half
-    of the 95 % interval over probes).
-    """
-    rows = [
-        (task, optimizer, one["seed"], one["largest"]["value"], one["largest"]["residual"],
-         one["trace"]["value"], (one["trace"]["high"] - one["trace"]["low"]) / 2)
-        for (task, optimizer), found in load(manifest).items()
-        for one in found
-    ]  # fmt: skip
-    columns = ["task", "optimizer", "seed", "largest", "largest_error", "trace", "trace_error"]
-    return pd.DataFrame(rows, columns=columns)
-
-
-def _measurement(data: dict[str, Any]) -> dict[str, Any]:
-    trace = {key: number(data["trace"].get(key)) for key in ("value", "standard_error")}
-    half = 1.96 * trace["standard_error"]
-    for key, default in (("low", trace["value"] - half), ("high", trace["value"] + half)):
-        given = data["trace"].get(key)
-        trace[key] = default if given is None else float(given)
-    return {
-        "seed": data["seed"],
-        "split": data["data"]["split"],
-        "samples": data["data"]["samples"],
-        "parameters": data["parameters"],
-        "method": data["method"],
-        "loss": number(data.get("loss_value")),
-        "largest": _eigenvalue(data["largest"]),
-        "smallest": _eigenvalue(data["smallest"]),
-        "power_iteration": number((data.get("power_iteration") or {}).get("value")),
-        "adaptive_largest": number(
-            ((data.get("adaptive") or {}).get("largest") or {}).get("value")
-        ),
-        "trace": trace,
-        "eigenvalues": [_eigenvalue(pair) for pair in data["eigenvalues"]],
-    }
-
-
-def _eigenvalue(pair: dict[str, Any]) -> dict[str, Any]:
-    value, residual = number(pair["value"]), number(pair["residual"])
-    return {
-        "value": value,
-        "residual": residual,
-        "low": value - residual,
-        "high": value + residual,
-        "converged": bool(pair.get("converged", True)) and residual <= abs(value),
-        "sign_known": bool(pair.get("sign_known", residual < abs(value))),
-    }
-
-
 def table(manifest: Manifest) -> pd.DataFrame:
     """Curvature of the training loss: one row per task and optimizer.
 
@@ -146,7 +75,7 @@ def table(manifest: Manifest) -> pd.DataFrame:
 
 
 def _row(pair: tuple[str, str], found: list[dict[str, Any]]) -> dict[str, Any]:
-    values = pd.DataFrame([_flat(data) for data in found], columns=[*NUMBERS, *ERRORS, *FLAGS])
+    values = pd.DataFrame([flat(data) for data in found], columns=[*NUMBERS, *ERRORS, *FLAGS])
     first = found[0] if found else {}
     row: dict[str, Any] = {"task": pair[0], "optimizer": pair[1], "seeds": len(found)}
     row |= {key: first.get(key) for key in ("split", "samples", "parameters", "method")}
@@ -159,27 +88,9 @@ def _row(pair: tuple[str, str], found: list[dict[str, Any]]) -> dict[str, Any]:
     return row
 
 
-def _flat(data: dict[str, Any]) -> dict[str, Any]:
-    """A measurement in one level."""
-    return {
-        "loss": data["loss"],
-        "power_iteration": data["power_iteration"],
-        "adaptive_largest": data["adaptive_largest"],
-        "largest": data["largest"]["value"],
-        "largest_residual": data["largest"]["residual"],
-        "largest_converged": data["largest"]["converged"],
-        "smallest": data["smallest"]["value"],
-        "smallest_residual": data["smallest"]["residual"],
-        "smallest_converged": data["smallest"]["converged"],
-        "smallest_sign_known": data["smallest"]["sign_known"],
-        "trace": data["trace"]["value"],
-        "trace_se": data["trace"]["standard_error"],
-    }
-
-
 def _ratio(measured: dict, baseline: str, task: str, optimizer: str, quantity: str) -> Estimate:
     """Over seeds where several were measured; else with the errors of the measurement alone."""
-    base, other = ([_flat(data) for data in measured[task, name]] for name in (baseline, optimizer))
+    base, other = ([flat(data) for data in measured[task, name]] for name in (baseline, optimizer))
     if not base or not other or optimizer == baseline:
         value = 1.0 if base and optimizer == baseline else np.nan
         return Estimate(value, np.nan, np.nan)
@@ -201,7 +112,7 @@ def comparisons(manifest: Manifest) -> list[Comparison]:
         for task in manifest.analyses["hessian"]["tasks"]:
             for optimizer in manifest.rivals:
                 base, other = (
-                    [_flat(data)[quantity] for data in measured[task, name]]
+                    [flat(data)[quantity] for data in measured[task, name]]
                     for name in (manifest.baseline, optimizer)
                 )
                 if min(len(base), len(other)) > 1:

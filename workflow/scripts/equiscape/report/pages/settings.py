@@ -9,12 +9,12 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from equiscape.report import load, statistics, style
+from equiscape.report import curvature, load, statistics, style
 from equiscape.report.arms import Axis, axes
 from equiscape.report.manifest import Manifest
 from equiscape.report.numbers import DASH, interval, plus_minus
 from equiscape.report.page import Page
-from equiscape.report.pages import hessian, interventions
+from equiscape.report.pages import interventions
 from equiscape.report.statistics import Estimate
 from equiscape.report.tables import with_task
 from equiscape.report.text import join, markdown, task_title
@@ -57,7 +57,7 @@ def points(manifest: Manifest) -> pd.DataFrame:
     """One row per task, optimizer of a varied class and seed.
 
     Columns: those of :func:`equiscape.report.pages.interventions.points`, lr, wd, and of the
-    Hessian those of :func:`equiscape.report.pages.hessian.points`, NaN at seeds that it was not
+    Hessian those of :func:`equiscape.report.curvature.points`, NaN at seeds that it was not
     measured at.
     """
     names = {level.optimizer for axis in axes(manifest) for level in axis.levels}
@@ -66,7 +66,7 @@ def points(manifest: Manifest) -> pd.DataFrame:
     finals = load.finals(manifest)
     chosen = finals[finals["protocol"] == "best_validation"][[*KEYS, "lr", "wd"]]
     frame = frame.merge(chosen, on=KEYS, how="left")
-    return frame.merge(hessian.points(manifest), on=KEYS, how="left")
+    return frame.merge(curvature.points(manifest), on=KEYS, how="left")
 
 
 def mean(values: pd.Series, measure: str) -> Estimate:

@@ -8,12 +8,11 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from equiscape.io import read_json
-from equiscape.report import style
+from equiscape.report import curvature, style
 from equiscape.report.load import reading
 from equiscape.report.manifest import Manifest
 from equiscape.report.numbers import significant
 from equiscape.report.page import Page
-from equiscape.report.pages import hessian
 from equiscape.report.text import join, markdown, task_title
 from equiscape.report.titles import optimizer_title, task_titles
 
@@ -50,7 +49,7 @@ def table(manifest: Manifest) -> pd.DataFrame:
     """
     rows = [
         {"task": task, "optimizer": optimizer, "seed": data["seed"], "rank": rank, **pair}
-        for (task, optimizer), found in hessian.load(manifest).items()
+        for (task, optimizer), found in curvature.load(manifest).items()
         for data in found
         for rank, pair in enumerate(data["eigenvalues"], start=1)
     ]
