@@ -274,6 +274,18 @@ def test_what_does_not_fit_together_is_refused(path, value, message):
     assert "\n" not in str(caught.value)
 
 
+SIZED = [name for name in KINDS if "splits" in kind_of(name, "").settings.settings]
+
+
+@pytest.mark.parametrize("name", SIZED)
+def test_no_spread_can_be_taken_of_one_training_sample(name):
+    config = small()
+    config["datasets"]["tried"] = {**dataset(name), "splits": {"train": 1}}
+    sentence = refusal(config)
+    assert sentence is not None
+    assert sentence.startswith("datasets.tried.splits.train: 1 must be at least 2")
+
+
 def test_a_configuration_that_holds_itself_is_refused():
     config = small()
     config["tasks"]["egnn"]["model"]["head"] = config  # head: &a [*a] in YAML

@@ -5,7 +5,6 @@ Morse potentials over pairs, so invariant under every rotation, reflection and p
 dipole moment comes from charges that flow between near atoms of different electronegativity.
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -15,10 +14,10 @@ import numpy as np
 from equiscape.data import duplicates
 from equiscape.data import molecules as container
 from equiscape.data.molecular_graphs import pointer
-from equiscape.data.molecular_splits import keep_used, random_split
+from equiscape.data.molecular_splits import SizedSplits, keep_used, random_split
 from equiscape.data.molecules import MoleculeDataset, Molecules
 from equiscape.io import settings_hash
-from equiscape.settings import Above, AtLeast, AtMost, Below, Positive, PositiveInt, Seed
+from equiscape.settings import Above, AtLeast, AtMost, Below, Positive, Seed
 
 VERSION = 2
 EMBEDDED = True
@@ -47,7 +46,7 @@ OVERRIDES = ("node_budget", "loss")
 
 
 @dataclass(frozen=True)
-class Settings:
+class Settings(SizedSplits):
     """Settings of a data set of this kind.
 
     Attributes:
@@ -55,9 +54,6 @@ class Settings:
         max_atoms: most atoms of one.
         cutoff: radius of the neighbor graph in Angstrom.
         validation: share of the molecules for validation, and again for the test.
-        splits: molecules of each split, instead.
-        limit: take only this many molecules, a fixed random subset.
-        node_budget: most atoms in a batch; None packs by the batch size alone.
         loss: of the training; the mean squared error by default.
         seed: of the molecules and the splits.
         duplicates: exact copies in two splits: ``refuse`` them, ``group`` them on one side, or
@@ -68,9 +64,6 @@ class Settings:
     max_atoms: Annotated[int, AtLeast(1), AtMost(1000)] = 9
     cutoff: Positive = 5.0
     validation: Annotated[float, Above(0), Below(0.5)] = 0.15
-    splits: Mapping[Literal["train", "validation", "test"], PositiveInt] | None = None
-    limit: PositiveInt | None = None
-    node_budget: PositiveInt | None = None
     loss: Literal["mse", "l1"] | None = None
     seed: Seed = 0
     duplicates: Literal["refuse", "group", "keep"] = "refuse"
@@ -82,14 +75,6 @@ class Settings:
         (
             "limit is None or splits or limit * validation >= 1",
             "limit must leave a molecule for each split",
-        ),
-        (
-            "limit is None or len(splits or []) < 3 or limit * min(splits) >= sum(splits)",
-            "limit must leave a molecule for each of the splits",
-        ),
-        (
-            "'train' not in (splits or []) or splits['train'] >= 2",
-            "splits.train must be at least 2, of which a spread can be taken",
         ),
         (
             "not splits or sum(splits) + (0 if 'test' in splits else 1) <= molecules",

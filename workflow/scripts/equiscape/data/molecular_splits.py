@@ -1,12 +1,40 @@
 """Splits of molecular data sets: sizes, limits, and the graphs that are left."""
 
-from typing import Any
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 
 from equiscape.data.molecules import SPLITS, Molecules
 from equiscape.errors import ConfigError
 from equiscape.registry import unknown
+from equiscape.settings import PositiveInt
+
+
+@dataclass(frozen=True)
+class SizedSplits:
+    """Settings of the kinds of data whose splits the configuration may size.
+
+    Attributes:
+        splits: samples of each split; what is not given is left to the kind.
+        limit: take only this many samples, a fixed random subset.
+        node_budget: most nodes in a batch; None packs by the batch size alone.
+    """
+
+    splits: Mapping[Literal["train", "validation", "test"], PositiveInt] | None = None
+    limit: PositiveInt | None = None
+    node_budget: PositiveInt | None = None
+    CONSTRAINTS: ClassVar[tuple[tuple[str, str], ...]] = (
+        (
+            "'train' not in (splits or []) or splits['train'] >= 2",
+            "splits.train must be at least 2, of which a spread can be taken",
+        ),
+        (
+            "limit is None or len(splits or []) < 3 or limit * min(splits) >= sum(splits)",
+            "limit must leave a sample for each of the splits",
+        ),
+    )
 
 
 def shrink(splits: dict[str, np.ndarray], entry: dict[str, Any]) -> dict[str, np.ndarray]:

@@ -9,7 +9,7 @@ read by :func:`equiscape.files.pickles.load_pickle`, which knows arrays and noth
 import hashlib
 import io
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -20,13 +20,13 @@ from equiscape.data import duplicates
 from equiscape.data import molecules as container
 from equiscape.data.molecular_checks import fault, indices, integers
 from equiscape.data.molecular_graphs import index_type, pointer, random_walks
-from equiscape.data.molecular_splits import shrink
+from equiscape.data.molecular_splits import SizedSplits, shrink
 from equiscape.data.molecules import MoleculeDataset, Molecules
 from equiscape.data.sources import checksum, require
 from equiscape.errors import DataError, first_line
 from equiscape.files.archives import DAMAGE, unpacked
 from equiscape.files.pickles import load_pickle
-from equiscape.settings import AtLeast, AtMost, PositiveInt, Seed
+from equiscape.settings import AtLeast, AtMost, Seed
 
 VERSION = 2
 LOADER = ("node_budget",)
@@ -65,37 +65,23 @@ OVERRIDES = ("node_budget",)
 
 
 @dataclass(frozen=True)
-class Settings:
+class Settings(SizedSplits):
     """Settings of a data set of this kind.
 
     Attributes:
         walk_steps: steps of the random-walk encoding; 0 for none.
-        splits: graphs of each split, to take fewer of them.
-        limit: take only this many graphs, a fixed random subset.
-        node_budget: most nodes in a batch; None packs by the batch size alone.
         seed: of ``splits`` and ``limit``.
         duplicates: exact copies in two splits: ``refuse`` them, ``group`` them on one side, or
             ``keep`` them, as the official splits have them.
     """
 
     walk_steps: Annotated[int, AtLeast(0), AtMost(1000)] = 20
-    splits: Mapping[Literal["train", "validation", "test"], PositiveInt] | None = None
-    limit: PositiveInt | None = None
-    node_budget: PositiveInt | None = None
     seed: Seed = 0
     duplicates: Literal["refuse", "group", "keep"] = "keep"
     CONSTRAINTS = (
         (
             "limit is None or splits or limit >= 7",
             "limit must be at least 7, so that each split has a graph",
-        ),
-        (
-            "limit is None or len(splits or []) < 3 or limit * min(splits) >= sum(splits)",
-            "limit must leave a graph for each of the splits",
-        ),
-        (
-            "'train' not in (splits or []) or splits['train'] >= 2",
-            "splits.train must be at least 2, of which a spread can be taken",
         ),
         (
             "'train' not in (splits or []) or splits['train'] <= 10873",

@@ -8,7 +8,6 @@ gives; so it makes no difference which reference the source has already subtract
 """
 
 import tempfile
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -23,12 +22,12 @@ from equiscape.data.molecular_graphs import (
     pointer,
     ranges,
 )
-from equiscape.data.molecular_splits import random_split
+from equiscape.data.molecular_splits import SizedSplits, random_split
 from equiscape.data.molecules import MoleculeDataset, Molecules
 from equiscape.data.sources import checksum, folder_with, require
 from equiscape.errors import DataError, first_line, listed
 from equiscape.files.arrays import load_arrays
-from equiscape.settings import Positive, PositiveInt, Seed
+from equiscape.settings import Positive, Seed
 
 VERSION = 2
 LOADER = ("node_budget",)
@@ -69,14 +68,11 @@ OVERRIDES = ("node_budget", "loss")
 
 
 @dataclass(frozen=True)
-class Settings:
+class Settings(SizedSplits):
     """Settings of a data set of this kind.
 
     Attributes:
         cutoff: radius of the neighbor graph in Angstrom.
-        splits: molecules of each split; what is not given is the field's, or the rest.
-        limit: take only this many molecules, a fixed random subset.
-        node_budget: most atoms in a batch; None packs by the batch size alone.
         loss: of the training; the mean squared error by default.
         seed: of the splits.
         duplicates: exact copies in two splits: ``refuse`` them, ``group`` them on one side, or
@@ -84,9 +80,6 @@ class Settings:
     """
 
     cutoff: Positive = 5.0
-    splits: Mapping[Literal["train", "validation", "test"], PositiveInt] | None = None
-    limit: PositiveInt | None = None
-    node_budget: PositiveInt | None = None
     loss: Literal["mse", "l1"] | None = None
     seed: Seed = 0
     duplicates: Literal["refuse", "group", "keep"] = "refuse"
@@ -94,14 +87,6 @@ class Settings:
         (
             "limit is None or splits or limit >= 14",
             "limit must be at least 14, so that each split has a molecule",
-        ),
-        (
-            "limit is None or len(splits or []) < 3 or limit * min(splits) >= sum(splits)",
-            "limit must leave a molecule for each of the splits",
-        ),
-        (
-            "'train' not in (splits or []) or splits['train'] >= 2",
-            "splits.train must be at least 2, of which a spread can be taken",
         ),
         (
             "not splits or sum(splits) + (0 if 'test' in splits else 1) <= 130831",

@@ -5,7 +5,6 @@ as ``zinc12k_official_{train,val,test}.npz``. Without the training file, 900 of 
 graphs train and the other 100 validate (``ZINC-2k``).
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -16,13 +15,13 @@ from equiscape.data import duplicates
 from equiscape.data import molecules as container
 from equiscape.data.molecular_checks import bonds, fault, floats, indices, integers, pointers
 from equiscape.data.molecular_graphs import index_type, pointer, random_walks
-from equiscape.data.molecular_splits import keep_used, shrink
+from equiscape.data.molecular_splits import SizedSplits, keep_used, shrink
 from equiscape.data.molecules import MoleculeDataset, Molecules
 from equiscape.data.sources import checksum, folder_with, require
 from equiscape.errors import DataError
 from equiscape.files.arrays import Malformed, decode, load_arrays
 from equiscape.files.pickles import load_pickle
-from equiscape.settings import AtLeast, AtMost, PositiveInt, Seed
+from equiscape.settings import AtLeast, AtMost, Seed
 
 VERSION = 2
 LOADER = ("node_budget",)
@@ -48,14 +47,11 @@ OVERRIDES = ("node_budget", "loss")
 
 
 @dataclass(frozen=True)
-class Settings:
+class Settings(SizedSplits):
     """Settings of a data set of this kind.
 
     Attributes:
         walk_steps: steps of the random-walk encoding; 0 for none.
-        splits: graphs of each split, to take fewer of them.
-        limit: take only this many graphs, a fixed random subset.
-        node_budget: most nodes in a batch; None packs by the batch size alone.
         loss: of the training; the mean absolute error by default.
         seed: of the split where the training file is absent, and of ``limit``.
         duplicates: exact copies in two splits: ``refuse`` them, ``group`` them on one side, or
@@ -63,9 +59,6 @@ class Settings:
     """
 
     walk_steps: Annotated[int, AtLeast(0), AtMost(1000)] = 20
-    splits: Mapping[Literal["train", "validation", "test"], PositiveInt] | None = None
-    limit: PositiveInt | None = None
-    node_budget: PositiveInt | None = None
     loss: Literal["mse", "l1"] | None = None
     seed: Seed = 0
     duplicates: Literal["refuse", "group", "keep"] = "keep"
@@ -73,14 +66,6 @@ class Settings:
         (
             "limit is None or splits or limit >= 12",
             "limit must be at least 12, so that each split has a graph",
-        ),
-        (
-            "limit is None or len(splits or []) < 3 or limit * min(splits) >= sum(splits)",
-            "limit must leave a graph for each of the splits",
-        ),
-        (
-            "'train' not in (splits or []) or splits['train'] >= 2",
-            "splits.train must be at least 2, of which a spread can be taken",
         ),
         (
             "'train' not in (splits or []) or splits['train'] <= 10000",
