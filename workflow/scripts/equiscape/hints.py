@@ -133,6 +133,7 @@ Count = Annotated[int, AtLeast(1), AtMost(1_000_000)]  # of a cloud's points, of
 Width = Annotated[int, AtLeast(1), AtMost(65536)]  # of a layer
 Depth = Annotated[int, AtLeast(1), AtMost(1000)]  # of a network
 Side = Annotated[int, AtLeast(1), AtMost(65536), Names("sides")]  # the smaller one of a matrix
+Matrices = Annotated[list[str], Distinct(), Names("matrices")]
 NonNegativeInt = Annotated[int, AtLeast(0)]
 Positive = Annotated[float, Above(0)]
 NonNegative = Annotated[float, AtLeast(0)]
@@ -152,7 +153,7 @@ NAMES: dict[str, Any] = {
         for word in ("AtLeast", "AtMost", "Above", "Below", "Odd", "Distinct", "Names")
     },
     **{word: globals()[word] for word in ("PositiveInt", "NonNegativeInt", "Seed", "Positive")},
-    **{word: globals()[word] for word in ("Count", "Width", "Depth", "Side")},
+    **{word: globals()[word] for word in ("Count", "Width", "Depth", "Side", "Matrices")},
     **{word: globals()[word] for word in ("NonNegative", "Fraction", "Probability")},
 }
 WHOLE = re.compile(r"[+-]?[0-9]{1,10}")
@@ -354,9 +355,11 @@ def describe(hint: Any) -> str:
     origin, arguments = get_origin(hint), get_args(hint)
     if origin is Annotated:
         base = get_args(hint)[0]
-        bounds = " and ".join(str(m) for m in hint.__metadata__ if isinstance(m, MARKERS))
+        marks = [m for m in hint.__metadata__ if isinstance(m, MARKERS)]
+        bounds = " and ".join(map(str, marks))
         if get_origin(base) in (list, tuple, Sequence):
-            return f"{describe(base)} ({bounds}, counting its values)" if bounds else describe(base)
+            kept = [str(m) if isinstance(m, Distinct) else f"{m} of them" for m in marks]
+            return f"{describe(base)} ({', '.join(kept)})" if kept else describe(base)
         return f"{describe(base)}, {bounds}" if bounds else describe(base)
     if origin in (Union, UnionType):
         ordered = sorted(arguments, key=lambda member: member in (None, NoneType))

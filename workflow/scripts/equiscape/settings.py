@@ -35,6 +35,7 @@ from equiscape.hints import (
     Depth,
     Distinct,
     Fraction,
+    Matrices,
     Names,
     NonNegative,
     NonNegativeInt,
@@ -64,6 +65,7 @@ __all__ = [
     "Depth",
     "Distinct",
     "Fraction",
+    "Matrices",
     "Names",
     "NonNegative",
     "NonNegativeInt",
@@ -181,11 +183,18 @@ def checked(
 
 
 def constraint_message(sentence: str, values: Mapping[str, Any], declaration: Declaration) -> str:
-    """``sentence`` after a key; its first word may be a setting, ``{name}`` stands for a value."""
+    """``sentence`` after a key; ``{name}`` stands for a value.
+
+    Its first word may be a setting, or with dots an item of one: its value is then given too.
+    """
     filled = sentence.format_map({name: spelled(value) for name, value in values.items()})
     first, _, rest = filled.partition(" ")
-    if first in declaration.settings:
-        return f".{first}: {spelled(values.get(first))} {rest}"
+    name, *within = first.split(".")
+    if name in declaration.settings:
+        value = values.get(name)
+        for item in within:
+            value = value.get(item) if isinstance(value, Mapping) else None
+        return f".{first}: {spelled(value)} {rest}"
     return f": {filled}"
 
 

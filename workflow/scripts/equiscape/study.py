@@ -4,6 +4,7 @@ It is imported by every Snakemake process, so it imports neither torch nor numpy
 """
 
 import itertools
+import os
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -80,11 +81,9 @@ class Plan:
 
     def _check_top(self) -> None:
         """What belongs to no entry: folders, names, the baseline."""
-        for i, folder in enumerate(self.plugins):
-            if not Path(folder).is_dir():
-                raise ConfigError(f"plugins.{i}: {folder} is no folder; give one with modules.")
-        folders.check_pathvars(self.config.get("pathvars") or {}, PATHVARS, self.root)
-        folders.check_resume(self.config.get("resume", "resources/resume"), self.root)
+        folders.check_plugins(self.config.get("plugins") or [], self.root)
+        resume = self.config.get("resume", "resources/resume")
+        folders.check_folders(self.config.get("pathvars") or {}, resume, PATHVARS, self.root)
         naming.check_lengths(self.config)
         naming.check_names(self.config, {*FOLDERS, *RULES, *MORE_RULES})
         baseline = self.config["report"]["baseline"]
@@ -199,7 +198,7 @@ class Plan:
         source = self._source(dataset, corrupted)
         if not source or self.is_remote(dataset, corrupted):
             return None
-        return self.root / Path(source).expanduser()
+        return self.root / os.path.expanduser(source)
 
     def is_remote(self, dataset: str, corrupted: bool = False) -> bool:
         """Whether the data set, or its corrupted clouds, must be downloaded."""

@@ -22,6 +22,7 @@ from equiscape.landscape.trace import TraceEstimate, hutchinson
 from equiscape.seeds import sequence_seed
 from equiscape.settings import (
     AtLeast,
+    Distinct,
     Names,
     NonNegative,
     NonNegativeInt,
@@ -79,7 +80,7 @@ class Settings:
     density_probes: NonNegativeInt = 4
     density_steps: Annotated[int, AtLeast(2)] = 20
     dtype: Literal["float32", "float64"] = "float32"
-    parameters: Annotated[list[str], AtLeast(1), Names("parameters")] | None = None
+    parameters: Annotated[list[str], AtLeast(1), Distinct(), Names("parameters")] | None = None
     adaptive: bool = True
     graph_memory_mb: NonNegative | None = None
     CONSTRAINTS = (

@@ -13,7 +13,7 @@ from equiscape.configuration.naming import LONGEST
 from equiscape.configuration.representations import check_representations
 from equiscape.declarations import Declaration, declared
 from equiscape.errors import ConfigError
-from equiscape.hints import AtLeast, PositiveInt, as_number, conform, spelled
+from equiscape.hints import AtLeast, Distinct, PositiveInt, as_number, conform, spelled
 from equiscape.models import ARCHITECTURES
 from equiscape.optim import OPTIMIZERS
 from equiscape.registry import target, unknown
@@ -87,6 +87,8 @@ def _check_place(entry: Mapping[str, Any], key: str, path: Path | None) -> None:
     urls += [(f"{key}.mirrors.{i}", url) for i, url in enumerate(mirrors)]
     for where, url in urls:
         check_address(url, where)
+        if where != urls[0][0] and url == source:
+            raise ConfigError(f"{where}: is the source itself; remove it.")
     if mirrors and not (source and "://" in source):
         raise ConfigError(f"{key}.mirrors: the source is no address; remove them.")
     if path is not None:
@@ -333,8 +335,11 @@ def check_grid(key: str, values: list, zero: bool) -> None:
             sign = "zero or positive" if zero else "positive"
             sign = "finite" if number == float("inf") else sign
             raise ConfigError(f"{key}: {text[:LONGEST]} must be {sign}.")
-        if len(text) > LONGEST or text.startswith("-"):  # it becomes part of a folder's name
-            raise ConfigError(f"{key}: {spelled(text)} must be spelled shorter; write {number:g}.")
+        if len(text) > LONGEST or text[0] in "+-":  # it becomes part of a folder's name
+            how = "shorter" if len(text) > LONGEST else "without a sign"
+            raise ConfigError(
+                f"{key}: {text[:LONGEST]} must be spelled {how}; write {abs(number):g}."
+            )
         if number in seen:
             raise ConfigError(f"{key}: {seen[number]} and {text} are the same; keep one.")
         seen[number] = text
@@ -352,7 +357,9 @@ def check_scope(entry: Mapping[str, Any], key: str, tasks: Iterable[str]) -> Non
         raise ConfigError(f"{key}.seeds: {entry['seeds']!r} must be one of: representative, all.")
     if "tasks" in entry:
         known = list(tasks)
-        listed = conform(entry["tasks"], Annotated[list[str], AtLeast(1)], f"{key}.tasks")
+        listed = conform(
+            entry["tasks"], Annotated[list[str], AtLeast(1), Distinct()], f"{key}.tasks"
+        )
         for i, task in enumerate(listed):
             if task not in known:
                 raise unknown(task, known, f"{key}.tasks.{i}")

@@ -1,6 +1,7 @@
 """Folders that a configuration names: what no path may hold, and folders that must lie apart."""
 
 import os
+import tempfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path, PurePosixPath
 
@@ -10,6 +11,9 @@ from equiscape.registry import unknown
 
 LONGEST = 200  # bytes of a part of a path; file systems take 255, and temporary files are longer
 USUAL = {"results": "results", "resources": "resources"}
+WORKFLOW = Path(__file__).resolve().parents[4]
+SOURCES = ("workflow", "config", "envs", "profiles", "docs", "tests", "benchmarks")  # of it
+TOOLS = (".git", ".github", ".ci", ".snakemake", ".venv")
 STRANGE = {
     "{}<>": "which Snakemake reads as wildcards",
     "*?[]": "which shells read as patterns",
@@ -39,22 +43,24 @@ def check_folder(path: str, key: str) -> None:
     if "://" in path:
         raise ConfigError(f"{key}: {spelled(path)} is an address; give a folder of this machine.")
     if path.startswith("~"):
-        raise ConfigError(
-            f"{key}: {spelled(path)} would be a folder named ~; "
-            f"write {spelled(str(Path(path).expanduser()))}."
-        )
+        home = os.path.expanduser(path)
+        remedy = f"write {spelled(home)}" if home != path else "leave that out"
+        raise ConfigError(f"{key}: {spelled(path)} would be a folder named ~; {remedy}.")
     if any(len(os.fsencode(part)) > LONGEST for part in PurePosixPath(path).parts):
         raise ConfigError(
             f"{key}: {spelled(path)} has a name of more than {LONGEST} bytes; give a shorter one."
         )
 
 
-def check_pathvars(pathvars: Mapping[str, str], known: Iterable[str], root: Path) -> None:
-    """Refuse an unknown path variable, one that is no plain folder, and two that lie in each other.
+def check_folders(
+    pathvars: Mapping[str, str], resume: str, known: Iterable[str], root: Path
+) -> None:
+    """Refuse folders to write to that are unknown, no plain folders, or lie where others are.
 
     Args:
         pathvars: of the configuration.
-        known: their names.
+        resume: the folder of resume points.
+        known: names of the path variables.
         root: the folder that relative ones are relative to.
 
     Raises:
@@ -62,35 +68,94 @@ def check_pathvars(pathvars: Mapping[str, str], known: Iterable[str], root: Path
     """
     known = list(known)
     for name, path in pathvars.items():
-        key = f"pathvars.{name}"
         if name not in known:
             raise unknown(name, known, "pathvars")
-        check_folder(path, key)
-        plain = os.path.normpath(path)
-        if plain != path.rstrip("/") or plain in (".", "/"):
-            own = "a folder of its own" if plain in (".", "/", "..") else plain
-            raise ConfigError(f"{key}: {spelled(path)} must be spelled plainly; write {own}.")
-        if (root / path).exists() and not (root / path).is_dir():
-            raise ConfigError(f"{key}: {path} is a file; give a folder.")
-    results, resources = (
-        Path(os.path.realpath(root / pathvars.get(name, usual))) for name, usual in USUAL.items()
+        check_folder(path, f"pathvars.{name}")
+        _refuse_odd_spelling(path, f"pathvars.{name}")
+    check_folder(resume, "resume")
+    places = {f"pathvars.{name}": path for name, path in {**USUAL, **pathvars}.items()}
+    places |= {"resume": resume}
+    for key, path in places.items():
+        _refuse_sources(path, key, root)
+        _refuse_unwritable(path, key, root)
+    results, resources, points = (
+        _real(root, places[key]) for key in ("pathvars.results", "pathvars.resources", "resume")
     )
     if results.is_relative_to(resources) or resources.is_relative_to(results):
         raise ConfigError(
-            f"pathvars: results ({pathvars.get('results', USUAL['results'])}) and resources "
-            f"({pathvars.get('resources', USUAL['resources'])}) must lie apart; "
+            f"pathvars: results ({places['pathvars.results']}) and resources "
+            f"({places['pathvars.resources']}) must lie apart; "
             "give two folders, neither in the other."
         )
+    if points.is_relative_to(results):
+        raise ConfigError(
+            f"resume: {resume} lies in results ({places['pathvars.results']}), which are kept and "
+            "published without points of interrupted cells; give a folder outside."
+        )
+    if points == _real(root, "."):
+        raise ConfigError(f"resume: {spelled(resume)} must be a folder of its own; write one.")
 
 
-def check_resume(folder: str, root: Path) -> None:
-    """Refuse a folder of resume points that cannot be written."""
-    check_folder(str(Path(folder).expanduser()) if folder.strip() else folder, "resume")
-    path = root / Path(folder).expanduser()
-    for place in (path, *path.parents):
-        if place.is_dir():
-            if not os.access(place, os.W_OK | os.X_OK):
-                raise ConfigError(f"resume: {place} cannot be written; give another folder.")
+def check_plugins(folders: Iterable[str], root: Path) -> None:
+    """Refuse a folder of modules that is none, cannot be read, or stands there twice."""
+    seen: dict[Path, str] = {}
+    for i, folder in enumerate(folders):
+        key = f"plugins.{i}"
+        check_folder(folder, key)
+        if not os.path.isdir(root / folder):
+            raise ConfigError(f"{key}: {root / folder} is no folder; give one with modules.")
+        if not os.access(root / folder, os.R_OK | os.X_OK):
+            raise ConfigError(f"{key}: {root / folder} cannot be read; give another folder.")
+        place = _real(root, folder)
+        if place in seen:
+            raise ConfigError(f"{key}: {folder} and {seen[place]} are the same; keep one.")
+        seen[place] = folder
+
+
+def _real(root: Path, path: str) -> Path:
+    return Path(os.path.realpath(root / path))
+
+
+def _refuse_odd_spelling(path: str, key: str) -> None:
+    """Refuse a spelling that Snakemake would compare as another path."""
+    plain = os.path.normpath(path)
+    if plain != path.rstrip("/") or plain in (".", "/"):
+        own = "a folder of its own" if plain in (".", "/", "..") else plain
+        raise ConfigError(f"{key}: {spelled(path)} must be spelled plainly; write {own}.")
+
+
+def _refuse_sources(path: str, key: str, root: Path) -> None:
+    """Refuse the workflow's own folder and those of its sources and tools."""
+    place = _real(root, path)
+    if place == WORKFLOW:
+        raise ConfigError(f"{key}: {path} is the workflow's own folder; give one of its own.")
+    for base in (WORKFLOW, _real(root, ".")):
+        part = place.relative_to(base).parts[0] if place.is_relative_to(base) else None
+        if part in TOOLS or (part in SOURCES and base == WORKFLOW):
+            raise ConfigError(
+                f"{key}: {path} lies in {part}, which belongs to "
+                f"{'the workflow' if part in SOURCES else 'another program'}; give another folder."
+            )
+
+
+def _refuse_unwritable(path: str, key: str, root: Path) -> None:
+    """Refuse a folder in which nothing can be made, or that cannot be made, by trying.
+
+    Permissions alone say too little: neither a read-only mount nor a file system of the kernel such
+    as /proc shows in them, least of all to root.
+    """
+    wanted = root / path
+    for place in (wanted, *wanted.parents):
+        if os.path.isdir(place):  # False where Path's own raises: in a folder that may not be read
+            try:
+                os.rmdir(tempfile.mkdtemp(prefix=".equiscape-", dir=place))
+            except OSError as error:
+                reason = error.strerror
+                if isinstance(error, FileNotFoundError):  # as the kernel's own file systems say
+                    reason = "nothing can be made there"
+                raise ConfigError(
+                    f"{key}: {place} cannot be written ({reason}); give another folder."
+                ) from None
             return
-        if place.exists() or place.is_symlink():
-            raise ConfigError(f"resume: {place} is not a folder; give another one.")
+        if os.path.lexists(place):
+            raise ConfigError(f"{key}: {place} is not a folder; give another one.")

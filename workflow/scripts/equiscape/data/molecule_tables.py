@@ -30,7 +30,7 @@ from equiscape.files.archives import open_source
 from equiscape.files.arrays import Malformed
 from equiscape.files.tables import read_table
 from equiscape.registry import unknown
-from equiscape.settings import AtLeast, Below, Positive, PositiveInt, Seed
+from equiscape.settings import AtLeast, Below, Distinct, Positive, PositiveInt, Seed
 
 log = logging.getLogger(__name__)
 
@@ -78,7 +78,7 @@ class Settings:
 
     targets: Mapping[str, str]
     heads: Mapping[str, Literal["scalar", "dipole", "spatial-extent"]] | None = None
-    atom_references: list[str] = field(default_factory=list)
+    atom_references: Annotated[list[str], Distinct()] = field(default_factory=list)
     cutoff: Positive = 5.0
     validation: Annotated[float, AtLeast(0), Below(1)] = 0.1
     test: Annotated[float, AtLeast(0), Below(1)] = 0.1

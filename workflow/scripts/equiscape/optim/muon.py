@@ -12,7 +12,16 @@ from torch import Tensor
 
 from equiscape.optim.matrices import MatrixOptimizer, parts, polar_defaults, polar_steps
 from equiscape.optim.newton_schulz import COEFFICIENTS
-from equiscape.settings import AtLeast, AtMost, Names, NonNegative, PositiveInt, Probability, Side
+from equiscape.settings import (
+    AtLeast,
+    AtMost,
+    Matrices,
+    Names,
+    NonNegative,
+    PositiveInt,
+    Probability,
+    Side,
+)
 
 VARIANTS = ("muon", "normuon", "adamuon")
 ORDERS = ("momentum-first", "polar-first")
@@ -88,7 +97,7 @@ class Muon(MatrixOptimizer):
         betas: tuple[Probability, Probability] = (0.9, 0.999),
         adamw_eps: NonNegative = 1e-8,
         min_side: Side = 8,
-        orthogonalize: Annotated[list[str], Names("matrices")] | None = None,
+        orthogonalize: Matrices | None = None,
         blocks: Annotated[Mapping[str, PositiveInt], Names("matrices")] | None = None,
     ):
         if not 0 <= momentum < 1:

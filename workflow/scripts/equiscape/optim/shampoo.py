@@ -11,7 +11,15 @@ from equiscape.optim.frozen import Frozen, average, threshold
 from equiscape.optim.kronecker import SIDES, accumulate, inverse_root, stacked
 from equiscape.optim.matrices import MatrixOptimizer
 from equiscape.optim.soap import check_factors
-from equiscape.settings import Names, NonNegative, Positive, PositiveInt, Probability, Side
+from equiscape.settings import (
+    Matrices,
+    Names,
+    NonNegative,
+    Positive,
+    PositiveInt,
+    Probability,
+    Side,
+)
 
 FACTORS = ("average", "sum")
 GRAFTS = ("adam", "none")
@@ -70,7 +78,7 @@ class Shampoo(MatrixOptimizer):
         betas: tuple[Probability, Probability] = (0.9, 0.999),
         adamw_eps: NonNegative = 1e-8,
         min_side: Side = 8,
-        orthogonalize: Annotated[list[str], Names("matrices")] | None = None,
+        orthogonalize: Matrices | None = None,
         blocks: Annotated[Mapping[str, PositiveInt], Names("matrices")] | None = None,
     ):
         check(lr, weight_decay, matrix_betas, matrix_eps)

@@ -9,7 +9,7 @@ from equiscape.optim.adamw import check
 from equiscape.optim.frozen import Frozen, average, threshold
 from equiscape.optim.kronecker import rotate, rotate_back, soap_direction, stacked
 from equiscape.optim.matrices import MatrixOptimizer
-from equiscape.settings import Names, NonNegative, PositiveInt, Probability, Side
+from equiscape.settings import Matrices, Names, NonNegative, PositiveInt, Probability, Side
 
 
 class SOAP(MatrixOptimizer):
@@ -55,7 +55,7 @@ class SOAP(MatrixOptimizer):
         betas: tuple[Probability, Probability] = (0.9, 0.999),
         adamw_eps: NonNegative = 1e-8,
         min_side: Side = 8,
-        orthogonalize: Annotated[list[str], Names("matrices")] | None = None,
+        orthogonalize: Matrices | None = None,
         blocks: Annotated[Mapping[str, PositiveInt], Names("matrices")] | None = None,
     ):
         check(lr, weight_decay, matrix_betas, matrix_eps)

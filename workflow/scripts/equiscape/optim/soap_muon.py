@@ -10,7 +10,16 @@ from equiscape.optim.kronecker import soap_direction, stacked
 from equiscape.optim.matrices import MatrixOptimizer, parts, polar_defaults, polar_steps
 from equiscape.optim.newton_schulz import COEFFICIENTS
 from equiscape.optim.soap import check_factors
-from equiscape.settings import AtLeast, AtMost, Names, NonNegative, PositiveInt, Probability, Side
+from equiscape.settings import (
+    AtLeast,
+    AtMost,
+    Matrices,
+    Names,
+    NonNegative,
+    PositiveInt,
+    Probability,
+    Side,
+)
 
 
 class SOAPMuon(MatrixOptimizer):
@@ -58,7 +67,7 @@ class SOAPMuon(MatrixOptimizer):
         betas: tuple[Probability, Probability] = (0.9, 0.999),
         adamw_eps: NonNegative = 1e-8,
         min_side: Side = 8,
-        orthogonalize: Annotated[list[str], Names("matrices")] | None = None,
+        orthogonalize: Matrices | None = None,
         blocks: Annotated[Mapping[str, PositiveInt], Names("matrices")] | None = None,
     ):
         check(lr, weight_decay, matrix_betas, matrix_eps)
