@@ -8,13 +8,13 @@ its recurrence, power iteration's from the product that it has made, so neither 
 """
 
 import argparse
-import statistics
 import tempfile
-import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import torch
+from timing import Row, quartiles, row, show, take_turns, timed_rows
 from torch import nn
 
 from equiscape.data import KINDS
@@ -83,12 +83,11 @@ def by_power(operator: SymmetricOperator, near: Callable[[float], bool], seed: i
 METHODS = {"ours": by_lanczos, "power iteration": by_power}
 
 
-def measure(names: tuple[str, ...] = tuple(NETWORKS), repetitions: int = 7) -> list[dict]:
-    """Rows of ``case, rival``, median and quartiles of ``products`` and of ``cpu_ms``.
+def measure(names: tuple[str, ...] = tuple(NETWORKS), repetitions: int = 7) -> Iterator[Row]:
+    """Rows of every network and method: products, wall and CPU milliseconds.
 
     GINE is left out where its data (ZINC) are not at hand.
     """
-    rows = []
     with tempfile.TemporaryDirectory() as folder:
         for name in names:
             if name == "gine" and not ZINC.is_dir():
@@ -105,20 +104,19 @@ def measure(names: tuple[str, ...] = tuple(NETWORKS), repetitions: int = 7) -> l
             def near(value: float, truth: float = truth) -> bool:
                 return abs(value - truth) <= NEAR * abs(truth)
 
-            spent: dict[str, list[tuple[float, int]]] = {rival: [] for rival in METHODS}
-            for repetition in range(repetitions):
-                for rival, method in METHODS.items():
-                    before, start = operator.products, time.process_time()
-                    method(operator, near, repetition)
-                    taken = 1e3 * (time.process_time() - start)
-                    spent[rival].append((taken, operator.products - before))
-            for rival, values in spent.items():
-                row: dict = {"case": f"eigenvalue to 1 %, {name}", "rival": rival}
-                for key, numbers in zip(("cpu_ms", "products"), zip(*values)):
-                    row[key] = statistics.median(numbers)
-                    row[f"{key}_low"], _, row[f"{key}_high"] = statistics.quantiles(numbers, n=4)
-                rows.append(row)
-    return rows
+            products: dict[str, dict[int, int]] = {rival: {} for rival in METHODS}
+
+            def run(rival: str, seed: int, operator=operator, near=near, products=products) -> None:
+                before = operator.products
+                METHODS[rival](operator, near, seed)
+                products[rival][seed] = operator.products - before
+
+            case = f"eigenvalue to 1 %, {name}"
+            yield from timed_rows(
+                case, take_turns({r: partial(run, r) for r in METHODS}, repetitions)
+            )
+            for rival, spent in products.items():
+                yield row(case, rival, "products", *quartiles(list(spent.values())))
 
 
 if __name__ == "__main__":
@@ -128,8 +126,4 @@ if __name__ == "__main__":
     parser.add_argument("names", nargs="*", default=list(NETWORKS), metavar="network")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
-    for row in measure(tuple(arguments.names), arguments.repetitions):
-        print(
-            f"{row['case']:30} {row['rival']:17} {row['products']:6.0f} products  CPU "
-            f"{row['cpu_ms']:9.1f} ms [{row['cpu_ms_low']:.1f}, {row['cpu_ms_high']:.1f}]"
-        )
+    show(measure(tuple(arguments.names), arguments.repetitions))

@@ -9,15 +9,14 @@ step, as scripts commonly do. No augmentation on either side. Rivals take turns.
 """
 
 import argparse
-import statistics
 import tempfile
-import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import torch
 from bench_models import NETWORKS
 from rivals import stock
+from timing import Row, rate_rows, seconds, show
 from torch.utils.data import DataLoader, TensorDataset
 
 from equiscape.data import procedural
@@ -85,9 +84,9 @@ def stock_epoch(task: Task, precision: str) -> Callable[[], int]:
     return epoch
 
 
-def measure(repetitions: int = 5, device: str = "cuda", clouds: int = 2048) -> list[dict]:
-    """Rows of ``case, rival, low, median, high`` in samples a second of wall time."""
-    where, rows = torch.device(device), []
+def measure(repetitions: int = 5, device: str = "cuda", clouds: int = 2048) -> Iterator[Row]:
+    """Rows of every network and form: samples a second of wall and CPU time."""
+    where = torch.device(device)
     with tempfile.TemporaryDirectory() as folder:
         for name in NETWORKS:
             task = prepared_task(name, Path(folder), clouds, where)
@@ -95,21 +94,19 @@ def measure(repetitions: int = 5, device: str = "cuda", clouds: int = 2048) -> l
             epochs = {rival: our_epoch(task, changes) for rival, changes in forms.items()}
             for precision in ("float32", "tf32", "bf16") if where.type == "cuda" else ("float32",):
                 epochs[f"stock, {precision}"] = stock_epoch(task, precision)
-            rates: dict[str, list[float]] = {rival: [] for rival in epochs}
+            rates: dict[str, list[tuple[float, float]]] = {rival: [] for rival in epochs}
             for repetition in range(repetitions + 1):
                 for rival, epoch in epochs.items():
-                    start = time.perf_counter()
-                    samples = epoch()
-                    if where.type == "cuda":
-                        torch.cuda.synchronize()
+                    samples = 0
+
+                    def work(epoch=epoch) -> None:
+                        nonlocal samples
+                        samples = epoch()
+
+                    wall, cpu = seconds(work, device)
                     if repetition:  # the first warms up, and compiles
-                        rates[rival].append(samples / (time.perf_counter() - start))
-            for rival, found in rates.items():
-                low, median, high = statistics.quantiles(found, n=4, method="inclusive")
-                case = f"training, {name}, {BATCH} x {POINTS}"
-                row = {"case": case, "rival": rival, "low": low, "median": median, "high": high}
-                rows.append(row)
-    return rows
+                        rates[rival].append((samples / wall, samples / cpu))
+            yield from rate_rows(f"training, {name}, {BATCH} x {POINTS}", rates, "clouds")
 
 
 if __name__ == "__main__":
@@ -118,6 +115,4 @@ if __name__ == "__main__":
     parser.add_argument("--repetitions", type=int, default=5)
     parser.add_argument("--clouds", type=int, default=2048)
     arguments = parser.parse_args()
-    for row in measure(arguments.repetitions, arguments.device, arguments.clouds):
-        spread = f"[{row['low']:.1f}, {row['high']:.1f}]"
-        print(f"{row['case']:36} {row['rival']:16} {row['median']:9.1f} clouds/s {spread}")
+    show(measure(arguments.repetitions, arguments.device, arguments.clouds))

@@ -1,38 +1,36 @@
-"""What an analysis at a checkpoint costs: ours against the methods of the published study.
+"""What curvature costs: Hessian products, products in blocks, and the trace, against rivals.
 
 On networks trained for a few epochs on generated shapes:
 
-* a Hessian-vector product on kept gradient graphs, against a gradient, and against the usual
-  product that builds its graph anew;
-* the largest eigenvalue to a relative residual of 1e-3: Lanczos against power iteration;
+* a Hessian-vector product on kept gradient graphs, against a gradient; against the published one
+  (PyHessian's: the gradient's graph of stock torch-geometric layers, kept, all samples at once);
+  and against the usual one that builds our own graph anew. EGNN's is built anew in two forms: with
+  every edge kept in it, and with edges computed again chunk by chunk;
+* products with 2, 4 and 8 vectors one by one, against one backward pass of them all
+  (``is_grads_batched``);
 * the trace to a standard error of 2 %: the Krylov space of the largest eigenvalue deflated, grown
   while that saves probes, its products counted, against plain Hutchinson. What the latter needs is
-  computed from the variance of its first probes;
-* a grid point of a loss slice, against a loop that evaluates the network anew at each, and against
-  several points in one forward pass (``batch_points``).
+  computed from the variance of its first probes.
 
 The rivals take turns in each repetition; every repetition has a seed of its own.
 """
 
 import argparse
-import statistics
 import tempfile
-import time
-from collections.abc import Callable
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
-from unittest import mock
 
 import torch
-from torch import nn
+from rivals import stock
+from timing import Row, quartiles, row, show, take_turns, timed_rows
+from torch import Tensor, nn
 
 from equiscape.data import procedural
-from equiscape.landscape import slices
 from equiscape.landscape.lanczos import lanczos
 from equiscape.landscape.objective import TrainingLoss
-from equiscape.landscape.power import power_iteration
 from equiscape.landscape.trace import hutchinson
-from equiscape.ops import neighbors
+from equiscape.models.egnn import EGNN
 from equiscape.optim import build_optimizer
 from equiscape.task import Task, load_task
 
@@ -42,9 +40,9 @@ NETWORKS = {
     "dgcnn": {"channels": [32, 32, 64], "embedding": 128, "head": [64], "k": 10},
 }
 SAMPLES, BATCH, POINTS, EPOCHS = 64, 32, 128, 4
+BLOCKS = (2, 4, 8)  # vectors in one backward pass
 PRECISION = 0.02  # standard error of the trace, relative
-TOGETHER = 8  # grid points in one forward pass
-Timed = tuple[float, float]  # milliseconds, products
+PROBES = 24  # from which what plain Hutchinson needs is computed
 
 
 def trained(name: str, folder: Path, device: str) -> tuple[Task, nn.Module]:
@@ -67,151 +65,171 @@ def trained(name: str, folder: Path, device: str) -> tuple[Task, nn.Module]:
     return task, model.eval()
 
 
-def seconds(work: Callable[[], object], device: str) -> tuple[float, object]:
-    """Wall seconds of ``work()``, and what it returned."""
-    if device.startswith("cuda"):
-        torch.cuda.synchronize()
-    start = time.perf_counter()
-    result = work()
-    if device.startswith("cuda"):
-        torch.cuda.synchronize()
-    return time.perf_counter() - start, result
+def loss_of(task: Task, model: nn.Module, graph_memory: int) -> TrainingLoss:
+    """The training loss on the samples of this page."""
+    return TrainingLoss(
+        task, model, samples=SAMPLES, batch_size=BATCH, seed=0, graph_memory=graph_memory
+    )
 
 
-def cases(task: Task, model: nn.Module, device: str) -> dict[str, dict[str, Callable]]:
-    """For each case, what each rival does with a seed; each returns milliseconds and products."""
-    arguments = {"samples": SAMPLES, "batch_size": BATCH, "seed": 0}
-    kept = TrainingLoss(task, model, graph_memory=2**40, **arguments)
-    anew = TrainingLoss(task, model, graph_memory=0, **arguments)
+def stream(seed: int) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+class Published:
+    """PyHessian's product: one graph of the gradient over all samples, kept, of stock layers."""
+
+    def __init__(self, task: Task, model: nn.Module):
+        self.model = stock(model).eval()
+        self.parameters = list(self.model.parameters())
+        plan = task.subset("train", SAMPLES, 0, SAMPLES)
+        batch = task.batch("train", plan[0])
+        loss = task.dataset.objective.loss(self.model(batch.inputs[0]), batch.target)
+        self.gradients = torch.autograd.grad(
+            loss, self.parameters, create_graph=True, allow_unused=True
+        )
+
+    def product(self, vectors: list[Tensor]) -> tuple[Tensor | None, ...]:
+        """``H v``, a tensor a parameter."""
+        live = [(g, v) for g, v in zip(self.gradients, vectors) if g is not None and g.grad_fn]
+        return torch.autograd.grad(
+            [g for g, _ in live],
+            self.parameters,
+            grad_outputs=[v for _, v in live],
+            retain_graph=True,
+            allow_unused=True,
+        )
+
+    def of_a_seed(self, seed: int) -> tuple[Tensor | None, ...]:
+        generator = stream(seed)
+        vectors = [torch.randn(p.shape, generator=generator).to(p) for p in self.parameters]
+        return self.product(vectors)
+
+
+class Anew(TrainingLoss):
+    """Builds every graph anew, but in the form that is chosen where it fits."""
+
+    keeps: bool | None = None
+
+    def _edges_fit(self) -> bool:
+        fits = super()._edges_fit()
+        return fits if self.keeps is None else self.keeps
+
+
+def anew(task: Task, model: nn.Module, keeps: bool | None) -> TrainingLoss:
+    """A loss that keeps no graph, with every edge in the one it works on (``keeps``) or without."""
+    loss = Anew(task, model, samples=SAMPLES, batch_size=BATCH, seed=0, graph_memory=0)
+    loss.keeps = keeps
+    loss.value_and_gradient()
+    return loss
+
+
+def products(task: Task, model: nn.Module, device: str) -> dict[str, Callable[[int], object]]:
+    """One product of each rival with the vector of a seed."""
+    kept = loss_of(task, model, 2**40)
     kept.value_and_gradient()
-    anew.value_and_gradient()
-    batches = list(kept.batches())
+    batches, published = list(kept.batches()), Published(task, model)
 
-    def stream(seed: int) -> torch.Generator:
-        return torch.Generator().manual_seed(seed)
+    def product(loss: TrainingLoss, seed: int) -> None:
+        loss.operator(torch.randn(1, loss.size, generator=stream(seed)).to(device))
 
-    def product(objective: TrainingLoss, seed: int) -> Timed:
-        vector = torch.randn(1, objective.size, generator=stream(seed)).to(device)
-        return 1e3 * seconds(lambda: objective.operator(vector), device)[0], 1
+    def gradient(seed: int) -> None:
+        for batch in batches:
+            loss = task.loss(kept.model, batch)
+            torch.autograd.grad(loss, kept.parameters, allow_unused=True)
 
-    def gradient(seed: int) -> Timed:
-        def work() -> None:
-            for batch in batches:
-                loss = task.loss(anew.model, batch)
-                torch.autograd.grad(loss, anew.parameters, allow_unused=True)
-
-        return 1e3 * seconds(work, device)[0], 0
-
-    def counted(work: Callable[[], object]) -> Timed:
-        before = kept.operator.products
-        elapsed, _ = seconds(work, device)
-        return 1e3 * elapsed, kept.operator.products - before
-
-    def by_lanczos(seed: int) -> Timed:
-        return counted(
-            lambda: lanczos(kept.operator, leading=1, trailing=0, generator=stream(seed))
-        )
-
-    def by_power(seed: int) -> Timed:
-        return counted(
-            lambda: power_iteration(kept.operator, max_iterations=500, generator=stream(seed))
-        )
-
-    def deflated(seed: int) -> Timed:
-        def work() -> None:
-            generator = stream(seed)
-            krylov = lanczos(kept.operator, leading=1, trailing=0, generator=generator)
-            hutchinson(
-                kept.operator,
-                10_000,
-                generator=generator,
-                krylov=krylov,
-                tolerance=PRECISION,
-            )
-
-        return counted(work)
-
-    def plain(seed: int, probes: int = 24) -> Timed:
-        elapsed, found = seconds(
-            lambda: hutchinson(kept.operator, probes, generator=stream(seed)), device
-        )
-        needed = probes * (found.standard_error / (PRECISION * abs(found.value))) ** 2
-        return 1e3 * elapsed * needed / probes, needed
-
-    def plane(reuse: bool, seed: int, batch_points: int | None = None) -> Timed:
-        settings = {**arguments, "resolution": 3, "range": 1.0, "seed": seed}
-        settings["batch_points"] = batch_points
-        context = nullcontext()
-        if not reuse:
-            context = mock.patch.object(
-                neighbors.NeighborTables,
-                "find",
-                lambda self, x, rows, on_device, *rest: neighbors.knn(x, *rest),
-            )
-        with context:
-            elapsed, _ = seconds(lambda: slices.measure_slice(task, model, **settings), device)
-        return 1e3 * elapsed / 10, 0  # nine points and the checkpoint
-
-    return {
-        "Hessian product": {
-            "equiscape": lambda seed: product(kept, seed),
-            "graph built anew": lambda seed: product(anew, seed),
-            "a gradient": gradient,
-        },
-        "largest eigenvalue": {"equiscape": by_lanczos, "power iteration": by_power},
-        "trace to 2 %": {"equiscape": deflated, "plain Hutchinson": plain},
-        "slice, a point": {
-            "equiscape": lambda seed: plane(True, seed),
-            "plain loop": lambda seed: plane(False, seed),
-            "points together": lambda seed: plane(True, seed, TOGETHER),
-        },
+    rivals = {
+        "ours": partial(product, kept),
+        "published": published.of_a_seed,
+        "a gradient": gradient,
+        "graph built anew": partial(product, anew(task, model, True)),
     }
+    if isinstance(model, EGNN):
+        rivals["edges computed again"] = partial(product, anew(task, model, False))
+    return rivals
+
+
+def blocks(task: Task, model: nn.Module, vectors: int, device: str) -> dict[str, Callable]:
+    """Products of kept graphs with several vectors, one by one and in one backward pass."""
+    kept = loss_of(task, model, 2**40)
+    kept.value_and_gradient()
+
+    def batched(seed: int) -> None:
+        rows = torch.randn(vectors, kept.size, generator=stream(seed)).to(device)
+        for gradients in kept._kept or []:
+            live = {i: g for i, g in enumerate(gradients) if g is not None and g.requires_grad}
+            parts = rows.split([p.numel() for p in kept.parameters], dim=1)
+            torch.autograd.grad(
+                list(live.values()),
+                kept.parameters,
+                grad_outputs=[parts[i].view(vectors, *g.shape) for i, g in live.items()],
+                retain_graph=True,
+                allow_unused=True,
+                is_grads_batched=True,
+            )
+
+    def one_by_one(seed: int) -> None:
+        kept.operator(torch.randn(vectors, kept.size, generator=stream(seed)).to(device))
+
+    return {"ours": one_by_one, "one backward pass": batched}
+
+
+def traces(task: Task, model: nn.Module, case: str, repetitions: int, device: str) -> list[Row]:
+    """Rows of the trace: products and time until the standard error is small enough."""
+    kept = loss_of(task, model, 2**40)
+    kept.value_and_gradient()
+    needed: dict[str, list[float]] = {"ours": [], "plain Hutchinson": []}
+
+    def deflated(seed: int) -> None:
+        before, generator = kept.operator.products, stream(seed)
+        krylov = lanczos(kept.operator, leading=1, trailing=0, generator=generator)
+        hutchinson(kept.operator, 10_000, generator=generator, krylov=krylov, tolerance=PRECISION)
+        needed["ours"].append(kept.operator.products - before)
+
+    def plain(seed: int) -> None:
+        found = hutchinson(kept.operator, PROBES, generator=stream(seed))
+        share = found.standard_error / (PRECISION * abs(found.value))
+        needed["plain Hutchinson"].append(PROBES * share**2)
+
+    rivals = {"ours": deflated, "plain Hutchinson": plain}
+    times = take_turns(rivals, repetitions, device)
+    counts = {rival: found[-repetitions:] for rival, found in needed.items()}  # not the warming up
+    times["plain Hutchinson"] = [
+        (wall * count / PROBES, cpu * count / PROBES)
+        for (wall, cpu), count in zip(times["plain Hutchinson"], counts["plain Hutchinson"])
+    ]
+    rows = timed_rows(case, times)
+    return rows + [row(case, rival, "products", *quartiles(c)) for rival, c in counts.items()]
 
 
 def measure(
-    names: tuple[str, ...] = tuple(NETWORKS), repetitions: int = 5, device: str = "cpu"
-) -> list[dict]:
-    """Rows of ``case, rival, median_ms, low_ms, high_ms, ratio, products``.
-
-    Quartiles over the repetitions; ``ratio`` is the rival's median by ours.
-    """
-    rows = []
+    names: tuple[str, ...] = tuple(NETWORKS),
+    repetitions: int = 5,
+    device: str = "cpu",
+    topics: tuple[str, ...] = ("products", "blocks", "trace"),
+) -> Iterator[Row]:
+    """Rows of every network and topic."""
     with tempfile.TemporaryDirectory() as folder:
         for name in names:
             task, model = trained(name, Path(folder), device)
-            for case, rivals in cases(task, model, device).items():
-                found: dict[str, list[Timed]] = {rival: [] for rival in rivals}
-                for repetition in range(repetitions + 1):
-                    for rival, work in rivals.items():
-                        timed = work(repetition)
-                        if repetition:  # the first warms up
-                            found[rival].append(timed)
-                ours = statistics.median(ms for ms, _ in found["equiscape"])
-                for rival, timed in found.items():
-                    low, median, high = statistics.quantiles([ms for ms, _ in timed], n=4)
-                    rows.append(
-                        {
-                            "case": f"{case}, {name}",
-                            "rival": rival,
-                            "median_ms": median,
-                            "low_ms": low,
-                            "high_ms": high,
-                            "ratio": median / ours,
-                            "products": statistics.median(products for _, products in timed),
-                        }
-                    )
-    return rows
+            if "products" in topics:
+                found = take_turns(products(task, model, device), 3 * repetitions, device)
+                yield from timed_rows(f"Hessian product, {name}", found)
+            for vectors in BLOCKS if "blocks" in topics else ():
+                found = take_turns(blocks(task, model, vectors, device), repetitions, device)
+                yield from timed_rows(f"product with {vectors} vectors, {name}", found)
+            if "trace" in topics:
+                yield from traces(task, model, f"trace to 2 %, {name}", repetitions, device)
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--repetitions", type=int, default=5)
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--networks", nargs="+", default=list(NETWORKS), choices=NETWORKS)
+    parser.add_argument("topics", nargs="*", default=["products", "blocks", "trace"])
     arguments = parser.parse_args()
-    for row in measure(tuple(arguments.networks), arguments.repetitions, arguments.device):
-        print(
-            f"{row['case']:30} {row['rival']:17} {row['median_ms']:10.2f} ms "
-            f"[{row['low_ms']:.2f}, {row['high_ms']:.2f}]  by ours {row['ratio']:.2f}, "
-            f"{row['products']:.0f} products"
-        )
+    torch.set_num_threads(arguments.threads)
+    networks = tuple(arguments.networks)
+    show(measure(networks, arguments.repetitions, arguments.device, tuple(arguments.topics)))

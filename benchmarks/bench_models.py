@@ -3,41 +3,22 @@
 Both have the same weights and see the same clouds; a step is forward, cross entropy and backward.
 Rivals take turns in one process for the times; memory is measured in a process of its own for each,
 as what a few steps add to the resident set at its highest (CPU) or allocate (CUDA).
-
-    python benchmarks/bench_models.py --batch 8 --points 1024 --csv results.csv
 """
 
 import argparse
-import csv
-import statistics
 import subprocess
 import sys
-import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import torch
 from rivals import stock
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils.flop_counter import flop_registry
+from timing import Row, row, show, take_turns, timed_rows
 
 from equiscape.models import build
 
 NETWORKS = {"pointnet": {"dropout": 0.0}, "egnn": {"k": 20}, "dgcnn": {"dropout": 0.0}}
 RIVALS = ("ours", "stock")
-COLUMNS = (
-    "network",
-    "rival",
-    "batch",
-    "points",
-    "seconds",
-    "quartile_1",
-    "quartile_3",
-    "cpu_seconds",
-    "cpu_quartile_1",
-    "cpu_quartile_3",
-    "memory_mb",
-)
 
 
 def training_step(
@@ -59,46 +40,6 @@ def training_step(
             torch.cuda.synchronize()
 
     return step
-
-
-def operations(work: Callable[[], object]) -> float:
-    """Billions of multiplications and additions in the matrix products of ``work()``."""
-    with _Products() as counter:
-        work()
-    return counter.operations / 1e9
-
-
-class _Products(TorchDispatchMode):
-    """Counts by torch's own formulas.
-
-    Not its ``FlopCounterMode``, which cannot watch ``torch.autograd.grad`` with a leaf and does not
-    know the in-place form of ``addmm``.
-    """
-
-    def __init__(self):
-        super().__init__()
-        self.operations = 0
-
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        out = func(*args, **(kwargs or {}))
-        packet = func.overloadpacket
-        if packet is torch.ops.aten.addmm_:
-            packet = torch.ops.aten.addmm
-        if packet in flop_registry:
-            self.operations += flop_registry[packet](*args, **(kwargs or {}), out_val=out)
-        return out
-
-
-def shares(work: Callable[[], object], device: str, largest: int = 6) -> list[tuple[str, float]]:
-    """The operations that ``work()`` spends most of its time in, with their share of it."""
-    work()
-    with torch.profiler.profile() as profile:
-        work()
-    key = "self_cpu_time_total" if device == "cpu" else "self_device_time_total"
-    times = {event.key: getattr(event, key) for event in profile.key_averages()}
-    total = sum(times.values())
-    ordered = sorted(times.items(), key=lambda item: -item[1])[:largest]
-    return [(operation.removeprefix("aten::"), time / total) for operation, time in ordered]
 
 
 def status_mb(key: str) -> float:
@@ -129,57 +70,27 @@ def memory_in_a_fresh_process(*arguments: object) -> float:
     return float(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
 
 
-def rows(
+def case_of(name: str, batch: int, points: int) -> str:
+    return f"training step, {name}, {batch} x {points}"
+
+
+def measure(
     names: list[str],
     batch: int = 8,
     points: int = 1024,
     repetitions: int = 7,
     device: str = "cpu",
     memory: bool = True,
-) -> list[dict]:
-    """One row for every network and rival, with the keys :data:`COLUMNS`."""
-    table = []
+) -> Iterator[Row]:
+    """Rows of every network and rival: wall and CPU seconds, and megabytes."""
     for name in names:
+        case = case_of(name, batch, points)
         steps = {r: training_step(name, r, batch, points, device) for r in RIVALS}
-        times: dict[str, list[tuple[float, float]]] = {rival: [] for rival in RIVALS}
-        for repetition in range(repetitions + 1):
-            for rival, step in steps.items():
-                wall, cpu = time.perf_counter(), time.process_time()
-                step()
-                taken = time.perf_counter() - wall, time.process_time() - cpu
-                if repetition:  # the first warms up
-                    times[rival].append(taken)
-        for rival in RIVALS:
-            walls, cpus = zip(*times[rival])
-            first, median, third = statistics.quantiles(walls, n=4, method="inclusive")
-            cpu_first, cpu, cpu_third = statistics.quantiles(cpus, n=4, method="inclusive")
-            arguments = (name, rival, batch, points, device)
-            peak = memory_in_a_fresh_process(*arguments) if memory else float("nan")
-            cpu_values = (cpu, cpu_first, cpu_third)
-            values = (name, rival, batch, points, median, first, third, *cpu_values, peak)
-            table.append(dict(zip(COLUMNS, values)))
-    return table
-
-
-def markdown(table: list[dict]) -> str:
-    """The rows as a table, with the factors by which ours is ahead."""
-    lines = [
-        "| network | batch x points | rival | seconds a step | quartiles | CPU s | memory MB |",
-        "|---|---|---|---|---|---|---|",
-    ]
-    for row in table:
-        lines.append(
-            f"| {row['network']} | {row['batch']} x {row['points']} | {row['rival']} "
-            f"| {row['seconds']:.3f} | {row['quartile_1']:.3f} to {row['quartile_3']:.3f} "
-            f"| {row['cpu_seconds']:.3f} | {row['memory_mb']:.0f} |"
-        )
-    for ours, theirs in zip(table[::2], table[1::2]):
-        factors = [theirs[key] / ours[key] for key in ("seconds", "cpu_seconds", "memory_mb")]
-        lines.append(
-            f"| **{ours['network']}** | | stock / ours | **{factors[0]:.2f}** | "
-            f"| **{factors[1]:.2f}** | **{factors[2]:.2f}** |"
-        )
-    return "\n".join(lines)
+        rivals = {r: lambda _, step=step: step() for r, step in steps.items()}
+        yield from timed_rows(case, take_turns(rivals, repetitions, device), "s")
+        for rival in RIVALS if memory else ():
+            peak = memory_in_a_fresh_process(name, rival, batch, points, device)
+            yield row(case, rival, "memory MB", peak)
 
 
 def main() -> None:
@@ -190,7 +101,6 @@ def main() -> None:
     parser.add_argument("--repetitions", type=int, default=7)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--device", default="cpu")
-    parser.add_argument("--csv", type=Path)
     parser.add_argument("--no-memory", action="store_true")
     parser.add_argument("--memory", nargs=5, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
@@ -199,20 +109,16 @@ def main() -> None:
         name, rival, batch, points, device = arguments.memory
         print(memory_of(name, rival, int(batch), int(points), device))
         return
-    table = rows(
-        arguments.networks,
-        arguments.batch,
-        arguments.points,
-        arguments.repetitions,
-        arguments.device,
-        not arguments.no_memory,
+    show(
+        measure(
+            arguments.networks,
+            arguments.batch,
+            arguments.points,
+            arguments.repetitions,
+            arguments.device,
+            not arguments.no_memory,
+        )
     )
-    print(markdown(table))
-    if arguments.csv:
-        with arguments.csv.open("w", newline="") as file:
-            writer = csv.DictWriter(file, COLUMNS)
-            writer.writeheader()
-            writer.writerows(table)
 
 
 if __name__ == "__main__":

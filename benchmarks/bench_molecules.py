@@ -1,58 +1,75 @@
-"""Molecules a second in training: our resident, packed batches against PyG's DataLoader.
+"""Molecules a second in training: ours against the released code's form and PyG's DataLoader.
 
-Both train the same GotenNet from the same weights on the same molecules, with the same number of
-molecules a batch on average. Ours gathers batches of molecules of similar size from arrays that lie
-on the device, neighbor lists included; the rival collates ``Data`` objects in random order and
-searches the neighbors of every batch anew, as a ``radius_graph`` inside the network does. Rivals
-take turns in one process; rates are per second of wall time and of CPU time, which other jobs
-disturb less.
+All train the same network from the same weights on the same molecules, with the same number of
+molecules a batch on average. Ours gathers batches of molecules of similar size from arrays that
+lie on the device, neighbor lists included. The rivals collate ``Data`` objects in random order;
+GotenNet's search the neighbors of every batch anew, as its ``radius_graph`` does. One rival has our
+network, the other the released code's form of it (:mod:`rivals_molecules`). Rivals take turns.
 
-    python benchmarks/bench_molecules.py --source ../shared/data/qm9 --csv molecules.csv
+GotenNet: QM9's molecules where ../shared/data/qm9 is at hand, else generated ones. GINE: ZINC's,
+where ../shared/data/zinc is at hand.
 """
 
 import argparse
-import csv
-import statistics
 import tempfile
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import numpy as np
 import torch
+from rivals_molecules import StockGINE, StockGotenNet, neighbors
+from timing import Row, rate_rows, seconds, show
+from torch import Tensor, nn
 from torch_geometric.data import Data
 from torch_geometric.loader import DataLoader
 
-from equiscape.data import generated_molecules, qm9
+from equiscape.data import generated_molecules, qm9, zinc
 from equiscape.data.molecules import MoleculeDataset
+from equiscape.models.gine import GINE
 from equiscape.models.gotennet import GotenNet
 
-COLUMNS = ("name", "rival", "hidden", "clock", "molecules_per_second", "quartile_1", "quartile_3")
+SHARED = Path(__file__).parents[2] / "shared/data"
+MOLECULES, BUDGET = 2000, 600  # how many, and nodes of our batches
+GOTENNET = {"hidden": 32, "layers": 2, "heads": 4, "radial": 32}
+Batches = Iterator[tuple[tuple, Tensor]]  # inputs and target
 
 
-def neighbors(positions: torch.Tensor, graph: torch.Tensor, cutoff: float) -> torch.Tensor:
-    """``[2, E]`` ordered pairs of one molecule within the cutoff, with self-loops."""
-    near = (torch.cdist(positions, positions) < cutoff) & (graph[:, None] == graph)
-    target, source = near.nonzero().unbind(1)
-    return torch.stack([source, target])
+def gotennet_data(folder: Path) -> tuple[str, MoleculeDataset]:
+    """What they are, and the molecules."""
+    path = folder / "qm9.h5"
+    entry = {"limit": MOLECULES, "node_budget": BUDGET, "target": "u0"}
+    if (SHARED / "qm9").is_dir():
+        qm9.prepare(entry, SHARED / "qm9", path)
+        return "QM9's molecules", qm9.load(path, torch.device("cpu"), entry)
+    entry = {**entry, "molecules": MOLECULES, "target": "energy"}
+    generated_molecules.prepare(entry, None, path)
+    return "generated molecules", generated_molecules.load(path, torch.device("cpu"), entry)
+
+
+def zinc_data(folder: Path) -> MoleculeDataset:
+    """ZINC's molecules, with random walks of 20 steps."""
+    path, entry = folder / "zinc.h5", {"walk_steps": 20, "node_budget": BUDGET}
+    zinc.prepare(entry, SHARED / "zinc", path)
+    return zinc.load(path, torch.device("cpu"), entry)
 
 
 def as_pyg(data: MoleculeDataset) -> list[Data]:
     """The training molecules one by one."""
-    molecules, ptr = data.molecules, data.molecules.node_ptr
-    targets = data.gather("train", torch.arange(data.size("train"))).target
-    return [
-        Data(
-            z=torch.from_numpy(molecules.node_features[ptr[g] : ptr[g + 1], 0].astype(np.int64)),
-            pos=torch.from_numpy(molecules.positions[ptr[g] : ptr[g + 1]]),
-            y=target,
-        )
-        for g, target in zip(molecules.splits["train"].tolist(), targets)
-    ]
+    found = []
+    for g in range(data.size("train")):
+        batch = data.gather("train", torch.tensor([g]))
+        if data.molecules.positions is not None:
+            z, positions, *_ = batch.inputs
+            found.append(Data(z=z, pos=positions, y=batch.target))
+        else:
+            x, edge_index, edge_attr, walks, *_ = batch.inputs
+            graph = Data(x=x, edge_index=edge_index, edge_attr=edge_attr, y=batch.target)
+            graph.walks = walks
+            found.append(graph)
+    return found
 
 
-def our_batches(data: MoleculeDataset) -> Iterator[tuple]:
-    """(inputs, target) of one epoch after the other."""
+def our_batches(data: MoleculeDataset) -> Batches:
+    """One epoch after the other."""
     generator = torch.Generator().manual_seed(0)
     while True:
         for indices in data.plan("train", 1, generator):
@@ -60,21 +77,23 @@ def our_batches(data: MoleculeDataset) -> Iterator[tuple]:
             yield batch.inputs, batch.target
 
 
-def pyg_batches(data: MoleculeDataset, batch_size: int) -> Iterator[tuple]:
-    """The same from a DataLoader, with a search for neighbors in every batch."""
+def collated(data: MoleculeDataset, search: bool = False) -> Batches:
+    """The same from a DataLoader; with a ``search`` for neighbors, as inputs of our GotenNet."""
+    batch_size = round(data.size("train") / len(data.plan("train", 1)))
+    torch.manual_seed(0)
     loader = DataLoader(as_pyg(data), batch_size, shuffle=True)
     while True:
         for batch in loader:
+            if not search:
+                yield (batch,), batch.y
+                continue
             edges = neighbors(batch.pos, batch.batch, data.molecules.cutoff)
             largest = int(torch.bincount(batch.batch).max())
-            inputs = (batch.z, batch.pos, edges, batch.batch, batch.num_graphs, largest)
-            yield inputs, batch.y
+            yield (batch.z, batch.pos, edges, batch.batch, batch.num_graphs, largest), batch.y
 
 
-def trainer(data: MoleculeDataset, batches: Iterator[tuple], hidden: int) -> Callable[[], int]:
+def trainer(data: MoleculeDataset, model: nn.Module, batches: Batches) -> Callable[[], int]:
     """A function that trains one step and returns its number of molecules."""
-    torch.manual_seed(0)
-    model = GotenNet(**data.model_arguments(), hidden=hidden, layers=2, heads=4, radial=32)
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
 
     def step() -> int:
@@ -87,72 +106,72 @@ def trainer(data: MoleculeDataset, batches: Iterator[tuple], hidden: int) -> Cal
     return step
 
 
-def feed(batches: Iterator[tuple]) -> Callable[[], int]:
+def feed(batches: Batches) -> Callable[[], int]:
     """A function that only prepares a batch."""
     return lambda: len(next(batches)[1])
 
 
-def measure(
+def cases(folder: Path) -> Iterator[tuple[str, dict[str, Callable[[], int]]]]:
+    """For each case, what each rival does."""
+    which, data = gotennet_data(folder)
+
+    def gotennet() -> GotenNet:
+        torch.manual_seed(0)
+        return GotenNet(**data.model_arguments(), **GOTENNET)
+
+    feeds = {"ours": our_batches(data), "PyG DataLoader": collated(data, search=True)}
+    yield f"batches alone, {which}", {rival: feed(batches) for rival, batches in feeds.items()}
+    yield (
+        f"train, gotennet, {which}",
+        {
+            "ours": trainer(data, gotennet(), our_batches(data)),
+            "PyG DataLoader": trainer(data, gotennet(), collated(data, search=True)),
+            "released form": trainer(data, StockGotenNet(gotennet()), collated(data)),
+        },
+    )
+    if (SHARED / "zinc").is_dir():
+        graphs = zinc_data(folder)
+
+        def gine() -> GINE:
+            torch.manual_seed(0)
+            return GINE(**graphs.model_arguments())
+
+        yield (
+            "train, gine, ZINC's molecules",
+            {
+                "ours": trainer(graphs, gine(), our_batches(graphs)),
+                "released form": trainer(graphs, StockGINE(gine()), collated(graphs)),
+            },
+        )
+
+
+def rates(
     rivals: dict[str, Callable[[], int]], rounds: int, steps: int
 ) -> dict[str, list[tuple[float, float]]]:
     """Molecules a second of wall and of CPU time of every rival in each round, taking turns."""
     for step in rivals.values():
         step()
-    rates: dict[str, list[tuple[float, float]]] = {name: [] for name in rivals}
+    found: dict[str, list[tuple[float, float]]] = {name: [] for name in rivals}
     for _ in range(rounds):
         for name, step in rivals.items():
-            wall, cpu = time.perf_counter(), time.process_time()
-            molecules = sum(step() for _ in range(steps))
-            wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
-            rates[name].append((molecules / wall, molecules / cpu))
-    return rates
+            counts: list[int] = []
+            times = seconds(lambda s=step, c=counts: c.extend(s() for _ in range(steps)))
+            found[name].append((sum(counts) / times[0], sum(counts) / times[1]))
+    return found
 
 
-def main() -> None:
-    """Measure and write one row a rival."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--source", type=Path, help="qm9_3d.npz or its folder; generated without")
-    parser.add_argument("--molecules", type=int, default=2000)
-    parser.add_argument("--budget", type=int, default=600, help="nodes of our batches")
-    parser.add_argument("--hidden", type=int, nargs="+", default=[32])
-    parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--steps", type=int, default=5)
-    parser.add_argument("--csv", type=Path, default=Path("molecules.csv"))
-    arguments = parser.parse_args()
-
+def measure(rounds: int = 7, steps: int = 5) -> Iterator[Row]:
+    """Rows of every case and rival."""
     with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "molecules.h5"
-        entry = {"limit": arguments.molecules, "node_budget": arguments.budget, "target": "u0"}
-        if arguments.source:
-            qm9.prepare(entry, arguments.source, path)
-            data = qm9.load(path, torch.device("cpu"), entry)
-        else:
-            entry = {**entry, "molecules": arguments.molecules, "target": "energy"}
-            generated_molecules.prepare(entry, None, path)
-            data = generated_molecules.load(path, torch.device("cpu"), entry)
-    batch_size = round(data.size("train") / len(data.plan("train", 1)))
-
-    rows = []
-    cases = {f"train, {hidden} channels": hidden for hidden in arguments.hidden}
-    for name, hidden in {"batches alone": 0, **cases}.items():
-        sources = {"ours": our_batches(data), "PyG DataLoader": pyg_batches(data, batch_size)}
-        rivals = {
-            rival: trainer(data, batches, hidden) if hidden else feed(batches)
-            for rival, batches in sources.items()
-        }
-        for rival, rates in measure(rivals, arguments.rounds, arguments.steps).items():
-            for clock, found in zip(("wall s", "CPU s"), zip(*rates)):
-                low, median, high = statistics.quantiles(found, n=4)
-                rows.append(dict(zip(COLUMNS, (name, rival, hidden, clock, median, low, high))))
-                print(
-                    f"{name:22} {rival:16} {median:10.1f} ({low:.1f} - {high:.1f}) molecules "
-                    f"a {clock}"
-                )
-    with open(arguments.csv, "w", newline="") as file:
-        writer = csv.DictWriter(file, COLUMNS)
-        writer.writeheader()
-        writer.writerows(rows)
+        for case, rivals in cases(Path(folder)):
+            yield from rate_rows(case, rates(rivals, rounds, steps), "molecules")
 
 
 if __name__ == "__main__":
-    main()
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--steps", type=int, default=5)
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    arguments = parser.parse_args()
+    torch.set_num_threads(arguments.threads)
+    show(measure(arguments.rounds, arguments.steps))

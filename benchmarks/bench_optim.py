@@ -8,11 +8,10 @@ Gradients are fixed, so that only the step is timed; the rivals take turns in ea
 """
 
 import argparse
-import statistics
-import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import torch
+from timing import Row, show, take_turns, timed_rows
 from torch import nn
 
 from equiscape import models
@@ -96,48 +95,15 @@ class PublishedMuon:
 
 def measure(
     names: tuple[str, ...] = tuple(NETWORKS), repetitions: int = 15, device: str = "cpu"
-) -> list[dict]:
-    """Rows of ``case, rival``, median and quartiles of wall and CPU milliseconds, ``ratio``.
-
-    CPU time is the process's own, which other load on the machine disturbs less; ``ratio`` is
-    the rival's wall median by ours.
-    """
-    rows = []
+) -> Iterator[Row]:
+    """Rows of every network and entry, wall and CPU milliseconds."""
     for name in names:
         for entry in ENTRIES:
             other = "published" if entry == "muon float32" else "torch"
-            rivals = {"equiscape": ours(name, entry, device), other: theirs(name, entry, device)}
-            times: dict[str, list[float]] = {rival: [] for rival in rivals}
-            cpu: dict[str, list[float]] = {rival: [] for rival in rivals}
-            for repetition in range(repetitions + 2):
-                for rival, step in rivals.items():
-                    if device.startswith("cuda"):
-                        torch.cuda.synchronize()
-                    start, cpu_start = time.perf_counter(), time.process_time()
-                    step()
-                    if device.startswith("cuda"):
-                        torch.cuda.synchronize()
-                    if repetition >= 2:  # the first steps allocate the state
-                        times[rival].append(1e3 * (time.perf_counter() - start))
-                        cpu[rival].append(1e3 * (time.process_time() - cpu_start))
-            medians = {rival: statistics.median(found) for rival, found in times.items()}
-            for rival, found in times.items():
-                low, _, high = statistics.quantiles(found, n=4)
-                cpu_low, cpu_median, cpu_high = statistics.quantiles(cpu[rival], n=4)
-                rows.append(
-                    {
-                        "case": f"{entry} step, {name}",
-                        "rival": rival,
-                        "median_ms": medians[rival],
-                        "low_ms": low,
-                        "high_ms": high,
-                        "cpu_ms": cpu_median,
-                        "cpu_low_ms": cpu_low,
-                        "cpu_high_ms": cpu_high,
-                        "ratio": medians[other] / medians["equiscape"],
-                    }
-                )
-    return rows
+            steps = {"ours": ours(name, entry, device), other: theirs(name, entry, device)}
+            rivals = {rival: lambda _, step=step: step() for rival, step in steps.items()}
+            found = take_turns(rivals, repetitions, device, warm=2)  # which allocate the state
+            yield from timed_rows(f"{entry} step, {name}", found)
 
 
 if __name__ == "__main__":
@@ -148,9 +114,4 @@ if __name__ == "__main__":
     parser.add_argument("names", nargs="*", default=list(NETWORKS), metavar="network")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
-    for row in measure(tuple(arguments.names), arguments.repetitions, arguments.device):
-        print(
-            f"{row['case']:28} {row['rival']:10} {row['median_ms']:9.2f} ms "
-            f"[{row['low_ms']:.2f}, {row['high_ms']:.2f}]  CPU {row['cpu_ms']:.2f} ms  "
-            f"theirs/ours {row['ratio']:.2f}"
-        )
+    show(measure(tuple(arguments.names), arguments.repetitions, arguments.device))

@@ -5,12 +5,12 @@ at most so often that the writing takes one percent of the time.
 """
 
 import argparse
-import statistics
 import tempfile
-import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import torch
+from timing import OURS, Row, quartiles, row, seconds, show, timed_rows
 
 from equiscape import models
 from equiscape.optim import build_optimizer
@@ -31,35 +31,24 @@ def state_of(name: str, entry: str) -> dict:
     return {"model": model.state_dict(), "optimizer": optimizer.state_dict(), "weights": best}
 
 
-def measure(folder: str | Path, repetitions: int = 9) -> list[dict]:
-    """Rows of ``case, megabytes, median_ms, low_ms, high_ms, share_60, share_300`` (percent)."""
-    rows = []
+def measure(folder: str | Path, repetitions: int = 9) -> Iterator[Row]:
+    """Rows of every network and optimizer: time to write, megabytes, percent of the time."""
     for name in NETWORKS:
         for entry in ("adamw", "muon"):
             points = ResumePoints(Path(folder) / f"{name}-{entry}", "0" * 16, seconds=0)
             state = state_of(name, entry)
-            times = []
-            for _ in range(repetitions):
-                start = time.perf_counter()
-                points.save(state)
-                times.append(time.perf_counter() - start)
-            low, median, high = (1e3 * q for q in statistics.quantiles(times, n=4))
-            size = (points.folder / NEWEST).stat().st_size / 2**20
-            shares = {f"share_{i}": 100 * median / 1e3 / i for i in INTERVALS}
+            times = [seconds(lambda p=points, s=state: p.save(s)) for _ in range(repetitions)]
             case = f"resume point, {name} {entry}"
-            quartiles = {"median_ms": median, "low_ms": low, "high_ms": high}
-            rows.append({"case": case, "megabytes": size, **quartiles, **shares})
+            yield from timed_rows(case, {OURS: times})
+            yield row(case, OURS, "MB", (points.folder / NEWEST).stat().st_size / 2**20)
+            for interval in INTERVALS:
+                share = 100 * quartiles([wall for wall, _ in times])[0] / interval
+                yield row(case, OURS, f"% of the time, every {interval} s", share)
             points.discard()
-    return rows
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--folder", help="where to write; a temporary folder by default")
     with tempfile.TemporaryDirectory() as temporary:
-        for row in measure(parser.parse_args().folder or temporary):
-            print(
-                f"{row['case']:28} {row['megabytes']:6.1f} MiB {row['median_ms']:7.1f} ms "
-                f"[{row['low_ms']:.1f}, {row['high_ms']:.1f}]  {row['share_60']:.3f} % every 60 s, "
-                f"{row['share_300']:.4f} % every 300 s"
-            )
+        show(measure(parser.parse_args().folder or temporary))

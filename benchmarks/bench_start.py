@@ -1,21 +1,28 @@
-"""Seconds from the start of a training job's process to its first finished step.
+"""Seconds from the start of a training job's process to its first finished step; of a dry run.
 
-The child does what the training script does: imports, data, network, optimizer, one step.
+The child does what the training script does: imports, data, network, optimizer, one step. The dry
+run is of the paper's study, ``config.yaml``.
 """
 
 import argparse
-import statistics
+import os
 import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
+
+from timing import OURS, Row, show, timed_rows
 
 CASES = {
     "egnn": ("procedural", {"points": 128}, {}),
     "gotennet": ("molecules-generated", {"molecules": 500}, {"hidden": 32, "layers": 2}),
 }
+
+
+ROOT = Path(__file__).resolve().parents[1]
 
 
 class FirstStep(Exception):
@@ -47,24 +54,40 @@ def first_step(name: str, prepared: Path, started: float) -> None:
         trainer.run_epoch(after_step)
 
 
-def measure(repetitions: int = 5) -> list[dict]:
-    """Rows of ``case, low, median, high`` in seconds of wall time."""
+def children(command: list[str], repetitions: int) -> list[tuple[float, float]]:
+    """Wall and CPU seconds of a command in every repetition; one before them fills disk caches.
+
+    A command that prints a number last ended its work after so many wall seconds.
+    """
+    found = []
+    for _ in range(repetitions + 1):
+        start, before = time.time(), os.times()
+        arguments = [str(start) if word == "{now}" else word for word in command]
+        run = subprocess.run(arguments, check=True, capture_output=True, text=True, cwd=ROOT)
+        wall, after = time.time() - start, os.times()
+        with suppress(ValueError, IndexError):
+            wall = float(run.stdout.split()[-1])
+        cpu = after.children_user - before.children_user
+        found.append((wall, cpu + after.children_system - before.children_system))
+    return found[1:]
+
+
+def measure(repetitions: int = 5) -> Iterator[Row]:
+    """Rows of every case: wall seconds, and CPU seconds of the whole process."""
     from equiscape.data import KINDS
     from equiscape.registry import lookup
 
-    rows = []
     with tempfile.TemporaryDirectory() as folder:
         for name, (kind, entry, _) in CASES.items():
             prepared = Path(folder) / f"{name}.h5"
             lookup(KINDS, kind, "kind").prepare({"kind": kind, **entry}, None, prepared)
-            times = []
-            for _ in range(repetitions + 1):
-                command = [sys.executable, __file__, name, str(prepared), str(time.time())]
-                run = subprocess.run(command, check=True, capture_output=True, text=True)
-                times.append(float(run.stdout))
-            low, median, high = statistics.quantiles(times[1:], n=4)  # the first fills disk caches
-            rows.append({"case": f"{name}, muon", "low": low, "median": median, "high": high})
-    return rows
+            command = [sys.executable, __file__, name, str(prepared), "{now}"]
+            found = children(command, repetitions)
+            yield from timed_rows(f"first step, {name}, muon", {OURS: found}, "s")
+        command = [sys.executable, "-m", "snakemake", "--dry-run", "--quiet", "rules"]
+        command += ["--cores", "1", "--directory", folder]
+        found = children(command, repetitions)
+        yield from timed_rows("dry run, config.yaml", {OURS: found}, "s")
 
 
 if __name__ == "__main__":
@@ -76,4 +99,4 @@ if __name__ == "__main__":
     if arguments.name:
         first_step(arguments.name, arguments.prepared, arguments.started)
     else:
-        print(*measure(), sep="\n")
+        show(measure())
