@@ -38,23 +38,23 @@ demo: setup ## run the demo study (embedded data, some minutes on 2 cores)
 	@$(BIN)/python -m equiscape.report results/demo
 
 flagship: setup ## does the claim hold on real shapes? six seeds, some hours on 2 cores
-	$(BIN)/snakemake --configfile config/flagship.yaml --cores $(CORES)
+	$(BIN)/snakemake --profile profiles/local --cores $(CORES) --configfile config/flagship.yaml
 	@$(BIN)/python -m equiscape.report results/flagship
 
 flagship-second: setup ## the flagship's PointNet with other seeds, and SOAP
-	$(BIN)/snakemake --configfile config/flagship-second.yaml --cores $(CORES)
+	$(BIN)/snakemake --profile profiles/local --cores $(CORES) --configfile config/flagship-second.yaml
 	@$(BIN)/python -m equiscape.report results/flagship-second
 
 interventions: setup ## does accuracy follow the spectrum? real shapes, under 40 minutes on 2 cores
-	$(BIN)/snakemake --configfile config/interventions.yaml --cores $(CORES)
+	$(BIN)/snakemake --profile profiles/local --cores $(CORES) --configfile config/interventions.yaml
 	@$(BIN)/python -m equiscape.report results/interventions
 
 muon-settings: setup ## Muon's own settings on real shapes, under 40 minutes on 2 cores
-	$(BIN)/snakemake --configfile config/muon-settings.yaml --cores $(CORES)
+	$(BIN)/snakemake --profile profiles/local --cores $(CORES) --configfile config/muon-settings.yaml
 	@$(BIN)/python -m equiscape.report results/muon-settings
 
 permutations: setup ## run the study of permutation representations (docs/permutations.md)
-	$(BIN)/snakemake --configfile config/permutations.yaml --cores $(CORES)
+	$(BIN)/snakemake --profile profiles/local --cores $(CORES) --configfile config/permutations.yaml
 	@$(BIN)/python -c 'print(open("results/permutations/tables/permutations.md").read())'
 
 figure-planes: setup ## redraw the picture in docs/permutations.md

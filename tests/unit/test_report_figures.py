@@ -26,6 +26,7 @@ from equiscape.report.pages import (
     rank,
     robustness,
     selection,
+    sharpness,
     spectrum,
     statistics,
 )
@@ -95,6 +96,34 @@ def test_classes_and_their_confusions(study):
         assert np.allclose(shares.sum(axis=1), 1)
         seeds = frame[(frame["task"] == task) & (frame["optimizer"] == optimizer)]
         assert np.abs(100 * np.diag(shares) - seeds["mean"].to_numpy()).max() < 3  # pooled counts
+
+
+def test_many_arms_leave_the_panels_their_height(tmp_path):
+    names = ("adam", *(f"muon-{i}" for i in range(1, 16)))
+    study = write_study(tmp_path, {"egnn": CLOUDS["egnn"], "dgcnn": CLOUDS["dgcnn"]}, names)
+    finals, table = load.finals(study), accuracy.table(study)
+    reached = budget.spent(study, load.histories(study), finals)
+    for figure in (
+        accuracy.scores(study, finals, table),
+        budget.curves(study, reached, finals),
+        sharpness.ratios(study, sharpness.table(study)),
+    ):
+        laid_out(figure)
+        key = figure.legends[0].get_window_extent()
+        for axis in figure.axes:
+            assert axis.get_window_extent().y1 <= key.y0 + 1
+            assert axis.get_window_extent().height > 0.7 * figure.dpi
+
+
+def test_a_cell_that_stood_still_runs_off_the_axis_of_cost(tmp_path):
+    study = write_study(tmp_path, {"egnn": CLOUDS["egnn"]})
+    reached = budget.spent(study, load.histories(study), load.finals(study))
+    wall = reached["cost"] == "seconds"
+    end = reached[wall].groupby(["optimizer", "seed"])["spent"].max().median()
+    slow = wall & (reached["seed"] == 0) & (reached["optimizer"] == "adam")
+    reached.loc[slow, "spent"] *= 100
+    axis = budget.curves(study, reached, load.finals(study)).axes[0]
+    assert axis.get_xlim() == pytest.approx((0, 1.03 * 3 * end), rel=0.2)
 
 
 @pytest.mark.parametrize("arms", [2, 3, 5, 16])

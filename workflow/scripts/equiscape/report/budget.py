@@ -18,6 +18,8 @@ from equiscape.report.titles import metric_title, optimizer_title, task_titles
 
 COSTS = {"seconds": ("wall time", "s", 1.0), "products": ("products", "TFLOP", 1e12)}
 """Column of the history -> its title, its unit here, and how many of its own that is."""
+LONGEST = 3.0
+"""The axis of :func:`curves` ends at this many times the median cost of a cell, at most."""
 
 
 def spent(manifest: Manifest, histories: pd.DataFrame, finals: pd.DataFrame) -> pd.DataFrame:
@@ -181,7 +183,10 @@ def curves(manifest: Manifest, reached: pd.DataFrame, finals: pd.DataFrame) -> F
         metric = metric_title(*metrics.loc[task, ["metric", "unit"]])
         axis.set_title(f"{names[task]}\ntest {metric}", loc="left", fontsize=7.5)
         axis.set_xlabel(f"{title} ({unit})")
-        axis.set_xlim(left=0)
+        cells = reached[(reached["task"] == task) & (reached["cost"] == cost)]
+        ends = cells.groupby(["optimizer", "seed"])["spent"].max()
+        # a cell that the machine let wait for an hour must not squeeze the others
+        axis.set_xlim(0, min(ends.max(), LONGEST * ends.median()) * 1.03 if len(ends) else None)
         axis.grid(axis="y")
     style.legend(figure, style.optimizer_handles(manifest))
     return figure

@@ -123,16 +123,18 @@ def optimizer_handles(
 
 
 def legend(figure: Figure, handles: list, title: str | None = None) -> None:
-    """One legend above all panels, in as few rows as fit; ``title`` stands over it."""
-    side = next(
-        (
-            n
-            for n in range(len(handles), 1, -1)
-            if _legend_width(handles, n) < figure.get_figwidth() - 0.3
-        ),
-        1,
-    )
-    side = -(-len(handles) // -(-len(handles) // side))  # as many rows, evenly filled
+    """One legend above all panels, in as few rows as fit; ``title`` stands over it.
+
+    A figure whose legend has more than two rows is widened to the page and grows by the others, so
+    that its panels keep their height.
+    """
+    rows = _legend_rows(figure, handles)
+    if rows > 2:
+        figure.set_figwidth(max(figure.get_figwidth(), WIDTH))
+        rows = _legend_rows(figure, handles)
+        line = 1.5 * mpl.rcParams["legend.fontsize"] / 72  # labelspacing is half of the size
+        figure.set_figheight(figure.get_figheight() + line * max(rows - 2, 0))
+    side = -(-len(handles) // rows)  # evenly filled
     figure.legend(
         handles=handles,
         loc="outside upper center",
@@ -141,6 +143,13 @@ def legend(figure: Figure, handles: list, title: str | None = None) -> None:
         handlelength=2.2,
         columnspacing=1.6,
     )
+
+
+def _legend_rows(figure: Figure, handles: list) -> int:
+    """The fewest rows in which the legend is no wider than the figure."""
+    room = figure.get_figwidth() - 0.3
+    wide = (n for n in range(len(handles), 1, -1) if _legend_width(handles, n) < room)
+    return -(-len(handles) // next(wide, 1)) if handles else 1
 
 
 def _legend_width(handles: list, columns: int) -> float:

@@ -31,7 +31,8 @@ PAGE = Page(
         ),
         "learning_cost": (
             "Test score at the best validation epoch so far against wall time, and against "
-            "products where those are counted: every seed thin, their median thick."
+            "products where those are counted: every seed thin, their median thick. "
+            "Cells that took over three times the median run off the axis."
         ),
     },
 )

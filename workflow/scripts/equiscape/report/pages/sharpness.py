@@ -29,7 +29,8 @@ PAGE = Page(
         "sharpness": (
             "Each measure of sharpness over that of the baseline optimizer: ratio of geometric "
             "means over seeds with its 95 % interval (Welch, on logarithms). Filled: batch norms "
-            "folded into the weights. Hollow: the network as it is, which rescalings change."
+            "folded into the weights. Hollow: the network as it is, which rescalings change; "
+            "left out of figures of more than four other optimizers."
         ),
     },
 )
@@ -55,6 +56,8 @@ MEASURES = {
 INVARIANT = ("adaptive_largest", "adaptive_trace", "log_hessian_largest", "log_hessian_trace",
              "fisher_rao")  # fmt: skip
 """What no rescaling of a folded network changes."""
+FEW = 4
+"""Optimizers beside the baseline of which a figure shows the network as it is too."""
 FACTS = ("parameters", "flat_directions", "folded_norms")
 """Numbers of parameters, directions and norms, which have no ratio."""
 
@@ -214,6 +217,8 @@ TABLES = {"sharpness": (table, text)}
 def ratios(manifest: Manifest, frame: pd.DataFrame) -> Figure:
     """A panel per task: every measure's ratio to the baseline, with its interval over seeds.
 
+    Of more than :data:`FEW` other optimizers only the folded networks are drawn, where there are.
+
     Args:
         frame: from :func:`table`.
     """
@@ -222,6 +227,10 @@ def ratios(manifest: Manifest, frame: pd.DataFrame) -> Figure:
     tasks = list(dict.fromkeys(frame["task"]))
     columns = max(1, min(len(tasks), 3 if len(tasks) <= 6 else 5))
     height, size = (2.4, 7) if columns <= 3 else (1.9, 6)
+    kinds = (True,) if len(rivals) > FEW and frame["folded"].any() else (True, False)
+    room = 0.28 if len(rivals) == 1 else 0.72
+    step = room / max(len(rivals) * len(kinds) - 1, 1)
+    height = max(height, min(8.0, 0.05 * len(MEASURES) * len(rivals) * len(kinds)))
     lines = max(1, -(-len(tasks) // columns))
     figure, axes = plt.subplots(
         lines, columns, squeeze=False, sharey=True,
@@ -235,8 +244,10 @@ def ratios(manifest: Manifest, frame: pd.DataFrame) -> Figure:
                           transform=axis.transAxes)  # fmt: skip
             continue
         cells = frame[(frame["task"] == tasks[place]) & (frame["layer"] == "all")]
-        for optimizer in rivals:
-            for folded, face, lift in ((True, color[optimizer], -0.14), (False, "white", 0.14)):
+        for number, optimizer in enumerate(rivals):
+            for second, folded in enumerate(kinds):
+                face = color[optimizer] if folded else "white"
+                lift = (number * len(kinds) + second) * step - room / 2
                 chosen = cells[(cells["optimizer"] == optimizer) & (cells["folded"] == folded)]
                 chosen = chosen.set_index("measure").reindex(MEASURES)
                 y = np.arange(len(MEASURES)) + lift
@@ -254,7 +265,7 @@ def ratios(manifest: Manifest, frame: pd.DataFrame) -> Figure:
         style.log_axis(axis, "x")
     figure.supxlabel(f"ratio to {optimizer_title(manifest.baseline)}", fontsize=8)
     handles = style.optimizer_handles(manifest, rivals, line=False) if rivals else []
-    for face, label in ((style.GRAY, "folded"), ("white", "as it is")):
+    for face, label in ((style.GRAY, "folded"), ("white", "as it is"))[: len(kinds)]:
         handles.append(
             Line2D([], [], color=style.GRAY, marker="o", markerfacecolor=face, linestyle="",
                    markersize=3.8, label=label)
