@@ -45,6 +45,11 @@ def test_the_budget_is_what_every_optimizer_used_up(study):
     assert adam["mean"] == pytest.approx(41.5)  # seeds 41 and 42
     assert muon["mean"] == pytest.approx(36.5)  # its second epoch
     assert muon["gain"] == pytest.approx(-5)
+    # two seeds a side, one apart: pooled by Welch with 2 degrees of freedom, t = 4.3027
+    half = 4.3027 * (0.5 / 2 + 0.5 / 2) ** 0.5
+    ends = muon["gain_low"], muon["gain_high"]
+    assert ends == pytest.approx((-5 - half, -5 + half), rel=1e-4)
+    assert adam[["gain_low", "gain_high"]].isna().all()
     assert row(table, "products", "muon")["epochs"] == 1
     assert row(table, "products", "muon")["mean"] == pytest.approx(16.5)
 

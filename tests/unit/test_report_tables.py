@@ -201,7 +201,8 @@ def test_significant(value, text):
     ("mean", "spread", "unit", "text"),
     [(76.914, 0.938, "%", "76.91 ± 0.94"), (0.02345, 0.00041, "D", "0.02345 ± 0.00041"),
      (1472.78, 31.4, "", "1473 ± 31"), (50, float("nan"), "%", "50.00"),
-     (0.5, 0.0, "", "0.5000"), (float("nan"), 1, "", "–")],
+     (0.5, 0.0, "", "0.5000"),
+     (17.304939, 1.3e-7, "", "17.30 ± 1.3e-07"), (float("nan"), 1, "", "–")],
 )  # fmt: skip
 def test_plus_minus(mean, spread, unit, text):
     assert numbers.plus_minus(mean, spread, unit) == text

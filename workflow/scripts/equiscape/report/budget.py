@@ -11,9 +11,9 @@ from matplotlib.figure import Figure
 
 from equiscape.report import load, style
 from equiscape.report.manifest import Manifest
-from equiscape.report.numbers import plus_minus, significant
-from equiscape.report.tables import baseline, better_by, over_seeds, with_task
-from equiscape.report.text import diverged, gain, join, markdown, task_title
+from equiscape.report.numbers import DASH, interval, plus_minus, significant
+from equiscape.report.tables import baseline, better_by, gain_intervals, over_seeds, with_task
+from equiscape.report.text import diverged, join, markdown, task_title
 from equiscape.report.titles import metric_title, optimizer_title, task_titles
 
 COSTS = {"seconds": ("wall time", "s", 1.0), "products": ("products", "TFLOP", 1e12)}
@@ -104,7 +104,7 @@ def table(manifest: Manifest) -> pd.DataFrame:
 
     Columns: task, architecture, dataset, optimizer, cost, budget (in the unit of :data:`COSTS`),
     epochs (mean number within it), seeds, diverged, unreached (seeds without an epoch within it),
-    mean, std, direction, unit, metric, gain.
+    mean, std, direction, unit, metric, gain, gain_low, gain_high (95 %, Welch).
     """
     finals = load.finals(manifest, None)
     frame = within(manifest, finals)
@@ -119,6 +119,8 @@ def table(manifest: Manifest) -> pd.DataFrame:
     found["unreached"] -= found["diverged"]
     base = baseline(manifest, found, ["task", "cost"], "mean")
     found["gain"] = better_by(found["mean"], base, found["direction"])
+    ends = gain_intervals(manifest, frame, found, ["task", "cost"])
+    found["gain_low"], found["gain_high"] = ends
     return found
 
 
@@ -136,7 +138,9 @@ def text(manifest: Manifest, frame: pd.DataFrame) -> str:
                 "metric": metric_title(row["metric"], row["unit"]),
                 "seeds": row["seeds"] - row["diverged"] - row["unreached"],
                 "test score": plus_minus(row["mean"], row["std"], row["unit"]),
-                "gain": gain(manifest, row, row["unit"]),
+                "gain": DASH
+                if row["optimizer"] == manifest.baseline
+                else interval(row["gain"], row["gain_low"], row["gain_high"], row["unit"]),
             }
         )
     made = pd.DataFrame(rows)
@@ -144,7 +148,8 @@ def text(manifest: Manifest, frame: pd.DataFrame) -> str:
         "# Scores at equal cost",
         "Test score of the best validation epoch within a budget: the most that every optimizer "
         f"used up. Mean ± sample standard deviation over seeds; gain over "
-        f"{optimizer_title(manifest.baseline)}, positive where better. *Wall time* is of the "
+        f"{optimizer_title(manifest.baseline)} with the 95 % interval of Welch's t, "
+        "positive where better. *Wall time* is of the "
         "machine that each cell ran on, evaluation included. *Products* are the multiplications "
         "and additions of the training's matrix products, the optimizer's own included; they are "
         "there where `training.recorders` lists `products`. A training that is cut off has not "

@@ -73,7 +73,7 @@ def sharp(evidence: Evidence, optimizer: str) -> Iterator[Claim]:
             "ratio of the folded networks by the ratio as they are; networks with batch norms",
             optimizer, "less", CURVATURE, "ratio",
             samples=[] if values is None else evidence.samples(values, optimizer),
-            add=add + (" and a network with batch norms" if has else ""),
+            add="`analyses: {sharpness: {raw: true, folded: true}}` and a network with batch norms",
         )  # fmt: skip
 
 

@@ -37,7 +37,7 @@ def plus_minus(mean: float, spread: float, unit: str = "") -> str:
     if not known or spread == 0:
         return significant(mean)
     places = decimals(spread)
-    if places > 8 or abs(mean) >= 1e6:
+    if places > 8 or abs(mean) >= 1e6 or spread < 1e-6 * abs(mean):
         return f"{significant(mean)} ± {significant(spread, 2)}"
     return f"{_signed(f'{mean:.{places}f}')} ± {spread:.{places}f}"
 

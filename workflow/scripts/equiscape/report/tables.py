@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from equiscape.io import atomic_path, write_csv
-from equiscape.report import load, pages
+from equiscape.report import load, pages, statistics
 from equiscape.report.latex import booktabs
 from equiscape.report.manifest import Manifest
 
@@ -73,6 +73,30 @@ def baseline(manifest: Manifest, frame: pd.DataFrame, keys: list[str], value: st
 def better_by(value: pd.Series, base: pd.Series, direction: pd.Series) -> pd.Series:
     """By how much ``value`` is better than ``base``, whichever direction is better."""
     return (value - base) * np.where(direction == "max", 1.0, -1.0)
+
+
+def gain_intervals(
+    manifest: Manifest, scores: pd.DataFrame, frame: pd.DataFrame, keys: list[str]
+) -> tuple[list[float], list[float]]:
+    """The ends of the 95 % interval (Welch) of each row's gain; NaN for the baseline itself.
+
+    Args:
+        scores: one row a seed: optimizer, ``keys`` and score, NaN where there is none.
+        frame: one row an optimizer and ``keys``, with direction.
+    """
+    samples = {
+        key: values.dropna()
+        for key, values in scores.groupby(["optimizer", *keys], sort=False)["score"]
+    }
+    low, high = [], []
+    for _, row in frame.iterrows():
+        sign, group = 1 if row["direction"] == "max" else -1, tuple(row[keys])
+        base, own = (sign * samples[name, *group] for name in (manifest.baseline, row["optimizer"]))
+        found = statistics.welch(base, own)
+        itself = row["optimizer"] == manifest.baseline
+        low.append(np.nan if itself else found.low)
+        high.append(np.nan if itself else found.high)
+    return low, high
 
 
 def published(

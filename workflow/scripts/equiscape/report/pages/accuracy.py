@@ -7,12 +7,19 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
-from equiscape.report import load, more_metrics, statistics, style, titles
+from equiscape.report import load, more_metrics, style, titles
 from equiscape.report.comparisons import Comparison, of_scores
 from equiscape.report.manifest import Manifest
 from equiscape.report.numbers import DASH, interval, plus_minus, signed
 from equiscape.report.page import Page
-from equiscape.report.tables import baseline, better_by, over_seeds, published, with_task
+from equiscape.report.tables import (
+    baseline,
+    better_by,
+    gain_intervals,
+    over_seeds,
+    published,
+    with_task,
+)
 from equiscape.report.text import diverged, elsewhere, gain, join, markdown, task_title
 from equiscape.report.titles import metric_title, optimizer_title, task_titles
 
@@ -54,7 +61,9 @@ def table(manifest: Manifest) -> pd.DataFrame:
     frame = with_task(manifest, frame)
     base = baseline(manifest, frame, ["task", "protocol"], "mean")
     frame["gain"] = better_by(frame["mean"], base, frame["direction"])
-    frame["gain_low"], frame["gain_high"] = _intervals(manifest, finals, frame)
+    frame["gain_low"], frame["gain_high"] = gain_intervals(
+        manifest, finals, frame, ["task", "protocol"]
+    )
     frame["relative_gain"] = 100 * frame["gain"] / base.abs()
     beside = published(manifest, "accuracy", frame, {"mean": "mean", "std": "std"})
     beside = beside.where(frame["protocol"].isin(BEST))
@@ -62,24 +71,6 @@ def table(manifest: Manifest) -> pd.DataFrame:
     base = baseline(manifest, frame, ["task", "protocol"], "published_mean")
     frame["published_gain"] = better_by(frame["published_mean"], base, frame["direction"])
     return frame
-
-
-def _intervals(
-    manifest: Manifest, finals: pd.DataFrame, frame: pd.DataFrame
-) -> tuple[list[float], list[float]]:
-    """The ends of the interval of each row's gain; NaN for the baseline itself."""
-    scores = finals.groupby(["task", "optimizer", "protocol"], sort=False)["score"]
-    samples = {key: values.dropna() for key, values in scores}
-    low, high = [], []
-    for _, row in frame.iterrows():
-        sign = 1 if row["direction"] == "max" else -1
-        key = row["task"], manifest.baseline, row["protocol"]
-        other = row["task"], row["optimizer"], row["protocol"]
-        found = statistics.welch(sign * samples[key], sign * samples[other])
-        own = row["optimizer"] == manifest.baseline
-        low.append(np.nan if own else found.low)
-        high.append(np.nan if own else found.high)
-    return low, high
 
 
 def comparisons(manifest: Manifest) -> list[Comparison]:

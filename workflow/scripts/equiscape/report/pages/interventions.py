@@ -6,9 +6,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
-from scipy import stats
 
-from equiscape.report import load, style
+from equiscape.report import load, statistics, style
 from equiscape.report.budget import at_equal_loss
 from equiscape.report.load import read_csv
 from equiscape.report.manifest import Manifest
@@ -146,10 +145,8 @@ def _step_sharpness(manifest: Manifest) -> pd.DataFrame:
 
 def interval(values: pd.Series) -> tuple[float, float]:
     """Mean of a sample and the half width of its 95 % t interval; NaN where there is none."""
-    values = values.dropna()
-    if len(values) < 2:
-        return (values.mean() if len(values) else np.nan), np.nan
-    return values.mean(), stats.t.ppf(0.975, len(values) - 1) * stats.sem(values)
+    found = statistics.mean_interval(values)
+    return found.value, (found.high - found.low) / 2
 
 
 def table(manifest: Manifest) -> pd.DataFrame:
@@ -235,9 +232,10 @@ def claims(manifest: Manifest) -> pd.DataFrame:
         for held, placebo in placebos(manifest).items():
             values = [
                 sign * cells.loc[cells["optimizer"] == name, "score"].dropna()
-                for name in (held, placebo)
+                for name in (placebo, held)
             ]
-            estimate, low, high = _welch(*values)
+            found = statistics.welch(*values)
+            estimate, low, high = found.value, found.low, found.high
             rank_difference = means["weight_rank"].get(held, np.nan) - means["weight_rank"].get(
                 placebo, np.nan
             )
@@ -275,15 +273,6 @@ def _monotone(values: np.ndarray) -> int:
     if len(steps) < 2 or not np.isfinite(values).all():
         return 0
     return int(steps[0]) if steps[0] and (steps == steps[0]).all() else 0
-
-
-def _welch(a: pd.Series, b: pd.Series) -> tuple[float, float, float]:
-    """Mean of a less mean of b with its 95 % interval; NaN ends where there is none."""
-    estimate = a.mean() - b.mean() if len(a) and len(b) else np.nan
-    if min(len(a), len(b)) < 2 or (np.ptp(a) == 0 and np.ptp(b) == 0):
-        return estimate, np.nan, np.nan
-    ends = stats.ttest_ind(a, b, equal_var=False).confidence_interval(0.95)
-    return estimate, float(ends.low), float(ends.high)
 
 
 def claims_text(manifest: Manifest, frame: pd.DataFrame) -> str:
