@@ -17,7 +17,7 @@ export PATH := $(abspath $(BIN)):$(PATH)
 export PYTHONPATH := $(abspath workflow/scripts)
 export PYTHONDONTWRITEBYTECODE ?=
 
-.PHONY: help setup demo flagship flagship-second interventions muon-settings permutations figure-planes docs test lint format unit workflow-test test-scale test-browser test-slurm bench lock clean
+.PHONY: help setup demo flagship flagship-second interventions muon-settings optimizers permutations figure-planes docs test lint format unit workflow-test test-scale test-browser test-slurm bench lock clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -52,6 +52,10 @@ interventions: setup ## does accuracy follow the spectrum? real shapes, under 40
 muon-settings: setup ## Muon's own settings on real shapes, under 40 minutes on 2 cores
 	$(BIN)/snakemake --profile profiles/local --cores $(CORES) --configfile config/muon-settings.yaml
 	@$(BIN)/python -m equiscape.report results/muon-settings
+
+optimizers: setup ## the optimizers that the field compares, on real shapes, under 40 minutes on 2 cores
+	$(BIN)/snakemake --profile profiles/local --cores $(CORES) --configfile config/optimizers.yaml
+	@$(BIN)/python -m equiscape.report results/optimizers
 
 permutations: setup ## run the study of permutation representations (docs/permutations.md)
 	$(BIN)/snakemake --profile profiles/local --cores $(CORES) --configfile config/permutations.yaml
