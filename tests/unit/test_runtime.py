@@ -169,3 +169,23 @@ def test_freed_memory_is_used_again_without_new_pages(kept):
 def test_an_environment_that_sets_malloc_is_left_alone(monkeypatch):
     monkeypatch.setenv("MALLOC_TRIM_THRESHOLD_", "0")
     assert not keep_freed_memory()
+
+
+def test_a_job_passes_over_what_it_imported_and_still_ends_in_order():
+    program = (
+        "import atexit, gc, weakref\n"
+        "class Held: pass\n"
+        "held = Held()\n"
+        "weakref.finalize(held, print, 'finalized')\n"
+        "atexit.register(print, 'registered')\n"
+        "atexit.register(lambda: print(gc.get_freeze_count() > made))\n"
+        "from equiscape.runtime import spare_collections\n"
+        "spare_collections()\n"
+        "made = gc.get_freeze_count()\n"
+        "kept = [[] for _ in range(100)]\n"
+        "print(made > 1000)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.split() == ["True", "True", "registered", "finalized"]

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from typing import cast
 
 import numpy as np
-import scipy.stats
 import torch
+from scipy.special import stdtrit  # scipy.stats takes as long to import as many a job
 from torch import Tensor
 
 from equiscape.landscape.lanczos import Krylov, LanczosResult
@@ -162,7 +162,7 @@ def mean_interval(
     variance = float((deviations**2).sum() / (n - 1))
     error = unit * math.sqrt(variance / n)
     skewness = float((deviations**3).mean() / (deviations**2).mean() ** 1.5)
-    quantile = scipy.stats.t.ppf(0.5 + CONFIDENCE / 2, n - 1 if freedom is None else freedom)
+    quantile = stdtrit(n - 1 if freedom is None else freedom, 0.5 + CONFIDENCE / 2)
     reach = math.sqrt(n) * error
     low = mean - reach * _without_skewness(quantile / math.sqrt(n), skewness, n)
     high = mean - reach * _without_skewness(-quantile / math.sqrt(n), skewness, n)
