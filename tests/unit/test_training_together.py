@@ -115,7 +115,6 @@ def test_one_that_diverges_leaves_the_others_alone(tmp_path):
         ({"batch_size": 7}, "whole training split"),
         ({"clip_norm": 1.0}, "clip_norm"),
         ({"patience": 3}, "patience"),
-        ({"snapshots": [0]}, "snapshots"),
     ],
 )
 def test_what_cannot_be_done_at_once_is_refused(tmp_path, settings, message):

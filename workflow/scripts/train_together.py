@@ -2,6 +2,7 @@
 
 import time
 from itertools import groupby
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from equiscape import io
@@ -24,19 +25,25 @@ def main(
     protocol: int,
     device: str,
     files: list[dict[str, str]],
+    snapshots: list[str],
     started: float,
 ) -> None:
     """Train ``cells``, each (lr, wd, seed), and write each into its ``files``.
 
     These are ``metrics`` and ``history``, of final cells ``checkpoint`` and ``predictions`` too.
+    ``snapshots`` are paths that end in ``epoch<number>.pt``, of all cells.
     """
     where = resolve_device(device)
     loaded = load_task(prepared=data, device=where, **task)
     entry = {"name": optimizer_name, **optimizer}
     shared = {"task": task, "optimizer": entry, "data": io.sha256(data), "protocol": protocol}
-    training = task["entry"]["training"]
+    kept = [
+        {int(Path(p).stem.removeprefix("epoch")): p for p in snapshots if _of(paths, p)}
+        for paths in files
+    ]
+    training = {**task["entry"]["training"], "snapshots": sorted(kept[0])}
     written = []
-    pairs = zip(cells, files, strict=True)
+    pairs = zip(cells, zip(files, kept), strict=True)
     for (lr, wd), group in groupby(pairs, key=lambda pair: tuple(pair[0][:2])):
         members = [(seed, paths) for (_, _, seed), paths in group]
         seeds = [seed for seed, _ in members]
@@ -50,14 +57,20 @@ def main(
                 wd,
                 seeds,
                 training,
-                keep_weights="checkpoint" in members[0][1],
+                keep_weights="checkpoint" in members[0][1][0],
             )
-        for (seed, paths), result in zip(members, results):
+        for (seed, (paths, of_epochs)), result in zip(members, results):
             settings = {**shared, "lr": lr, "wd": wd, "seed": seed}
             seconds = time.monotonic() - started
-            result.write(**paths, provenance=io.provenance(settings, where, seconds))
+            provenance = io.provenance(settings, where, seconds)
+            result.write(**paths, snapshots=of_epochs, provenance=provenance)
             written.append(result.metrics)
     conclude(summary(written))
+
+
+def _of(paths: dict[str, str], snapshot: str) -> bool:
+    """Whether a snapshot is one of the cell that writes these files."""
+    return Path(snapshot).parents[1] == Path(paths["metrics"]).parent
 
 
 if __name__ == "__main__":
@@ -81,5 +94,6 @@ if __name__ == "__main__":
                 dict(zip(names, paths))
                 for paths in zip(*(snakemake.output[name] for name in names))
             ],
+            snapshots=list(snakemake.output.get("snapshots", [])),
             started=start,
         )

@@ -301,13 +301,13 @@ class Plan:
         """Tasks whose cells are trained in one job an optimizer, see ``training.together``."""
         return [task for task in self.tasks if self.training.merged(task).get("together")]
 
-    def snapshot_lists(self) -> list[tuple[list[int], list[str]]]:
+    def snapshot_lists(self, together: bool = False) -> list[tuple[list[int], list[str]]]:
         """Every list of snapshots with the tasks that keep them; those that keep none first.
 
-        Tasks whose cells are trained together are left out.
+        Of the tasks whose cells are trained together, or of the others.
         """
         lists: dict[tuple[int, ...], list[str]] = {}
-        for task in (task for task in self.tasks if task not in self.together):
+        for task in (task for task in self.tasks if (task in self.together) == together):
             lists.setdefault(tuple(self.snapshots(task)), []).append(task)
         return [(list(epochs), tasks) for epochs, tasks in sorted(lists.items())]
 

@@ -127,7 +127,7 @@ class Trainer:
         Raises:
             OutOfMemory: a step does not fit, nor can it be split.
         """
-        self._take_snapshot()
+        self.take_snapshot()
         while not self.finished:
             self.run_epoch(pause)
             after_epoch(self.rows[-1])
@@ -178,7 +178,7 @@ class Trainer:
         self.losses = []
         self.epoch_order = self.order.get_state()
         self._constrained = False
-        self._take_snapshot()
+        self.take_snapshot()
 
     def diverge(self, step: int) -> None:
         """End the training: the loss of ``step`` (from 1) of the epoch under way is not finite."""
@@ -300,7 +300,7 @@ class Trainer:
         row["seconds"] = self.costs.seconds - sum(earlier["seconds"] for earlier in self.rows)
         self.rows.append(row)
 
-    def _take_snapshot(self) -> None:
+    def take_snapshot(self) -> None:
         """Keep the network as it is between two epochs, where that is asked for."""
         if self.diverged_at or not self.snapshots.due(self.epoch):
             return

@@ -103,8 +103,9 @@ class Lockstep:
     ):
         self.task, self.settings = task, settings
         self.optimizer_class: str = optimizer["class"]
+        epochs = settings.snapshots if keep_weights else ()
         self.trainers = [
-            Trainer(task, optimizer, lr, wd, seed, settings, keep_weights, Snapshots((), None))
+            Trainer(task, optimizer, lr, wd, seed, settings, keep_weights, Snapshots(epochs, None))
             for seed in seeds
         ]
         pattern = self.trainers[0].model
@@ -126,8 +127,8 @@ class Lockstep:
         }
         self._pattern = copy.deepcopy(pattern).train()
         self._losses_and_gradients = self._traced()
-        stacked = _Stack(pattern, self._values, self.gradients, self.optimizer_class)
-        self.optimizer, _ = build_optimizer(stacked, optimizer, lr, wd)
+        self._stack = _Stack(pattern, self._values, self.gradients, self.optimizer_class)
+        self.optimizer, _ = build_optimizer(self._stack, optimizer, lr, wd)
         if hasattr(self.optimizer, "plan"):
             self.optimizer.plan(self.steps_per_epoch * settings.epochs)
         self.schedule = schedule(
@@ -160,7 +161,6 @@ class Lockstep:
             "training.compile is set": settings.compile,
             "training.constraints are set": bool(settings.constraints),
             "training.patience is set": settings.patience is not None,
-            "training.snapshots are set": bool(settings.snapshots),
             "training.precision is not float32": settings.precision != "float32",
             f"optimizers of class {self.optimizer_class} average weights": hasattr(
                 self.trainers[0].optimizer, "eval"
@@ -203,6 +203,8 @@ class Lockstep:
         """
         reporter.plan(0, self.steps_per_epoch)
         spent = 0.0
+        for trainer in self.trainers:
+            trainer.take_snapshot()
         for _ in range(self.settings.epochs):
             live = [trainer for trainer in self.trainers if trainer.diverged_at is None]
             if not live:
@@ -248,6 +250,8 @@ class Lockstep:
         trainer.samples += self.steps_per_epoch * self.batch.size
         trainer.last_lr = lr
         trainer.train_seconds += seconds
+        if trainer.snapshots.due(trainer.epoch + 1):
+            self._hand_over(trainer)
         finite = losses.isfinite()
         if finite.all():
             trainer.close_epoch(losses.mean().item())
@@ -256,6 +260,24 @@ class Lockstep:
         if distance is not None:
             row = trainer.rows[-1]
             row |= {"distance": distance, "seconds": row.pop("seconds")}
+
+    def _hand_over(self, trainer: Trainer) -> None:
+        """Give a network's own optimizer, which takes no steps, the state that a snapshot keeps."""
+        row = self.trainers.index(trainer)
+        for name, p in trainer.model.named_parameters():
+            own, stacked = self._stack.of(name, row)
+            if not self.optimizer.state.get(own):
+                trainer.optimizer.state.pop(p, None)
+                continue
+            trainer.optimizer.state[p] = {
+                key: value.view_as(self._values[name])[row]
+                if stacked and isinstance(value, Tensor) and value.shape == own.shape
+                else copy.copy(value)
+                for key, value in self.optimizer.state[own].items()
+            }
+        groups = zip(trainer.optimizer.param_groups, self.optimizer.param_groups)
+        for group, ours in groups:
+            group["lr"] = ours["lr"]
 
 
 class _Stack(nn.Module):
@@ -289,6 +311,11 @@ class _Stack(nn.Module):
             for key, (own, its_gradient) in rows.items():
                 self._named[key] = nn.Parameter(own)
                 self._named[key].grad = its_gradient
+
+    def of(self, name: str, row: int) -> tuple[nn.Parameter, bool]:
+        """Where a parameter of one network lies, and whether those of the others do too."""
+        stacked = name in self._named
+        return self._named[name if stacked else f"{name}.{row}"], stacked
 
     def named_parameters(self, *args: Any, **kwargs: Any):
         """Names and views."""
