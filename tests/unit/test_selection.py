@@ -4,9 +4,18 @@ import re
 
 import pytest
 
+from equiscape import io
 from equiscape.errors import DataError
+from equiscape.io import misfit
 from equiscape.metric import Metric
-from equiscape.selection import check_cell, grid_edges, representative, select
+from equiscape.selection import (
+    check_cell,
+    grid_edges,
+    only_setting,
+    representative,
+    select,
+    untried,
+)
 
 ACCURACY = {"name": "accuracy", "direction": "max", "unit": "%"}
 MAE = {"name": "MAE", "direction": "min", "unit": "D"}
@@ -165,3 +174,18 @@ def test_a_file_of_another_cell_is_refused_by_name(path, word):
         select([cell()], [path])
     check_cell(cell(), "results/grid/egnn_muon/lr1e-3_wd0_seed0/metrics.json")
     check_cell(cell(lr=None, wd=None, seed=2), "results/final/egnn_muon/seed2/metrics.json")
+
+
+def test_a_grid_of_one_setting_leaves_nothing_to_choose():
+    assert only_setting([("1e-3", "0", 0), ("1e-3", "0", 1)]) == ("1e-3", "0")
+    assert only_setting([("1e-3", "0", 0), ("3e-3", "0", 0)]) is None
+    assert only_setting([("1e-3", "0", 0), ("1e-3", "1e-2", 0)]) is None
+
+
+def test_the_only_setting_has_the_selection_of_a_searched_grid_but_for_scores():
+    found, searched = untried("egnn", "muon", "1e-3", "0"), select([cell()], ["cell0"])
+    assert list(found) == list(searched)
+    same = ("task", "optimizer", "status", "lr", "wd", "edges")
+    assert {key: found[key] for key in same} == {key: searched[key] for key in same}
+    assert (found["metric"], found["score"], found["grid"]) == (None, None, [])
+    assert misfit({**found, "provenance": io.provenance(found, "cpu", 0.0)}, "selection") is None

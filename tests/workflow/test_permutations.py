@@ -40,7 +40,10 @@ def test_the_cells_of_the_study_are_few_jobs(tmp_path):
     assert tasks * optimizers * len(STUDY["final"]["seeds"]) == 1740
     jobs = {kind: sum(n for rule, n in planned.items() if rule.startswith(f"train_{kind}_"))
             for kind in ("final", "grid")}  # fmt: skip
-    assert jobs == {"final": 87, "grid": 87}
+    # each grid is one setting, which no cell is trained to choose
+    assert jobs == {"final": 87, "grid": 0}
+    assert planned["only_setting"] == 87
+    assert "select" not in planned
     assert not {"train_final_cell", "train_grid_cell"} & set(planned)
     page = (ROOT / "docs/permutations.md").read_text()
     assert "1,740 final\ncells are 87 jobs" in page
@@ -51,8 +54,9 @@ def test_all_seeds_of_a_task_and_an_optimizer_are_one_job(study):
     planned = study.planned("analyses")
     # for four cells, of which those of one task keep snapshots
     assert (planned["train_final_together"], planned["train_final_together_2"]) == (1, 1)
-    assert planned["train_grid_together_muon"] == 2
-    assert (planned["train_final_cell"], planned["train_grid_cell"]) == (2, 1)
+    assert planned["train_final_cell"] == 2
+    assert not [rule for rule in planned if rule.startswith("train_grid")]  # of one setting
+    assert planned["only_setting"] == 3
     assert planned["rank"] == 1  # on the task that its entry lists
     # how such cells end, and what the analyses of other tasks find here, is tested elsewhere
     del study.config["tasks"]["alone"], study.config["analyses"]["rank"]
@@ -66,7 +70,8 @@ def test_all_seeds_of_a_task_and_an_optimizer_are_one_job(study):
         assert kept == {"epoch0.pt", "epoch4.pt"}
         metrics = json.loads((cell / "metrics.json").read_text())
         assert (metrics["seed"], metrics["lr"], metrics["epochs"]) == (seed, "3e-2", 4)
-        assert set(metrics["sha256"]) == {"checkpoint.pt", "predictions.npz"}
+        snapshots = {f"snapshots/{name}" for name in kept}
+        assert set(metrics["sha256"]) == {"checkpoint.pt", "predictions.npz"} | snapshots
         assert len(pd.read_csv(cell / "history.csv")) == 4
     found = pd.read_csv(study / "results/representation/study.csv")
     assert set(zip(found["task"], found["seed"])) == {

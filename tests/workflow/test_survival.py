@@ -148,7 +148,7 @@ def test_an_optimizer_that_diverged_in_every_cell_has_results_that_say_so(worksp
     long_cells(workspace)
     workspace.config["training"] |= {"epochs": 1, "snapshots": [1]}
     workspace.config["optimizers"] = {
-        "sgd": {"class": "sgd", "grid": {"lr": ["1e30"], "wd": ["0"]}}
+        "sgd": {"class": "sgd", "grid": {"lr": ["1e30", "1e31"], "wd": ["0"]}}
     }
     workspace.config["report"]["baseline"] = "sgd"
     workspace.run("results/rank/egnn_sgd.csv", "results/representative/egnn_sgd.json")

@@ -14,7 +14,8 @@
 # # How were the settings chosen?
 #
 # For every task and optimizer a grid of learning rates and weight decays is trained, and the
-# setting with the best mean *validation* score over the selection seeds is taken.
+# setting with the best mean *validation* score over the selection seeds is taken. A grid of one
+# setting leaves nothing to choose, so nothing is trained for it.
 
 # %% tags=["parameters"]
 manifest = "results/report.json"  # what the study consists of and where its products are

@@ -20,6 +20,7 @@ from equiscape.io import read_json
 from equiscape.report import pages as reporting
 from equiscape.report.edges import edge_sentences
 from equiscape.report.manifest import Manifest
+from equiscape.selection import only_setting
 from equiscape.settings import plain
 from equiscape.study import NUMBER
 
@@ -125,6 +126,12 @@ MANIFEST = Manifest.from_study(STUDY, "<results>", REFERENCE)
 PAGES = reporting.pages(MANIFEST)
 NOTEBOOKS = expand("<results>/notebooks/{name}.html", name=PAGES)
 
+# optimizer -> (lr, wd) of a grid without another, which no cell is trained to choose
+ONLY_SETTING = {
+    name: setting
+    for name in STUDY.optimizers
+    if (setting := only_setting(STUDY.grid(name))) is not None
+}
 GRID_CELL = "<results>/grid/{task}_{optimizer}/lr{lr}_wd{wd}_seed{seed}"
 FINAL_CELL = "<results>/final/{task}_{optimizer}/seed{seed}"
 
@@ -138,7 +145,9 @@ def grid_folders(task, optimizer):
 
 
 def grid_cells(task, optimizer):
-    """Metrics of every grid cell of a task and an optimizer."""
+    """Metrics of every grid cell of a task and an optimizer that the choice needs."""
+    if optimizer in ONLY_SETTING:
+        return []
     return [f"{folder}/metrics.json" for folder in grid_folders(task, optimizer)]
 
 

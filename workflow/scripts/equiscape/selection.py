@@ -81,6 +81,35 @@ def select(cells: Sequence[Cell], paths: Sequence[str | Path]) -> dict[str, Any]
     }
 
 
+def only_setting(grid: Iterable[tuple[str, str, int]]) -> tuple[str, str] | None:
+    """The (lr, wd) of a grid that has no other, so that there is nothing to choose; else None.
+
+    Args:
+        grid: (lr, wd, seed) of every cell.
+    """
+    settings = {(lr, wd) for lr, wd, _ in grid}
+    return settings.pop() if len(settings) == 1 else None
+
+
+def untried(task: str, optimizer: str, lr: str, wd: str) -> dict[str, Any]:
+    """The selection from a grid of one setting, for which nothing is trained.
+
+    As :func:`select` gives it, without a metric, a score and cells.
+    """
+    return {
+        "task": task,
+        "optimizer": optimizer,
+        "status": "finished",
+        "lr": lr,
+        "wd": wd,
+        "metric": None,
+        "rule": "the only candidate, taken without training",
+        "score": None,
+        "edges": grid_edges([(lr, wd)], (lr, wd)),
+        "grid": [],
+    }
+
+
 def grid_edges(
     settings: Iterable[tuple[str, str]], chosen: tuple[str, str]
 ) -> dict[str, dict[str, Any] | None]:

@@ -94,7 +94,8 @@ def selections(manifest: Manifest) -> pd.DataFrame:
                         and str(cell["wd"]) == str(selection["wd"]),
                     }
                 )
-    return pd.DataFrame(rows)
+    columns = ["task", "optimizer", "lr", "wd", "seed", "status", "validation_score", "chosen"]
+    return pd.DataFrame(rows, columns=columns)  # without rows too, where no grid has a choice
 
 
 def published(manifest: Manifest, table: str) -> pd.DataFrame:

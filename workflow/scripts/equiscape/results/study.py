@@ -260,6 +260,11 @@ class Study:
                 folder = f"lr{cell['lr']}_wd{cell['wd']}_seed{cell['seed']}"
                 path = self.folder / "grid" / f"{task}_{optimizer}" / folder
                 return Cell(self, task, optimizer, cell["seed"], path)
+        if not cells:
+            raise DataError(
+                f"the grid of {task} {optimizer} in {self.folder} is one setting, which was taken "
+                "without training; leave lr and wd out for a final cell."
+            )
         known = [f"lr {c['lr']}, wd {c['wd']}, seed {c['seed']}" for c in cells]
         raise DataError(
             f"the grid of {task} {optimizer} in {self.folder} has no cell of lr {lr}, wd {wd}, "

@@ -35,6 +35,8 @@ PAGE = Page(
     },
 )
 EDGE = "#C00000"
+CELL = ["lr", "wd", "seed", "status", "validation_score"]
+"""What is read of a grid cell."""
 
 
 def load(manifest: Manifest) -> dict[tuple[str, str], dict[str, Any]]:
@@ -53,13 +55,13 @@ def table(manifest: Manifest) -> pd.DataFrame:
     """One row per task and optimizer.
 
     Columns: task, optimizer, lr, wd, status, metric, unit, direction, score, score_std (over
-    selection seeds, NaN for one), seeds, cells, diverged (cells), lr_edge, lr_add, wd_edge, wd_add:
-    the end of the grid that the choice lies at (``low``, ``high``, ``only``; empty inside) and what
-    to add to it.
+    selection seeds, NaN for one), seeds, cells (0 where the grid is one setting, which needs no
+    training to be chosen), diverged (cells), lr_edge, lr_add, wd_edge, wd_add: the end of the grid
+    that the choice lies at (``low``, ``high``, ``only``; empty inside) and what to add to it.
     """
     rows = []
     for (task, optimizer), data in load(manifest).items():
-        cells = pd.DataFrame(data["grid"])
+        cells = pd.DataFrame(data["grid"], columns=CELL)
         mine = cells[(cells["lr"] == data["lr"]) & (cells["wd"] == data["wd"])]
         scores = mine["validation_score"].astype(float)
         metric = data.get("metric") or {}
@@ -135,10 +137,8 @@ def text(manifest: Manifest, frame: pd.DataFrame) -> str:
                 "optimizer": optimizer_title(row["optimizer"]),
                 "lr": row["lr"] or DASH,
                 "wd": row["wd"] or DASH,
-                "validation": metric_title(row["metric"], row["unit"]),
-                "score": "diverged in every cell"
-                if row["status"] == "diverged"
-                else plus_minus(row["score"], row["score_std"], row["unit"]),
+                "validation": metric_title(row["metric"], row["unit"]) or DASH,
+                "score": _score(row),
                 "grid cells": f"{row['cells']}"
                 + (f" ({row['diverged']} diverged)" if row["diverged"] else ""),
                 "at the edge": ", ".join(flags) or DASH,
@@ -159,23 +159,37 @@ def text(manifest: Manifest, frame: pd.DataFrame) -> str:
     )
 
 
+def _score(row: pd.Series) -> str:
+    """The score that decided, or why none did."""
+    if row["status"] == "diverged":
+        return "diverged in every cell"
+    if not row["cells"]:
+        return "only candidate, not trained"
+    return plus_minus(row["score"], row["score_std"], row["unit"])
+
+
 TABLES = {"selection": (table, text)}
 
 
 def grids(manifest: Manifest, grid: pd.DataFrame, table: pd.DataFrame) -> Figure:
     """Validation score over the learning rate, a line for each weight decay; the choice ringed.
 
+    Tasks of which no cell was trained have no panel; if there are no others, a sentence says so.
+
     Args:
         grid: from :func:`equiscape.report.load.selections`.
         table: from :func:`table`; gives metrics and edges.
     """
+    searched = [task for task in manifest.tasks if (grid["task"] == task).any()]
+    if not searched:
+        return _nothing_searched()
     color, marker = style.colors(manifest), style.markers(manifest)
     decays = sorted(grid["wd"].unique(), key=float)
     dashes = dict(zip(decays, [style.DASHES[i % len(style.DASHES)] for i in range(len(decays))]))
-    figure, axes = style.panels(len(manifest.tasks), height=1.75)
+    figure, axes = style.panels(len(searched), height=1.75)
     names = task_titles(manifest)
     flagged = False
-    for axis, task in zip(axes, manifest.tasks):
+    for axis, task in zip(axes, searched):
         for optimizer in manifest.optimizers:
             cells = grid[(grid["task"] == task) & (grid["optimizer"] == optimizer)]
             for decay, line in cells.groupby("wd", sort=False):
@@ -219,6 +233,15 @@ def grids(manifest: Manifest, grid: pd.DataFrame, table: pd.DataFrame) -> Figure
     return figure
 
 
+def _nothing_searched() -> Figure:
+    """A line of text where there are no scores to draw."""
+    figure, (axis,) = style.panels(1, height=0.4)
+    axis.set_axis_off()
+    said = "Every grid is one setting, taken without training."
+    axis.text(0.5, 0.5, said, ha="center", va="center", color=style.GRAY)
+    return figure
+
+
 def _ring(label: str, color: str):
     ring = style.handle(label, marker="o", face="none", color=color)
     ring.set_markersize(8)
@@ -234,7 +257,7 @@ def _finish(axis, cells: pd.DataFrame, name: str, table: pd.DataFrame, task: str
     if len(rates) > 3:
         axis.tick_params(axis="x", labelrotation=45, labelsize=6.5)
     axis.minorticks_off()
-    row = table[table["task"] == task].iloc[0]
+    row = table[(table["task"] == task) & (table["cells"] > 0)].iloc[0]
     arrow = " ↓" if row["direction"] == "min" else ""
     metric = metric_title(row["metric"], row["unit"])
     axis.set_title(f"{name}\n{metric}{arrow}", loc="left", fontsize=7.5)

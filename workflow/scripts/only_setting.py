@@ -1,0 +1,35 @@
+"""Write the selection of a grid of one setting, which is taken without training."""
+
+import time
+from typing import TYPE_CHECKING
+
+from equiscape import io
+from equiscape.runtime import conclude, job
+from equiscape.selection import untried
+
+if TYPE_CHECKING:
+    from snakemake.iocontainers import snakemake
+
+
+def main(
+    task: str, optimizer: str, setting: list[str], output: str, choice: str, started: float
+) -> None:
+    """Write the selection and its choice alone, as ``select_cell.py`` does of a searched grid."""
+    lr, wd = setting
+    selection = untried(task, optimizer, lr, wd)
+    io.write_json(choice, {"lr": lr, "wd": wd})
+    seconds = time.monotonic() - started
+    io.write_json(output, {**selection, "provenance": io.provenance(selection, "cpu", seconds)})
+    conclude(f"lr {lr}, wd {wd}, the only candidate")
+
+
+if __name__ == "__main__":
+    with job(snakemake) as start:
+        main(
+            snakemake.wildcards.task,
+            snakemake.wildcards.optimizer,
+            list(snakemake.params.setting),
+            snakemake.output.selection,
+            snakemake.output.choice,
+            start,
+        )
