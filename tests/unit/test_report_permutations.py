@@ -13,7 +13,7 @@ from fake_results import task as made
 from test_report_figures import laid_out
 
 from equiscape.io import write_csv
-from equiscape.report import style
+from equiscape.report import choice, style, titles
 from equiscape.report.pages import pages, permutations
 
 TASKS = {
@@ -72,7 +72,7 @@ def study(tmp_path_factory):
 @pytest.mark.parametrize(("successes", "trials"), [(0, 20), (3, 20), (10, 10), (7, 31)])
 def test_wilson_intervals_solve_wilson_s_equation(successes, trials):
     """Both ends p satisfy (share - p)^2 = z^2 p (1 - p) / n, or are 0 or 1 exactly."""
-    low, high = permutations.wilson(successes, trials)
+    low, high = choice.wilson(successes, trials)
     share, square = successes / trials, 1.959963984540054**2
     for end in (low, high):
         assert (share - end) ** 2 == pytest.approx(square * end * (1 - end) / trials, abs=1e-12)
@@ -114,6 +114,43 @@ def test_ends_are_a_matrix_from_start_to_end(study):
     totals = frame.groupby(["group", "student", "optimizer"])["share"].sum()
     np.testing.assert_allclose(totals, 1)
     assert permutations.UNSOLVED in permutations.ends_text(study, frame)
+
+
+def test_the_question_is_answered_from_the_counts(study):
+    """Adam: 7 of 10 in each of two relaxed tasks, seed 6 without a representation in S3."""
+    frame = permutations.choice(study).set_index(["optimizer", "mode"])
+    assert set(frame.index.get_level_values("mode")) == {"relaxed", "free", "all"}  # none held
+    counts = frame[["networks", "solved", "teacher", "another", "none"]]
+    assert counts.loc["adam", "relaxed"].tolist() == [20, 14, 13, 0, 1]
+    # of the ten free ones, seed 6 has no representation either
+    assert counts.loc["adam", "all"].tolist() == [30, 24, 22, 0, 2]
+    assert counts.loc["muon", "all"].tolist() == [30, 18, 17, 0, 1]
+    low, high = choice.wilson(22, 24)
+    assert frame.loc[("adam", "all"), ["low", "high"]].tolist() == [low, high]
+    text = permutations.choice_text(study, permutations.choice(study))
+    assert "Of the 42 networks that could leave their plane and solved their task, 39 carry" in text
+    assert f"22 of 24 [{low:.3f}, {high:.3f}]" in text
+    assert "no difference between optimizers was found" in text
+
+
+@pytest.mark.parametrize(
+    ("ends", "said"),
+    [
+        ({"adam": ["regular"] * 20, "muon": ["regular"] * 20}, "no optimizer chose another"),
+        ({"adam": ["regular"] * 20, "muon": ["2 C4/C2"] * 20}, "of Adam (AdamW) and Muon do not"),
+        ({"adam": ["regular"] * 2, "muon": ["2 C4/C2"] * 1}, "no difference between optimizers"),
+        ({"adam": [], "muon": []}, "No network that could leave its plane solved its task."),
+    ],
+)
+def test_the_answer_follows_the_intervals(ends, said):
+    rows = [
+        {"optimizer": optimizer, "mode": "relaxed", "group": "C4", "teacher": "C4/C1",
+         "solved": i < len(found), "representation": found[i] if i < len(found) else "none"}
+        for optimizer, found in ends.items() for i in range(20)
+    ]  # fmt: skip
+    frame = choice.choices(pd.DataFrame(rows))
+    assert frame["another"].sum() == 2 * sum(end != "regular" for e in ends.values() for end in e)
+    assert said in choice.sentences(frame, titles.optimizer_title)
 
 
 def test_escape_counts_the_trapped_only(study):

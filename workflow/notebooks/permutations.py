@@ -78,6 +78,14 @@ paths = style.save(permutations.arrivals(study, ends), figures, "permutations_en
 Markdown(body(permutations.ends_text(study, ends)))
 
 # %% [markdown]
+# ## Does the optimizer choose the representation?
+#
+# Over all networks that could leave their plane.
+
+# %%
+Markdown(body(permutations.choice_text(study, permutations.choice(study))))
+
+# %% [markdown]
 # ## Escape after the release
 #
 # Networks that had not solved the task when the projection ended.

@@ -6,9 +6,9 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
-from scipy.stats import binomtest
 
 from equiscape.report import style, titles
+from equiscape.report.choice import choices, choices_text, wilson
 from equiscape.report.load import histories, read_csv
 from equiscape.report.manifest import Manifest
 from equiscape.report.numbers import DASH, significant
@@ -22,6 +22,10 @@ PAGE = Page(
     tables={
         "permutations": (
             "How many networks solve their task, with Wilson intervals, and where they end."
+        ),
+        "permutations_choice": (
+            "Of the networks that could leave their plane and solved their task, how many carry "
+            "the teacher's representation, by optimizer."
         ),
         "permutations_ends": "From the student's representation to the one that was found.",
         "permutations_escape": "How many trapped networks escape once they are released.",
@@ -68,14 +72,6 @@ def load(manifest: Manifest) -> pd.DataFrame:
     order = {name: i for i, name in enumerate(manifest.optimizers)}
     frame["place"] = [(MODES.index(m), order[o]) for m, o in zip(frame["mode"], frame["optimizer"])]
     return frame
-
-
-def wilson(successes: int, trials: int) -> tuple[float, float]:
-    """The 95 % interval of a share (Wilson 1927); NaN for no trials."""
-    if trials == 0:
-        return float("nan"), float("nan")
-    interval = binomtest(successes, trials).proportion_ci(0.95, method="wilson")
-    return float(interval.low), float(interval.high)
 
 
 def table(manifest: Manifest) -> pd.DataFrame:
@@ -143,6 +139,16 @@ def case_title(case: tuple[str, str, str]) -> str:
     """``S3 on natural, teacher natural``."""
     group, inputs, teacher = case
     return f"{group} on {inputs}, teacher {teacher}"
+
+
+def choice(manifest: Manifest) -> pd.DataFrame:
+    """Whether optimizers end at different representations, see :func:`choices`."""
+    return choices(load(manifest))
+
+
+def choice_text(manifest: Manifest, frame: pd.DataFrame) -> str:
+    """The table as Markdown, and what it says."""
+    return choices_text(frame, titles.optimizer_title)
 
 
 def ends(manifest: Manifest) -> pd.DataFrame:
@@ -294,6 +300,7 @@ def saddles_text(manifest: Manifest, frame: pd.DataFrame) -> str:
 
 TABLES = {
     "permutations": (table, text),
+    "permutations_choice": (choice, choice_text),
     "permutations_ends": (ends, ends_text),
     "permutations_escape": (escape, escape_text),
     "permutations_saddles": (saddles, saddles_text),
