@@ -15,8 +15,6 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 import numpy as np
 import torch
-from matplotlib.lines import Line2D
-from matplotlib.patches import Patch
 
 from equiscape.data import teacher
 from equiscape.optim import build_optimizer
@@ -55,7 +53,7 @@ def trained(folder: Path) -> tuple[np.ndarray, int]:
 def draw(path: np.ndarray, release: int) -> plt.Figure:
     """The two planes, their common line, and the path before and after the release."""
     style.use()
-    figure = plt.figure(figsize=(5.2, 4.6))
+    figure = plt.figure(figsize=(5.2, 3.4))
     axis = figure.add_subplot(projection="3d", computed_zorder=False)
     reach = 1.15 * np.abs(path).max()
     grid = np.linspace(-reach, reach, 2)
@@ -70,20 +68,19 @@ def draw(path: np.ndarray, release: int) -> plt.Figure:
     axis.plot(*path[0], "o", color="#8A5A00", markersize=4, zorder=5)
     axis.plot(*path[release], "s", color="#B01030", markersize=4.5, zorder=5)
     axis.plot(*path[-1], "*", color="#B01030", markersize=10, zorder=5)
+    for place, said, color, where in (
+        ((-0.95 * reach, 0, 0.8 * reach), "the units stay: [[a, a], [b, b]]", "#8A5A00", "left"),
+        ((0, -1.12 * reach, 0), "the units swap: [[a, b], [b, a]]", REGULAR, "right"),
+        ((-0.8 * reach, 0, -0.16 * reach), "on both", "black", "left"),
+        (path[0] + [0, 0, 0.06 * reach], "1 start", "#8A5A00", "center"),
+        (path[release] + [0, 0, 0.07 * reach], "2 stuck, released", "#B01030", "center"),
+        (path[-1] + [0.06 * reach, 0, -0.04 * reach], "3 solved", "#B01030", "left"),
+    ):
+        axis.text(*place, said, color=color, ha=where, fontsize=7.5, zorder=6)
     axis.set(xticks=[], yticks=[], zticks=[])
     axis.set_axis_off()
-    axis.set_box_aspect((1, 1, 0.8), zoom=1.25)
+    axis.set_box_aspect((1, 1, 0.8), zoom=1.2)
     axis.view_init(elev=24, azim=-58)
-    handles = [
-        Patch(color=REGULAR, alpha=0.35, label="plane of the regular representation"),
-        Patch(color=TRIVIAL, alpha=0.4, label="plane of two trivial representations"),
-        Line2D([], [], color="black", linewidth=1.2, label="their common line"),
-        Line2D([], [], color="#8A5A00", marker="o", markersize=4, label="held on its plane"),
-        Line2D([], [], color="#B01030", marker="s", markersize=4, label="released (square) to"),
-        Line2D([], [], color="#B01030", marker="*", markersize=9, linestyle="none",
-               label="the teacher's plane"),
-    ]  # fmt: skip
-    figure.legend(handles=handles, loc="outside lower center", ncols=2, fontsize=7)
     return figure
 
 

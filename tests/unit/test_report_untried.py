@@ -10,7 +10,7 @@ from fake_results import CLOUDS, PROVENANCE, write_study
 
 from equiscape.errors import DataError
 from equiscape.io import write_json
-from equiscape.report import load
+from equiscape.report import load, style
 from equiscape.report.manifest import Manifest
 from equiscape.report.pages import selection
 from equiscape.results import Study
@@ -30,6 +30,7 @@ def made(tmp_path):
     made = write_study(tmp_path, tasks, optimizers=("adam", "muon"), seeds=2)
     for task, optimizer in (("egnn", "adam"), ("pointnet", "adam"), ("pointnet", "muon")):
         take(made, task, optimizer)
+    style.use()
     yield made
     plt.close("all")
 
