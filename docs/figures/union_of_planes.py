@@ -74,12 +74,13 @@ def draw(path: np.ndarray, release: int) -> plt.Figure:
         ((-0.8 * reach, 0, -0.16 * reach), "on both", "black", "left"),
         (path[0] + [0, 0, 0.06 * reach], "1 start", "#8A5A00", "center"),
         (path[release] + [0, 0, 0.07 * reach], "2 stuck, released", "#B01030", "center"),
-        (path[-1] + [0.06 * reach, 0, -0.04 * reach], "3 solved", "#B01030", "left"),
+        (path[-1] + [0.06 * reach, 0, -0.04 * reach], "3 solved: the teacher", "#B01030", "left"),
     ):
         axis.text(*place, said, color=color, ha=where, fontsize=7.5, zorder=6)
     axis.set(xticks=[], yticks=[], zticks=[])
     axis.set_axis_off()
     axis.set_box_aspect((1, 1, 0.8), zoom=1.2)
+    axis.set_position((0, -0.25, 1, 1.5))  # its margins are empty
     axis.view_init(elev=24, azim=-58)
     return figure
 

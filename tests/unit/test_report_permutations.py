@@ -153,6 +153,14 @@ def test_the_answer_follows_the_intervals(ends, said):
     assert said in choice.sentences(frame, titles.optimizer_title)
 
 
+def test_where_all_are_held_there_is_no_choice_to_count(study):
+    held = permutations.load(study)
+    held = held[held["mode"] == "constrained"]
+    frame = choice.choices(held)
+    assert frame.empty
+    assert "No network that could leave" in choice.choices_text(frame, titles.optimizer_title)
+
+
 def test_escape_counts_the_trapped_only(study):
     frame = permutations.escape(study)
     row = frame.set_index(["group", "optimizer"]).loc["S3", "muon"]

@@ -10,6 +10,8 @@ from equiscape.report.text import join, markdown
 
 HELD = ("constrained",)  # cannot leave its student's plane
 ALL = "all"
+COLUMNS = ["optimizer", "mode", "networks", "solved", "solved_low", "solved_high", "teacher",
+           "another", "none", "low", "high"]  # fmt: skip
 
 
 def wilson(successes: int, trials: int) -> tuple[float, float]:
@@ -62,7 +64,7 @@ def choices(frame: pd.DataFrame) -> pd.DataFrame:
                     "low": low, "high": high,
                 }
             )  # fmt: skip
-    return pd.DataFrame(rows)
+    return pd.DataFrame(rows, columns=COLUMNS)  # without rows too, where all are held
 
 
 def sentences(frame: pd.DataFrame, title: Callable[[str], str]) -> str:
