@@ -12,6 +12,7 @@ from equiscape.landscape.operators import SymmetricOperator
 
 ROUNDING = 10  # residuals below this many units in the last place of the largest are not resolved
 SETTLE = 5  # steps after the last change of a wanted pair
+KEEPS = 0.7  # share of a vector's length; a projection that leaves more of it need not be repeated
 NOISE = 0.03  # length of the random part of a warm start
 
 
@@ -144,21 +145,20 @@ class Krylov:
         if self.unit == 0.0:
             self.unit = power_of_two(images)
         images = images / (self.unit or 1.0)
-        columns = inner(self.basis, images)
+        along = images @ self.basis.T
+        columns = along.T.double().cpu().numpy()
         self._projection[: self.count, start : self.count] = columns
         self._projection[start : self.count, : self.count] = columns.T
-        sizes = images.double().square().sum(1).cpu().numpy()
+        sizes = torch.linalg.vector_norm(images, dim=1, dtype=torch.float64).square().tolist()
         for index, (size, column) in enumerate(zip(sizes, columns.T, strict=True), start):
             # B = (I - P) A (I - P) of the basis before: 2 |B q|^2 - (q^T B q)^2
             self.drops.append(2 * (size - (column[:index] ** 2).sum()) - column[index] ** 2)
-        self.theta, self.coordinates = scipy.linalg.eigh(
-            self._projection[: self.count, : self.count]
-        )
-        self._candidates = images - (self.basis.T @ (self.basis @ images.T)).T
+        self.theta, self.coordinates = np.linalg.eigh(self._projection[: self.count, : self.count])
+        self._candidates = images - along @ self.basis
         # A Q^T = Q^T T + W e^T: the residual of a Ritz pair is W times the end of its coordinates.
         tail = self.coordinates[start:]
         gram = inner(self._candidates, self._candidates)
-        self.bounds = np.sqrt(np.maximum(np.einsum("ai,ab,bi->i", tail, gram, tail), 0.0))
+        self.bounds = np.sqrt(np.maximum((tail * (gram @ tail)).sum(0), 0.0))
 
     def pairs(self, rows: np.ndarray, tolerance: float) -> Eigenpairs:
         """The Ritz pairs ``rows`` of the ascending order, as given."""
@@ -182,17 +182,23 @@ class Krylov:
     def _orthonormal(self, vector: Tensor, floor: float) -> Tensor:
         """``vector [n]`` orthonormalized against the basis.
 
-        What is left below ``floor`` is rounding: a random direction takes its place.
+        What is left below ``floor`` is rounding: a random direction takes its place. A projection
+        that leaves most of a vector leaves it orthogonal to working precision (Daniel, Gragg,
+        Kaufman & Stewart 1976); any other is repeated, twice at most (Parlett).
         """
-        basis = self.basis
-        vector = vector - basis.T @ (basis @ vector)
-        if vector.double().norm().item() <= floor:
-            vector = gaussian(self.operator, 1, self.generator)[0]
-            vector = vector - basis.T @ (basis @ vector)
-        for _ in range(2):  # twice is enough (Parlett): orthogonal to working precision
-            vector = vector / vector.norm()
-            vector = vector - basis.T @ (basis @ vector)
-        return vector / vector.norm()
+        basis, before = self.basis, length_of(vector)
+        for _ in range(4):  # one is usual; after a random direction at most two more
+            vector = vector - (vector @ basis.T) @ basis
+            length = length_of(vector)
+            if length <= floor:
+                vector = gaussian(self.operator, 1, self.generator)[0]
+                before, floor = length_of(vector), 0.0
+                continue
+            vector = vector / length
+            if length > KEEPS * before:
+                break
+            before, floor = 1.0, 0.0
+        return vector
 
 
 def lanczos(
@@ -356,6 +362,11 @@ def gaussian(operator: SymmetricOperator, count: int, generator: torch.Generator
 def inner(a: Tensor, b: Tensor) -> np.ndarray:
     """``a [k, n]`` times ``b [l, n]`` transposed, ``[k, l]`` float64."""
     return (a @ b.T).double().cpu().numpy()
+
+
+def length_of(vector: Tensor) -> float:
+    """The Euclidean norm, summed in float64."""
+    return torch.linalg.vector_norm(vector, dtype=torch.float64).item()
 
 
 def unit_rows(vectors: Tensor) -> Tensor:

@@ -200,9 +200,7 @@ class TrainingLoss:
                 retain_graph=True,
                 allow_unused=True,
             )
-            for part, product in zip(self.split_vector(row), products, strict=True):
-                if product is not None:
-                    part += product
+            row += self.flatten(products)
 
     def flatten(self, tensors: Sequence[Tensor | None]) -> Tensor:
         """One vector ``[n]`` from a tensor a parameter; None stands for zeros."""
