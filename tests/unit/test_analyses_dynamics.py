@@ -69,7 +69,7 @@ def test_the_edge_is_crossed_exactly_where_gradient_descent_diverges(tmp_path, f
     largest = torch.linalg.eigvalsh(h)[-1].item()
     sgd = {"name": "sgd", "class": "sgd", "settings": {}}
     own = subject(task, sgd, tmp_path, lr=str(factor * 2 / largest))
-    frame = dynamics.measure(own, EXACT).data
+    frame = dynamics.measure(own, EXACT).frame
     for epoch in (0, 1, 40):
         assert value(frame, "eigenvalue_1", epoch) == pytest.approx(largest, rel=1e-6)
         assert value(frame, "edge", epoch) == pytest.approx(factor, rel=1e-6)
@@ -88,7 +88,7 @@ def test_the_quadratics_spectrum_is_the_exact_one(tmp_path):
     task, h = regression()
     adam = {"name": "adam", "class": "adamw", "settings": {"betas": [0.9, 0.99]}}
     result = dynamics.measure(subject(task, adam, tmp_path, lr="0.02"), EXACT)
-    frame, exact = result.data, torch.linalg.eigvalsh(h).flip(0)
+    frame, exact = result.frame, torch.linalg.eigvalsh(h).flip(0)
     found = [value(frame, f"eigenvalue_{i}", 40) for i in range(1, 6)]
     np.testing.assert_allclose(found, exact, rtol=1e-6)
     assert value(frame, "trace", 1) == pytest.approx(h.trace().item(), rel=1e-6)
@@ -114,7 +114,7 @@ def test_the_spectral_measure_of_muon_on_a_quadratic(tmp_path):
     settings = {"orthogonalize": ["body.weight"], "polar": "exact"}
     muon = {"name": "muon", "class": "muon", "settings": settings}
     s = dynamics.Settings(**{**vars(EXACT), "starts": 3, "tolerance": 1e-10})
-    frame = dynamics.measure(subject(task, muon, tmp_path), s).data
+    frame = dynamics.measure(subject(task, muon, tmp_path), s).frame
     block = torch.linalg.eigvalsh(h[:4, :4])[-1].item()
     assert value(frame, "spectral", 40) == pytest.approx(0.04 * 4 * block, rel=1e-5)
     assert value(frame, "edge", 40, "part") > 0  # of the bias alone
@@ -127,7 +127,7 @@ def test_every_optimizer_is_measured(name, tmp_path):
     optimizer = {"name": name, "class": name, "settings": NEEDED.get(name, {})}
     task = case(network=Plain, epochs=2, snapshots=[0, 1, 2], batch_size=16)
     result = dynamics.measure(subject(task, optimizer, tmp_path, wd="0.1"), FEW)
-    frame = result.data
+    frame = result.frame
     assert list(frame.columns) == list(dynamics.COLUMNS)
     assert not frame.duplicated(["seed", "epoch", "quantity", "layer"]).any()
     assert np.isfinite(frame.drop(frame[frame.quantity == "rho"].index).value).all()
@@ -162,7 +162,7 @@ def test_the_step_is_the_one_that_training_takes(tmp_path):
     for name, part in zip(objective.names, objective.split_vector(step)):
         taken = states[0][name].double() - states[1][name].double()
         torch.testing.assert_close(part, taken, rtol=1e-3, atol=1e-7)
-    frame = dynamics.measure(own, s).data
+    frame = dynamics.measure(own, s).frame
     assert value(frame, "update_norm", 1) == pytest.approx(step.norm().item(), rel=1e-9)
 
 
@@ -204,7 +204,7 @@ def test_a_killed_analysis_goes_on_to_the_same_bits(tmp_path, monkeypatch):
     calls["lanczos"] = 100
     resumed = dynamics.measure(own, FEW)
     assert calls["lanczos"] == 100 + 2  # those that had not been finished
-    assert resumed.data.equals(whole.data)
+    assert resumed.frame.equals(whole.frame)
     assert resumed.attributes["costs"]["products"] == whole.attributes["costs"]["products"]
 
 
@@ -212,7 +212,7 @@ def test_later_snapshots_start_from_the_vectors_of_earlier_ones(tmp_path):
     task = case(network=Plain, epochs=3, snapshots=[1, 2, 3], batch_size=16)
     own = subject(task, MUON, tmp_path, lr="1e-4")
     s = dynamics.Settings(**{**vars(FEW), "max_iterations": 60, "eigenvalues": 1})
-    frame = dynamics.measure(own, s).data
+    frame = dynamics.measure(own, s).frame
     spent = frame[frame.quantity == "eigenvalue_1"].products.tolist()
     assert max(spent[1:]) < spent[0]
 
@@ -231,4 +231,4 @@ def test_a_snapshot_of_an_earlier_version_is_refused_with_the_remedy(tmp_path):
     del state["optimizer_entry"]
     with pytest.raises(CheckpointError, match="rerun its cell"):
         dynamics.Snapshot.of(task, state, "epoch1.pt")
-    assert math.isfinite(dynamics.measure(own, FEW).data.loss.iloc[0])
+    assert math.isfinite(dynamics.measure(own, FEW).frame.loss.iloc[0])

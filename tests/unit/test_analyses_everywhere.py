@@ -124,7 +124,7 @@ def test_cells_that_were_trained_together_are_measured_as_those_trained_alone(ce
     one, two = (measured(cells, name, way) for way in ("together", "alone"))
     assert one.keys() == two.keys()
     for key in one:
-        data = [found[key].data for found in (one, two)]
+        data = [found[key].frame for found in (one, two)]
         if name == "sharpness":
             kept = [frame[estimates(frame)] for frame in data]
             away = (kept[0]["value"] - kept[1]["value"]).abs()
@@ -143,7 +143,7 @@ def test_cells_that_were_trained_together_are_measured_as_those_trained_alone(ce
 
 def test_what_they_find_is_what_weights_and_the_whole_hessian_say(cells):
     found = {name: measured(cells, name, "together") for name in OVER}
-    curved = found["constrained-landscape"]["study"].data
+    curved = found["constrained-landscape"]["study"].frame
     (row,) = curved[(curved["optimizer"] == "adam") & (curved["seed"] == 1)].to_dict("records")
     ends = [
         end(row[f"{side}_{part}"] for part in ("inside", "across"))
@@ -152,7 +152,7 @@ def test_what_they_find_is_what_weights_and_the_whole_hessian_say(cells):
     hessian = found["hessian"]["held"].data
     assert hessian["largest"]["value"] == pytest.approx(ends[0], rel=1e-6)
     assert hessian["smallest"]["value"] == pytest.approx(ends[1], rel=1e-3)
-    table = found["sharpness"]["held"].data
+    table = found["sharpness"]["held"].frame
     largest = table[(table["measure"] == "hessian_largest") & (table["seed"] == 1)]
     assert largest["value"].to_list() == pytest.approx([ends[0]] * 2, rel=1e-2)
     assert {"spectral_step", "spectral_relative"} <= set(table["measure"])  # min_side: 1
@@ -162,13 +162,13 @@ def test_what_they_find_is_what_weights_and_the_whole_hessian_say(cells):
         plane = found["slice"][task].data
         middle = plane["loss"][len(plane["axis_y"]) // 2, len(plane["axis_x"]) // 2]
         assert middle == pytest.approx(data.evaluate(model, "train")["loss"], rel=1e-12)
-        ranks = found["rank"][task].data
+        ranks = found["rank"][task].frame
         values = torch.linalg.svdvals(model.layers[0].weight.detach())
         stable = (values.square().sum() / values[0].square()).item()
         assert ranks["stable_rank"].iloc[0] == pytest.approx(stable, rel=1e-9)
-        symmetric = found["symmetry"][task].data
+        symmetric = found["symmetry"][task].frame
         assert symmetric["level"].to_list() == ["permutation"]  # orders and signs of the units
         assert (symmetric[["first", "second"]].to_numpy() < 1e-12).all()
-        lines = found["connectivity"][task].data
+        lines = found["connectivity"][task].frame
         start = lines[(lines["t"] == 0) & (lines["split"] == "train")]["loss"]
         assert start.iloc[0] == pytest.approx(data.evaluate(model, "train")["loss"], rel=1e-12)

@@ -122,7 +122,7 @@ def test_sharpness_killed_between_two_seeds_is_the_same(tmp_path):
 
     def measure(partial):
         subject = Subject((Stored(1), Stored(2)), partial, tiny_task())
-        return sharpness.measure(subject, s).data.to_csv()
+        return sharpness.measure(subject, s).frame.to_csv()
 
     assert interrupted(measure, tmp_path, 2) == measure(Partial(None))
 

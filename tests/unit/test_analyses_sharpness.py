@@ -4,6 +4,7 @@ import json
 from dataclasses import dataclass
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from fake_envelope import envelope
@@ -67,7 +68,7 @@ def value(frame, measure, folded=True, layer="all"):
 
 
 def test_the_raw_kinds_match_the_dense_hessian(result):
-    frame = result.data
+    frame = result.frame
     h = exact(tiny_task(), tiny_network(3))[2]
     theta = torch.cat([p.detach().flatten() for p in tiny_network(3).parameters()]).double()
     scaled = theta.abs()[:, None] * h * theta.abs()
@@ -80,7 +81,7 @@ def test_the_raw_kinds_match_the_dense_hessian(result):
 
 
 def test_the_folded_kinds_match_dense_matrices(result):
-    frame, task = result.data, tiny_task()
+    frame, task = result.frame, tiny_task()
     model, frozen = sharpness.folded(
         task, tiny_network(3).double(), next(loss_of(task, tiny_network(3)).batches())
     )
@@ -110,7 +111,7 @@ def loss_of(task, model, frozen=()):
 
 def test_hessian_is_gauss_newton_and_rest(result):
     """Traces add up; the largest eigenvalues are bounded by the sum (Weyl)."""
-    frame = result.data
+    frame = result.frame
     names = ("hessian_largest", "gauss_newton_largest", "rest_largest")
     hessian, gauss_newton, rest = (value(frame, name).value for name in names)
     assert hessian <= gauss_newton + rest + 1e-9
@@ -119,14 +120,14 @@ def test_hessian_is_gauss_newton_and_rest(result):
 
 
 def test_a_row_for_each_seed_and_form(result):
-    frame = result.data
+    frame = result.frame
     assert list(frame.columns) == list(sharpness.COLUMNS)
     assert not frame.duplicated(["seed", "folded", "measure", "layer"]).any()
     assert np.isfinite(frame.value).all()
     counted = frame["measure"].isin(sharpness.FACTS)
     assert (frame[~counted]["products"] > 0).all()
     assert set(frame[~frame["folded"] & ~counted]["measure"]) == set(sharpness.RAW)
-    two = table(seeds=(3, 4), settings=sharpness.Settings(samples=6, batch_size=3, probes=2)).data
+    two = table(seeds=(3, 4), settings=sharpness.Settings(samples=6, batch_size=3, probes=2)).frame
     assert set(two.seed) == {3, 4}
     json.dumps(dict(result.units))
 
@@ -135,9 +136,9 @@ def test_the_report_reads_what_is_written(result, tmp_path):
     path = tmp_path / "sharpness" / "tiny_adam.csv"
     write(path, result, envelope(Product(path, "tiny", "adam"), "sharpness"))
     frame = read_csv(path, page.COLUMNS)
-    assert len(frame) == len(result.data)
+    assert len(frame) == len(result.frame)
     assert set(frame.optimizer) == {"adam"}
-    known = {row.measure for row in result.data.itertuples() if row.layer == "all"}
+    known = {row.measure for row in result.frame.itertuples() if row.layer == "all"}
     assert set(page.MEASURES) - {"spectral_step", "spectral_relative"} <= known
 
 
@@ -151,7 +152,7 @@ def test_facts_count_parameters_norms_and_directions():
         samples=None, batch_size=12, dtype="float64", probes=2, flatness_probes=2, starts=1,
         directions=0, max_iterations=2,
     )  # fmt: skip
-    frame = sharpness.pd.DataFrame(sharpness.measure_sharpness(task, model, small))
+    frame = pd.DataFrame(sharpness.measure_sharpness(task, model, small))
     channels, size = 4 + 6 + 5 + 5, sum(p.numel() for p in model.parameters())
     norms = sum("running_mean" in name for name in model.state_dict())
     assert value(frame, "flat_directions", folded=False).value == 2 * channels + 6
@@ -159,17 +160,17 @@ def test_facts_count_parameters_norms_and_directions():
     assert value(frame, "parameters", folded=False).value == size
     assert value(frame, "parameters").value == size - channels
     assert value(frame, "folded_norms").value == norms
-    plain = table(settings=sharpness.Settings(samples=6, batch_size=3, probes=2)).data
+    plain = table(settings=sharpness.Settings(samples=6, batch_size=3, probes=2)).frame
     assert (plain[plain["measure"] == "flat_directions"]["value"] == 0).all()  # declares nothing
     assert value(plain, "folded_norms").value == 1
 
 
 def test_one_form_alone():
     small = {"samples": 6, "batch_size": 3, "probes": 2}
-    raw = table(settings=sharpness.Settings(**small, folded=False)).data
+    raw = table(settings=sharpness.Settings(**small, folded=False)).frame
     assert not raw.folded.any()
     assert "fisher_rao" in set(raw.measure)
-    assert table(settings=sharpness.Settings(**small, raw=False)).data.folded.all()
+    assert table(settings=sharpness.Settings(**small, raw=False)).frame.folded.all()
 
 
 INVARIANT = ("adaptive_largest", "adaptive_trace", "log_hessian_largest", "fisher_rao")
@@ -180,10 +181,7 @@ def test_the_same_function_has_the_same_folded_sharpness_and_another_raw_one():
     task, model = case("pointnet")
     other = moved(task, model, lambda family: True)
     settings = sharpness.Settings(samples=None, batch_size=12, dtype="float64", probes=4)
-    frames = [
-        sharpness.pd.DataFrame(sharpness.measure_sharpness(task, m, settings))
-        for m in (model, other)
-    ]
+    frames = [pd.DataFrame(sharpness.measure_sharpness(task, m, settings)) for m in (model, other)]
     for name in INVARIANT:
         before, after = (value(frame, name).value for frame in frames)
         assert after == pytest.approx(before, rel=1e-6), name

@@ -82,7 +82,7 @@ def test_a_permuted_copy_has_a_barrier_before_alignment_and_none_after(case):
     rows = list(connectivity.compare(setup, model, copy))
     heights = {
         (entry["alignment"], entry["reset"], entry["split"]): entry["loss"]
-        for entry in barriers(frame(rows), -1.0)
+        for entry in barriers(frame(rows).to_dict("records"), -1.0)
     }
     for split in ("train", "test"):
         assert heights["none", False, split] > 0.05
@@ -293,7 +293,10 @@ def test_a_pair_has_its_plane_and_the_plane_has_no_barrier():
     line = rows[(rows["curve"] == "line") & (rows["alignment"] == "none")]
     line = line[(line["split"] == "train") & (line["reset"] == first["reset"]) & (line["t"] == 0)]
     assert first["loss"] == line["loss"].item()
-    assert {entry["curve"] for entry in barriers(rows, -1.0)} == {"line", "bezier"}
+    assert {entry["curve"] for entry in barriers(rows.to_dict("records"), -1.0)} == {
+        "line",
+        "bezier",
+    }
 
 
 def small_pointnet():

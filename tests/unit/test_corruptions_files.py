@@ -186,7 +186,7 @@ def test_robustness_is_the_accuracy_of_every_cell(prepared, tmp_path):
     entry = {"architecture": "pointnet", "training": {"batch_size": 3}}
     task = Task("toy", entry, dataset, torch.device("cpu"))
     models = {1: Radius(0.0), 2: Radius(0.5)}
-    frame = measure_robustness(task, models, tmp_path / "c.h5")
+    frame = measure_robustness(task, models, tmp_path / "c.h5").frame()
     assert list(frame.columns) == ["seed", "corruption", "severity", "accuracy", "mean"]
     assert len(frame) == len(CORRUPTIONS) * 2 * 2
     assert (frame[frame.seed == 1].accuracy == 50).all(), "always class 1, half of the clouds"

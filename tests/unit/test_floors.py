@@ -1,6 +1,8 @@
 """The library's floors: an import only goes down, and no module holds state that changes."""
 
 import ast
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -154,3 +156,15 @@ def test_no_module_holds_state_that_changes():
 )
 def test_state_is_found(source):
     assert len(changed_names(ast.parse(source))) == 1
+
+
+def test_jobs_that_take_seconds_import_no_package_that_takes_as_long():
+    """Each is half a second of the processor, in each job of a study."""
+    analyses = ("hessian", "slice", "rank", "robustness", "symmetry", "connectivity", "sharpness")
+    modules = ["equiscape.training.cell", *(f"equiscape.analyses.{a}" for a in analyses)]
+    slow = {"pandas", "scipy.stats", "matplotlib", "sklearn", "torch_geometric", "torch._dynamo"}
+    program = f"import sys, {', '.join(modules)}\nprint(*({slow!r} & sys.modules.keys()))"
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.split() == []

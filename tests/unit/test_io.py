@@ -8,12 +8,14 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 import torch
 
 from equiscape import checkpoint, io
 from equiscape.errors import CheckpointError, DataError
+from equiscape.table import Table
 
 
 def test_a_failing_write_leaves_the_old_file_and_nothing_else(tmp_path):
@@ -47,6 +49,24 @@ def test_csv_keeps_every_digit(tmp_path):
     value = 0.1 + 0.2
     io.write_csv(tmp_path / "t.csv", pd.DataFrame({"x": [value]}))
     assert pd.read_csv(tmp_path / "t.csv", float_precision="round_trip").x[0] == value
+
+
+def test_a_table_is_written_byte_for_byte_as_pandas_writes_it(tmp_path):
+    rows = [
+        {"name": 'a "b", c', "x": 0.1 + 0.2, "n": 1, "yes": True},
+        {"name": None, "x": math.nan, "n": 2, "yes": False, "one": np.float64(1e-300)},
+        {"name": "", "x": -math.inf, "n": np.int64(3), "yes": np.bool_(True)},
+        {"name": "two\nlines", "x": 1e16, "n": 2**40, "yes": True},
+    ]
+    table = Table.of(rows, ("name", "x", "n", "yes", "one")).after(task="ü", x="not again")
+    assert table.columns == ("task", "name", "x", "n", "yes", "one")
+    io.write_csv(tmp_path / "ours.csv", table)
+    io.write_csv(tmp_path / "pandas.csv", table.frame())
+    assert (tmp_path / "ours.csv").read_bytes() == (tmp_path / "pandas.csv").read_bytes()
+    empty = Table((), ()).after(task="egnn")
+    io.write_csv(tmp_path / "ours.csv", empty)
+    io.write_csv(tmp_path / "pandas.csv", empty.frame())
+    assert (tmp_path / "ours.csv").read_bytes() == (tmp_path / "pandas.csv").read_bytes()
 
 
 def test_settings_hash_ignores_the_order_of_keys_only():
@@ -103,7 +123,7 @@ def test_only_the_workflows_own_repository_gives_a_revision(tmp_path):
     """A copy of the library inside somebody else's repository is not theirs."""
     library = tmp_path / "elsewhere/workflow/scripts/equiscape"
     library.mkdir(parents=True)
-    for name in ("__init__.py", "errors.py", "io.py"):
+    for name in ("__init__.py", "errors.py", "io.py", "table.py"):
         shutil.copy(Path(io.__file__).with_name(name), library)
     git = ["git", "-c", "user.name=a", "-c", "user.email=a@example.org"]
     for arguments in (["init", "-q"], ["commit", "-q", "--allow-empty", "-m", "theirs"]):

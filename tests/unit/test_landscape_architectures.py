@@ -99,7 +99,7 @@ def test_every_analysis_runs(case):
     plane = measure_slice(task, model, **settings, resolution=3, range=1.0)
     assert plane.loss[1, 1] == plane.attributes["checkpoint_loss"]
     assert plane.loss[1, 1] == pytest.approx(hessian["loss_value"], rel=1e-6)
-    ranks = measure_ranks(task, model, **settings)
+    ranks = measure_ranks(task, model, **settings).frame()
     assert list(ranks[ranks.kind == "representation"].layer) == list(model.representations())
     assert np.isfinite(ranks.effective_rank).all()
 

@@ -97,7 +97,7 @@ def test_the_slice_has_average_precision_and_no_error(case):
 
 
 def test_nodes_are_pooled_to_a_row_a_graph(case):
-    ranks = measure_ranks(*case, **SETTINGS)
+    ranks = measure_ranks(*case, **SETTINGS).frame()
     layers = ranks[ranks.kind == "representation"]
     assert (layers.rows == 5).all()
     assert np.isfinite(ranks.effective_rank).all()

@@ -85,7 +85,7 @@ def test_what_is_not_finite_has_no_rank():
 
 
 def test_the_table_has_every_matrix_and_every_layer():
-    table = measure_ranks(tiny_task(), tiny_network(), **SETTINGS)
+    table = measure_ranks(tiny_task(), tiny_network(), **SETTINGS).frame()
     assert list(table.columns) == [
         "layer",
         "kind",

@@ -4,6 +4,7 @@ Nothing is ever half written: a file is made under a temporary name in its own f
 the disk and renamed over its final name.
 """
 
+import csv
 import fcntl
 import glob
 import hashlib
@@ -23,6 +24,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from equiscape.errors import DataError
+from equiscape.table import Table
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -177,10 +179,23 @@ def _finite(data: Any) -> Any:
     return data
 
 
-def write_csv(path: str | Path, frame: "pd.DataFrame") -> None:
-    """Write a table without its index; floats keep all their digits."""
+def write_csv(path: str | Path, table: "Table | pd.DataFrame") -> None:
+    """Write a table without an index; floats keep all their digits, NaN and None are empty."""
     with atomic_path(path) as temporary:
-        frame.to_csv(temporary, index=False)
+        if not isinstance(table, Table):
+            table.to_csv(temporary, index=False)
+            return
+        with open(temporary, "w", encoding="utf-8", newline="") as file:
+            writer = csv.writer(file, lineterminator="\n")
+            writer.writerow(table.columns)
+            writer.writerows(map(_cell, row) for row in table.rows)
+
+
+def _cell(value: Any) -> Any:
+    """``value`` as pandas would write it."""
+    if hasattr(value, "item"):  # numpy and torch scalars
+        value = value.item()
+    return "" if isinstance(value, float) and math.isnan(value) else value
 
 
 def sha256(path: str | Path) -> str:

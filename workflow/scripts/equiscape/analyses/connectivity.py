@@ -9,13 +9,12 @@ or to the solutions, and the plane through both ends and the bend shows what lie
 """
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import combinations
 from typing import Any, ClassVar, TypeVar
 
 import numpy as np
-import pandas as pd
 import torch
 from torch import Tensor, nn
 
@@ -27,6 +26,7 @@ from equiscape.landscape import alignment, paths
 from equiscape.landscape.bend import learn_bend
 from equiscape.settings import NonNegativeInt, Positive, PositiveInt, Seed
 from equiscape.symmetries import declared
+from equiscape.table import Table
 from equiscape.task import Task
 
 log = logging.getLogger("equiscape.connectivity")
@@ -151,13 +151,12 @@ def measure(subject: Subject, settings: Settings) -> Result:
             return subject.partial.stage(f"{name} {part}", compute)
 
         rows += [{**head, **row} for row in compare(setup, a.model(), b.model(), stage)]
-    frame = pd.DataFrame(rows, columns=list(COLUMNS))
     metric = subject.task.metric
     sign = 1.0 if metric.direction == "min" else -1.0
     return Result(
-        frame,
+        Table.of(rows, COLUMNS),
         units={"loss": "", "score": metric.unit},
-        attributes={"barriers": barriers(frame, sign), "metric": metric.name},
+        attributes={"barriers": barriers(rows, sign), "metric": metric.name},
     )
 
 
@@ -341,20 +340,22 @@ def has_batch_norm(model: nn.Module) -> bool:
     return any(hasattr(module, "running_mean") for module in model.modules())
 
 
-def barriers(frame: pd.DataFrame, sign: float) -> list[dict[str, Any]]:
+def barriers(rows: Iterable[Mapping[str, Any]], sign: float) -> list[dict[str, Any]]:
     """The barrier of every path, one entry per path and split.
 
     ``loss``: largest excess over the straight line between the ends' losses; ``score`` the same in
     the metric's unit, counted as a loss of quality (``sign`` -1 where a higher score is better).
     """
     keys = [c for c in COLUMNS if c not in ("t", "loss", "score", "x", "y")]
+    grouped: dict[tuple, list[Mapping[str, Any]]] = {}
+    for row in rows:
+        if row["curve"] in PATHS:
+            grouped.setdefault(tuple(row[key] for key in keys), []).append(row)
     found = []
-    frame = frame[frame["curve"].isin(PATHS)]
-    for values, rows in frame.groupby(keys, sort=False):
+    for values, path in grouped.items():
         entry = dict(zip(keys, values, strict=True))
-        for column, factor in (("loss", 1.0), ("score", sign)):
-            entry[column] = barrier(rows["t"].to_numpy(), factor * rows[column].to_numpy())
-        found.append(entry)
+        t, loss, score = (np.array([row[c] for row in path]) for c in ("t", "loss", "score"))
+        found.append({**entry, "loss": barrier(t, loss), "score": barrier(t, sign * score)})
     return found
 
 

@@ -13,7 +13,6 @@ from functools import partial
 from typing import Any, ClassVar, Literal
 
 import numpy as np
-import pandas as pd
 import torch
 from torch import Tensor
 
@@ -32,6 +31,7 @@ from equiscape.landscape.trace import hutchinson
 from equiscape.optim.frozen import active
 from equiscape.seeds import subseed
 from equiscape.settings import NonNegative, NonNegativeInt, Positive, PositiveInt, Seed
+from equiscape.table import Table
 from equiscape.task import Task
 from equiscape.training.costs import Costs
 
@@ -105,7 +105,7 @@ def measure(subject: Subject, settings: Settings) -> Result:
             row["seed"] = seed
             found.rows.append(row)
     return Result(
-        pd.DataFrame(found.rows, columns=list(COLUMNS)),
+        Table.of(found.rows, COLUMNS),
         units=course.UNITS | {"probe": subject.task.metric.unit},
         attributes={
             "samples": settings.samples,

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from equiscape.analyses.subject import Subject
 from equiscape.errors import DataError
 from equiscape.io import provenance, sha256, write_csv, write_json
+from equiscape.table import Table
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -18,18 +19,23 @@ class Result:
     """What an analysis measured.
 
     Attributes:
-        data: of a ``.json`` a dict of plain values; of a ``.csv`` a table; of an ``.h5`` a dict of
-            arrays.
+        data: of a ``.json`` a dict of plain values; of a ``.csv`` a table, a data frame or a dict
+            of columns; of an ``.h5`` a dict of arrays.
         units: name of a quantity (a key, a column, an array) -> its unit.
         attributes: plain values beside a table or arrays: attributes of an ``.h5``, keys of the
             JSON beside a ``.csv``.
         headline: what was found in a few words, for the log and the terminal.
     """
 
-    data: "Mapping[str, Any] | pd.DataFrame"
+    data: "Mapping[str, Any] | Table | pd.DataFrame"
     units: Mapping[str, str] = field(default_factory=dict)
     attributes: Mapping[str, Any] = field(default_factory=dict)
     headline: str = ""
+
+    @property
+    def frame(self) -> Any:
+        """The data, a table as a data frame."""
+        return self.data.frame() if isinstance(self.data, Table) else self.data
 
     def summary(self) -> str:
         """The headline, or how much there is."""
@@ -104,7 +110,7 @@ def write(path: str | Path, result: Result | None, head: Mapping[str, Any]) -> N
     path = Path(path)
     units = dict(result.units) if result else {}
     if path.suffix == ".json":
-        data = dict(result.data) if result else {}
+        data: Any = result.data if result else {}
         write_json(path, {**head, "units": units, **data})
         return
     if path.suffix == ".csv":
@@ -119,11 +125,16 @@ def write(path: str | Path, result: Result | None, head: Mapping[str, Any]) -> N
 
 def _write_table(path: Path, result: Result | None, head: Mapping[str, Any]) -> None:
     """A tidy table; ``task`` and ``optimizer`` come first where the result is about one of them."""
+    table: Any = result.data if result else Table((), ())
+    single = {name: head[name] for name in ("task", "optimizer") if name in head}
+    if isinstance(table, Table):
+        write_csv(path, table.after(**single))
+        return
     import pandas as pd
 
-    frame = pd.DataFrame(result.data if result else {})
-    single = [name for name in ("task", "optimizer") if name in head and name not in frame]
-    for position, name in enumerate(single):
+    frame = pd.DataFrame(table)
+    new = [name for name in single if name not in frame]
+    for position, name in enumerate(new):
         frame.insert(position, name, head[name] if len(frame) else [])
     write_csv(path, frame)
 
@@ -133,7 +144,8 @@ def _write_arrays(path: Path, result: Result | None, head: Mapping[str, Any]) ->
     from equiscape.files import hdf5
 
     single = {name: head[name] for name in ("task", "optimizer") if name in head}
+    data: Any = result.data if result else {}
     with hdf5.writing(path) as file:
-        for name, array in (result.data if result else {}).items():
+        for name, array in data.items():
             hdf5.put(file, name, array)
         file.attrs.update({**(result.attributes if result else {}), **single})

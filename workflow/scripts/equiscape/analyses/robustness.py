@@ -1,10 +1,11 @@
 """Accuracy on corrupted test clouds."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import fmean
 
-import pandas as pd
 import torch
 from torch import nn
 
@@ -13,6 +14,7 @@ from equiscape.analyses.subject import Subject
 from equiscape.data.base import Batch
 from equiscape.data.corrupted import read_corrupted
 from equiscape.errors import DataError
+from equiscape.table import Table
 from equiscape.task import Task
 
 
@@ -24,15 +26,14 @@ class Settings:
 def measure(subject: Subject, settings: Settings) -> Result:
     """Accuracy of every final cell that did not diverge, on every corruption and severity."""
     models = {c.seed: c.model() for c in subject.checkpoints}
-    frame = measure_robustness(subject.task, models, subject.inputs["corrupted"])
+    table = measure_robustness(subject.task, models, subject.inputs["corrupted"])
     units = {"accuracy": "%", "mean": "%"}
-    corrupted = frame[frame["severity"] > 0]["accuracy"].mean()
-    return Result(frame, units=units, headline=f"mean accuracy {corrupted:.4g} %, corrupted")
+    found = [accuracy for _, _, severity, accuracy, _ in table.rows if severity > 0]
+    corrupted = fmean(found) if found else math.nan
+    return Result(table, units=units, headline=f"mean accuracy {corrupted:.4g} %, corrupted")
 
 
-def measure_robustness(
-    task: Task, models: Mapping[int, nn.Module], corrupted: Path
-) -> pd.DataFrame:
+def measure_robustness(task: Task, models: Mapping[int, nn.Module], corrupted: Path) -> Table:
     """Evaluate networks on every corruption and severity.
 
     Each array is read once, whatever the number of networks.
@@ -66,10 +67,7 @@ def measure_robustness(
             )
             for cloud, target in zip(clouds, targets)
         ]
-        for seed, model in models.items():
-            accuracy = task.score(model, iter(batches))["score"]
-            rows.append((seed, corruption, severity, accuracy))
-    frame = pd.DataFrame(rows, columns=["seed", "corruption", "severity", "accuracy"])
-    by = frame.groupby(["corruption", "severity"], sort=False)["accuracy"]
-    frame["mean"] = by.transform("mean")
-    return frame
+        found = {seed: task.score(model, iter(batches))["score"] for seed, model in models.items()}
+        mean = fmean(found.values())
+        rows += [(seed, corruption, severity, score, mean) for seed, score in found.items()]
+    return Table.of_values(rows, ("seed", "corruption", "severity", "accuracy", "mean"))

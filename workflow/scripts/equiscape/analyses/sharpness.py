@@ -15,7 +15,6 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, ClassVar, Literal
 
-import pandas as pd
 import torch
 from torch import Tensor, nn
 
@@ -43,6 +42,7 @@ from equiscape.optim.matrices import scale
 from equiscape.seeds import subseed
 from equiscape.settings import NonNegativeInt, Positive, PositiveInt, Seed
 from equiscape.symmetries import declared
+from equiscape.table import Table
 from equiscape.task import Task
 
 log = logging.getLogger("equiscape")
@@ -127,7 +127,7 @@ def measure(subject: Subject, settings: Settings) -> Result:
             "sharpness of %s seed %d: %d rows", checkpoint.optimizer, checkpoint.seed, len(rows)
         )
     return Result(
-        pd.DataFrame(rows, columns=list(COLUMNS)),
+        Table.of(rows, COLUMNS),
         units={
             "value": f"of the loss; a number for {', '.join(FACTS)}",
             "residual": "of the loss",

@@ -16,7 +16,6 @@ from dataclasses import dataclass, replace
 from functools import partial as partial_of
 from typing import Any, ClassVar, Literal
 
-import pandas as pd
 import torch
 from torch import nn
 
@@ -29,6 +28,7 @@ from equiscape.landscape.objective import cast
 from equiscape.seeds import subseed
 from equiscape.settings import NonNegativeInt, Positive, PositiveInt, Seed
 from equiscape.symmetries import Permutation, declared
+from equiscape.table import Table
 from equiscape.task import Task
 
 log = logging.getLogger("equiscape.symmetry")
@@ -93,7 +93,7 @@ def measure(subject: Subject, settings: Settings) -> Result:
     for row in rows:
         row["seed"] = checkpoint.seed
     units = dict.fromkeys(("first", "second", "relative_imbalance", "share", "random_share"), "1")
-    return Result(pd.DataFrame(rows, columns=list(COLUMNS)), units=units)
+    return Result(Table.of(rows, COLUMNS), units=units)
 
 
 def rows_of(task: Task, model: nn.Module, s: Settings, partial: Partial = NOTHING) -> Iterator[Row]:

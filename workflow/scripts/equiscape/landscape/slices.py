@@ -11,11 +11,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import h5py
 import numpy as np
-import pandas as pd
 import torch
 from torch import Tensor, nn
 
@@ -23,6 +22,9 @@ from equiscape.errors import DataError
 from equiscape.landscape.paths import along, state_of
 from equiscape.seeds import sequence_seed
 from equiscape.task import Task
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 FORMAT = "equiscape-slice-1"
 NORMALIZATION = "filter: rows of matrices to the weights' row norms; biases and norms zero"
@@ -203,12 +205,14 @@ def cosine(a: list[Tensor], b: list[Tensor]) -> float:
     return (x @ y / (x.norm() * y.norm())).item()
 
 
-def cuts(result: SliceResult) -> pd.DataFrame:
+def cuts(result: SliceResult) -> "pd.DataFrame":
     """The two one-dimensional cuts through the checkpoint.
 
     Returns:
         A tidy table: ``direction`` ("x" or "y"), ``distance``, ``loss``, ``score``.
     """
+    import pandas as pd
+
     half = len(result.axis_x) // 2
     tables = []
     for name, axis, index in (

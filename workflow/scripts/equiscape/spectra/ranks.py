@@ -3,11 +3,11 @@
 from collections.abc import Callable
 
 import numpy as np
-import pandas as pd
 import torch
 from torch import Tensor, nn
 
 from equiscape.spectra.activations import collect_representations
+from equiscape.table import Table
 from equiscape.task import Task
 
 
@@ -77,7 +77,7 @@ def weight_matrices(model: nn.Module) -> dict[str, Tensor]:
 
 def measure_ranks(
     task: Task, model: nn.Module, *, samples: int | None, batch_size: int, seed: int
-) -> pd.DataFrame:
+) -> Table:
     """Ranks of all weight matrices, then of all layers' representations.
 
     A layer's representation matrix has one row a training sample: the layer's output in eval
@@ -103,4 +103,4 @@ def measure_ranks(
     for kind, matrices in kinds.items():
         for layer, matrix in matrices.items():
             rows.append((layer, kind, *matrix.shape, *ranks_of(matrix).values()))
-    return pd.DataFrame(rows, columns=["layer", "kind", "rows", "columns", *RANKS])
+    return Table.of_values(rows, ("layer", "kind", "rows", "columns", *RANKS))

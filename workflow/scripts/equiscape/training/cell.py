@@ -12,6 +12,7 @@ import torch
 from equiscape import io
 from equiscape.data.base import Split
 from equiscape.errors import first_line
+from equiscape.table import Table
 from equiscape.task import Task
 from equiscape.training import VERSION
 from equiscape.training.gradient import OutOfMemory, out_of_memory
@@ -65,11 +66,14 @@ class CellResult:
     _points: ResumePoints
 
     @property
-    def history(self) -> "pd.DataFrame":
+    def table(self) -> Table:
         """One row an epoch; NaN where an epoch was not evaluated. ``seconds`` is of the epoch."""
-        import pandas as pd
+        return Table.of(self._rows, self._rows[0] if self._rows else COLUMNS)
 
-        return pd.DataFrame(self._rows, columns=None if self._rows else list(COLUMNS))
+    @property
+    def history(self) -> "pd.DataFrame":
+        """The table as a data frame."""
+        return self.table.frame()
 
     def write(
         self,
@@ -88,7 +92,7 @@ class CellResult:
             checkpoint, predictions: paths, where they are to be written.
             snapshots: epoch -> path.
         """
-        io.write_csv(history, self.history)
+        io.write_csv(history, self.table)
         files: list[str | Path] = []
         for epoch, path in (snapshots or {}).items():
             io.write_bytes(path, self.snapshots[epoch])
