@@ -89,6 +89,8 @@ rule analyses:
 # A job of a cluster, or of another process, runs what this one checked.
 if workflow.is_main_process and workflow.modifier.is_main_snakefile():
     check_requested()
+    if workflow.output_settings.dryrun:  # a run looks in onstart, once the tools are there
+        check_names(keep=False)
     progress.attach(logger, workflow.output_settings)
 
 

@@ -107,6 +107,8 @@ def test_every_setting_that_names_parameters_is_found():
 
 def test_names_are_those_of_the_built_networks_and_are_kept(tmp_path, monkeypatch):
     checked = study()
+    assert parameters.networks(checked, checked.tasks, tmp_path, keep=False)
+    assert not list(tmp_path.iterdir())
     found = parameters.networks(checked, checked.tasks, tmp_path)
     assert set(found) == set(checked.tasks)
     for task, shapes in found.items():

@@ -49,16 +49,22 @@ def test_a_bad_configuration_stops_before_any_job(workspace, path, value, senten
             "optimizers.muon.settings.orthogonalize: '!head.hiden.0.weight' matches no matrix of "
             "the network of task 'egnn'; did you mean head.hidden.0.weight",
         ),
+        (
+            "optimizers/muon/settings/min_side",
+            60000,
+            "optimizers.muon.settings.min_side: 60000 leaves no matrix of the network of task",
+        ),
     ],
 )
 def test_a_pattern_that_matches_no_parameter_stops_before_the_first_job(
     workspace, path, value, sentence
 ):
     change(workspace, path, value)
-    output = workspace.run(ok=False)
-    assert sentence in output
-    assert "Traceback" not in output
-    assert not list(workspace.folder.glob("resources/prepared/*"))
+    for options in (["--dry-run"], []):
+        output = workspace.run(options=options, ok=False)
+        assert sentence in output
+        assert "Traceback" not in output
+        assert not list(workspace.folder.glob("resources/*"))
 
 
 def test_an_unknown_task_is_named(workspace):

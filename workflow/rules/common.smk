@@ -11,6 +11,7 @@ from snakemake.logging import logger
 
 from equiscape import gpus
 from equiscape.configuration import progress
+from equiscape.configuration.local import check_local_files
 from equiscape.configuration.parameters import refuse_unknown_names
 from equiscape.configuration.printing import Shortened
 from equiscape.configuration.tools import check_tools
@@ -45,10 +46,19 @@ def requested_targets():
 
 
 def check_requested():
-    """End with a sentence where a target is requested that no rule makes."""
+    """End with a sentence where no rule makes a requested target, or a source cannot be read."""
     made = {rule.name: [str(file) for file in rule.products()] for rule in workflow.rules}
     try:
         start.check_targets(sys.argv[1:], requested_targets, made, STUDY)
+        check_local_files(STUDY)
+    except ConfigError as error:
+        raise WorkflowError(str(error)) from None
+
+
+def check_names(keep=True):
+    """End with a sentence where a setting names a parameter that no network has."""
+    try:
+        refuse_unknown_names(STUDY, workflow.pathvars.apply("<resources>/networks"), keep)
     except ConfigError as error:
         raise WorkflowError(str(error)) from None
 
@@ -69,10 +79,7 @@ def prepare_machine():
             check_tools(folder / Path(name).name for name in sorted(needed))
         except ConfigError as error:
             raise WorkflowError(str(error)) from None
-    try:
-        refuse_unknown_names(STUDY, workflow.pathvars.apply("<resources>/networks"))
-    except ConfigError as error:
-        raise WorkflowError(str(error)) from None
+    check_names()
     limit = workflow.global_resources.get("gpu") if workflow.local_exec else None
     gpus.announce(getattr(limit, "value", limit), os.environ)
 

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from equiscape.analyses import ANALYSES, plugin_analysis
-from equiscape.configuration import entries, parameters, start
+from equiscape.configuration import entries, local, parameters, start
 from equiscape.configuration.kinds import Kind, kind_of
 from equiscape.configuration.reading import read_config
 from equiscape.data import KINDS
@@ -275,6 +275,7 @@ def check_study(path: str, settings: Any = None, plugins: Sequence[str] = ()) ->
         ConfigError: one sentence about the first fault.
     """
     checked = start.study(read_config(path), SCHEMA, [path])
+    local.check_local_files(checked)
     with tempfile.TemporaryDirectory() as folder:
         parameters.refuse_unknown_names(checked, folder)
     tasks, optimizers = len(checked.tasks), len(checked.optimizers)

@@ -216,8 +216,12 @@ class Plan:
         if path.is_file():
             table = self._kinds[dataset].table if path.suffix.lower() == ".csv" else None
             return [path, *(files_named(path, table) if table and not corrupted else [])]
-        patterns = CORRUPTED_FILES if corrupted else self._kinds[dataset].files
+        patterns = self.patterns(dataset, corrupted)
         return [path / file for file in files_below(path) if reads(patterns, file)]
+
+    def patterns(self, dataset: str, corrupted: bool = False) -> tuple[str, ...]:
+        """Of the files that a data set is read from in a folder."""
+        return CORRUPTED_FILES if corrupted else self._kinds[dataset].files
 
     def download_settings(self, dataset: str, corrupted: bool = False) -> dict:
         """What a download depends on."""

@@ -51,12 +51,13 @@ class Named:
     values: Mapping[str, Any]
 
 
-def refuse_unknown_names(study: Plan, folder: str | Path) -> None:
+def refuse_unknown_names(study: Plan, folder: str | Path, keep: bool = True) -> None:
     """Refuse patterns and names of parameters that are in no network.
 
     Args:
         study: the checked configuration.
         folder: where the names of each network's parameters are kept.
+        keep: whether newly found ones are; a dry run writes nothing.
 
     Raises:
         ConfigError: naming the key, the pattern and what was probably meant.
@@ -64,7 +65,7 @@ def refuse_unknown_names(study: Plan, folder: str | Path) -> None:
     wanted = list(named(study))
     if not wanted:
         return
-    found = networks(study, sorted({each.task for each in wanted}), Path(folder))
+    found = networks(study, sorted({each.task for each in wanted}), Path(folder), keep)
     check(wanted, found)
 
 
@@ -229,7 +230,9 @@ def network_of(study: Plan, task: str) -> dict[str, Any]:
     }
 
 
-def networks(study: Plan, tasks: Iterable[str], folder: Path) -> dict[str, Shapes]:
+def networks(
+    study: Plan, tasks: Iterable[str], folder: Path, keep: bool = True
+) -> dict[str, Shapes]:
     """Shape of every parameter of the tasks' networks, from ``folder`` or a child process.
 
     Tasks whose network cannot be built without its data are left out, and so are all where torch is
@@ -254,7 +257,8 @@ def networks(study: Plan, tasks: Iterable[str], folder: Path) -> dict[str, Shape
         given = {task: network for task, (_, network) in missing.items()}
         for task, shapes in _built(given, study.plugins).items():
             found[task] = shapes
-            io.write_json(missing[task][0], shapes)
+            if keep:
+                io.write_json(missing[task][0], shapes)
     return found
 
 

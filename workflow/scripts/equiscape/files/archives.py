@@ -11,6 +11,7 @@ import bz2
 import gzip
 import io
 import lzma
+import os
 import tarfile
 import zipfile
 import zlib
@@ -32,6 +33,7 @@ FREE = 2**26  # bytes that may unpack from anything
 RATIO = 250  # most bytes unpacked for one packed, beyond that: coordinates pack 1.1 to 10 times
 LARGEST = 2**36  # bytes of a member
 DEPTH = 3  # folders below a source that are looked into
+SYSTEMS = ("lost+found", "System Volume Information")  # folders that a file system keeps for itself
 PIECE = 2**20
 COMPRESSED: dict[bytes, Any] = {
     b"\x1f\x8b": gzip.open,
@@ -127,24 +129,32 @@ class _Folder(Source):
 def files_below(folder: Path) -> list[Path]:
     """Files in ``folder`` and in the folders below it that a source looks into, relative to it.
 
+    Links are followed, but not to a folder that they lie in; a link to nothing is a file, whose
+    reader says so.
+
     Raises:
-        DataError: the folder cannot be read.
+        DataError: a folder cannot be read.
     """
-    return sorted(_files(folder, folder, 0))
+    return sorted(_files(folder, folder, ()))
 
 
-def _files(folder: Path, root: Path, depth: int) -> Iterator[Path]:
+def _files(folder: Path, root: Path, above: tuple[str, ...]) -> Iterator[Path]:
+    above = (*above, os.path.realpath(folder))
     try:
         entries = sorted(folder.iterdir())
     except PermissionError as error:
-        if not depth:
-            raise DataError(f"{folder} cannot be read ({error.strerror}).") from None
-        return
+        raise DataError(f"{folder} cannot be read ({error.strerror}).") from None
     for entry in entries:
-        if entry.is_file():
+        hidden = entry.name.startswith(".") or entry.name in SYSTEMS
+        if entry.is_file() or (entry.is_symlink() and not entry.exists() and not hidden):
             yield entry.relative_to(root)
-        elif depth < DEPTH and entry.is_dir() and not entry.name.startswith("."):
-            yield from _files(entry, root, depth + 1)
+        elif len(above) <= DEPTH and entry.is_dir() and not hidden and not _leads_up(entry, above):
+            yield from _files(entry, root, above)
+
+
+def _leads_up(entry: Path, above: tuple[str, ...]) -> bool:
+    """Whether a folder is a link to one of those ``above`` it."""
+    return entry.is_symlink() and os.path.realpath(entry) in above
 
 
 class _Zip(Source):
