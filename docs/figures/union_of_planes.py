@@ -79,7 +79,7 @@ def draw(path: np.ndarray, release: int) -> plt.Figure:
         axis.text(*place, said, color=color, ha=where, fontsize=7.5, zorder=6)
     axis.set(xticks=[], yticks=[], zticks=[])
     axis.set_axis_off()
-    axis.set_box_aspect((1, 1, 0.8), zoom=1.2)
+    axis.set_box_aspect((1, 1, 0.8), zoom=1.12)
     axis.set_position((0, -0.25, 1, 1.5))  # its margins are empty
     axis.view_init(elev=24, azim=-58)
     return figure

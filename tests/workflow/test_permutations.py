@@ -1,6 +1,7 @@
 """Cells that are trained together, beside one that is not, to the analyses over the whole study."""
 
 import json
+import re
 
 import pandas as pd
 import pytest
@@ -35,7 +36,8 @@ def study(tmp_path_factory):
 def test_the_cells_of_the_study_are_few_jobs(tmp_path):
     """docs/permutations.md says how many; on a cluster each is a submission, or part of one."""
     whole = {key: value for key, value in STUDY.items() if key != "pathvars"}
-    planned = Workspace(tmp_path, whole).planned("final")
+    workspace = Workspace(tmp_path, whole)
+    planned = workspace.planned("final")
     tasks, optimizers = len(STUDY["tasks"]), len(STUDY["optimizers"])
     assert tasks * optimizers * len(STUDY["final"]["seeds"]) == 1740
     jobs = {kind: sum(n for rule, n in planned.items() if rule.startswith(f"train_{kind}_"))
@@ -47,6 +49,12 @@ def test_the_cells_of_the_study_are_few_jobs(tmp_path):
     assert not {"train_final_cell", "train_grid_cell"} & set(planned)
     page = (ROOT / "docs/permutations.md").read_text()
     assert "1,740 final\ncells are 87 jobs" in page
+    grouped = re.search(r"--groups ([\w=]+ [\w=]+) --group-components (\S+)", page)
+    assert grouped
+    options = ["--groups", *grouped[1].split(), "--group-components", grouped[2]]
+    listed = workspace.run("final", options=["--dry-run", "--quiet", "progress", *options])
+    assert listed.count("Group job finals") == 3
+    assert "three\nsubmissions" in page
 
 
 @pytest.mark.slow
