@@ -180,10 +180,9 @@ def keep_freed_memory() -> bool:
     glibc takes blocks above its threshold (32 MB at most by itself) from the kernel and gives them
     back when they are freed, and gives back what is free at the end of its heap. The temporaries of
     a training step are such blocks: every step then waits for the kernel to hand out the same pages
-    anew, filled with zeros. A process that keeps them saves about 10 % of the processor time of a
-    step of PointNet and DGCNN, its peak the same (benchmarks/processor-time.md). It is for
-    processes that end with their work: a program that this library is only a part of may want its
-    memory back. Results do not change by a bit.
+    anew, filled with zeros. What a process that keeps them saves is measured in
+    benchmarks/results.md. It is for processes that end with their work: a program that this library
+    is only a part of may want its memory back. Results do not change by a bit.
 
     Returns:
         Whether it was done: not on another C library, nor where the environment sets one of
