@@ -170,9 +170,12 @@ def test_the_environment_of_a_notebook(tmp_path):
 
 def test_a_missing_tool_and_a_failing_cell_are_one_sentence(tmp_path):
     source, template = tmp_path / "rank.py", ROOT / "workflow/notebooks/template"
-    source.write_text('# %% tags=["parameters"]\nx = ""\n\n# %%\nraise KeyError("layer")\n')
+    cells = ('tags=["parameters"]\nx = ""', "[markdown]\n# # Ranks", "\nraise KeyError('layer')")
+    source.write_text("\n\n".join(f"# %% {cell}" for cell in cells) + "\n")
     made = [tmp_path / "rank.ipynb", tmp_path / "rank.html"]
-    with pytest.raises(EquiscapeError, match=r"^the notebook rank failed: KeyError: 'layer'$"):
+    with pytest.raises(
+        EquiscapeError, match=r"^the notebook rank failed: in code cell 2, KeyError: 'layer'$"
+    ):
         runner.execute(source, template, *made, {"x": "1"})
     assert not any(path.exists() for path in made)
     (tmp_path / "nbclient.py").write_text(

@@ -11,7 +11,7 @@ from functools import lru_cache
 from typing import Protocol
 
 import numpy as np
-from scipy import optimize, stats
+import scipy  # its parts, stats above all, are imported where they are first used
 
 from equiscape.report.statistics import (
     CONFIDENCE,
@@ -50,11 +50,11 @@ class Student:
 
     def cdf(self, error: float) -> float:
         """Probability of an error this large or smaller."""
-        return float(stats.t.cdf(error / self.scale, self.freedom))
+        return float(scipy.stats.t.cdf(error / self.scale, self.freedom))
 
     def ppf(self, probability: float) -> float:
         """The error at a quantile."""
-        return float(self.scale * stats.t.ppf(probability, self.freedom))
+        return float(self.scale * scipy.stats.t.ppf(probability, self.freedom))
 
     def detectable(self, power: float, alpha: float) -> float:
         """By the noncentral t."""
@@ -76,14 +76,14 @@ class LogDeviations:
     def cdf(self, error: float) -> float:
         """Probability of an error this large or smaller."""
         if len(self.freedoms) == 1:
-            return float(stats.f.cdf(math.exp(min(2 * error, 700)), *self.freedoms[0]))
+            return float(scipy.stats.f.cdf(math.exp(min(2 * error, 700)), *self.freedoms[0]))
         draws = _draws(self.freedoms)
         return float(np.searchsorted(draws, error, "right") + 1) / (len(draws) + 2)
 
     def ppf(self, probability: float) -> float:
         """The error at a quantile."""
         if len(self.freedoms) == 1:
-            return math.log(stats.f.ppf(probability, *self.freedoms[0])) / 2
+            return math.log(scipy.stats.f.ppf(probability, *self.freedoms[0])) / 2
         return float(np.quantile(_draws(self.freedoms), probability))
 
     def detectable(self, power: float, alpha: float) -> float:
@@ -93,7 +93,7 @@ class LogDeviations:
         def missing(effect: float) -> float:
             return 1 - self.cdf(high - effect) + self.cdf(low - effect) - power
 
-        return float(optimize.brentq(missing, 0.0, high - low + 20))
+        return float(scipy.optimize.brentq(missing, 0.0, high - low + 20))
 
 
 @lru_cache(maxsize=16)

@@ -16,6 +16,10 @@ from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError
 from nbconvert import HTMLExporter
 
+from equiscape.runtime import spare_collections
+
+INJECTED = "injected-parameters"
+
 
 class Client(NotebookClient):
     """Runs a notebook and prints what its cells print, for the log."""
@@ -41,24 +45,41 @@ def parameterized(notebook: nbformat.NotebookNode, parameters: dict[str, str]) -
     lines = [f"{name} = {value!r}" for name, value in parameters.items()]
     cell = nbformat.v4.new_code_cell(
         "\n".join(lines),
-        id="injected-parameters",  # the same in every run
-        metadata={"tags": ["injected-parameters"]},
+        id=INJECTED,  # the same in every run
+        metadata={"tags": [INJECTED]},
     )
     notebook.cells.insert(tagged[0] + 1, cell)
 
 
+def failed_cell(notebook: nbformat.NotebookNode) -> int:
+    """The number of the first cell that ended with an error, among the script's code cells."""
+    number = 0
+    for cell in notebook.cells:
+        if cell.cell_type == "code":
+            number += cell.get("id") != INJECTED
+            if any(output.output_type == "error" for output in cell.outputs):
+                break
+    return number
+
+
 def main(source: str, template: str, ipynb: str, html: str, *pairs: str) -> int:
     """Execute a percent script and write the notebook and its page; 1 where a cell failed."""
+    spare_collections()
     notebook = jupytext.read(source)
     parameterized(notebook, dict(pair.split("=", 1) for pair in pairs))
     client = Client(
-        notebook, timeout=None, kernel_name="python3", resources={"metadata": {"path": os.getcwd()}}
+        notebook,
+        timeout=None,
+        kernel_name="python3",
+        resources={"metadata": {"path": os.getcwd()}},
+        shutdown_kernel="immediate",  # its figures are written; to take it down in order takes long
     )
     try:
         client.execute()
     except CellExecutionError as error:
         print(error)
-        print(f"{error.ename}: {error.evalue}")
+        said = (error.evalue.strip().splitlines() or [""])[0]
+        print(f"in code cell {failed_cell(notebook)}, {error.ename}: {said}")
         return 1
     nbformat.write(notebook, ipynb)
     folder = Path(template)

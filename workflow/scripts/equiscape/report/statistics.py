@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
-from scipy import optimize, stats
+import scipy  # its parts, stats above all, are imported where they are first used
 
 Values = Sequence[float] | np.ndarray
 CONFIDENCE = 0.95
@@ -61,7 +61,7 @@ def welch(a: Values, b: Values, confidence: float = CONFIDENCE) -> Estimate:
         return Estimate(value, math.nan, math.nan)
     with warnings.catch_warnings():  # a sample whose values agree has a variance of zero, rightly
         warnings.filterwarnings("ignore", "Precision loss", RuntimeWarning)
-        ends = stats.ttest_ind(b, a, equal_var=False).confidence_interval(confidence)
+        ends = scipy.stats.ttest_ind(b, a, equal_var=False).confidence_interval(confidence)
     return Estimate(value, float(ends.low), float(ends.high))
 
 
@@ -73,7 +73,7 @@ def mean_interval(values: Values, confidence: float = CONFIDENCE) -> Estimate:
     value = float(values.mean())
     if len(values) < 2:
         return Estimate(value, math.nan, math.nan)
-    half = stats.t.ppf((1 + confidence) / 2, len(values) - 1) * stats.sem(values)
+    half = scipy.stats.t.ppf((1 + confidence) / 2, len(values) - 1) * scipy.stats.sem(values)
     return Estimate(value, value - half, value + half)
 
 
@@ -100,7 +100,7 @@ def ratio_of_measured(
     """
     if not (a > 2 * a_error >= 0 and b > 2 * b_error >= 0):
         return Estimate(math.nan, math.nan, math.nan)
-    half = stats.norm.ppf((1 + confidence) / 2) * math.hypot(a_error / a, b_error / b)
+    half = scipy.stats.norm.ppf((1 + confidence) / 2) * math.hypot(a_error / a, b_error / b)
     return Estimate(b / a, b / a * math.exp(-half), b / a * math.exp(half))
 
 
@@ -211,8 +211,8 @@ def equivalence(a: Values, b: Values, bound: float) -> float:
     a, b = _finite(a), _finite(b)
     if min(len(a), len(b)) < 2 or bound <= 0:
         return math.nan
-    above = stats.ttest_ind(b + bound, a, equal_var=False, alternative="greater").pvalue
-    below = stats.ttest_ind(b - bound, a, equal_var=False, alternative="less").pvalue
+    above = scipy.stats.ttest_ind(b + bound, a, equal_var=False, alternative="greater").pvalue
+    below = scipy.stats.ttest_ind(b - bound, a, equal_var=False, alternative="less").pvalue
     return float(max(above, below))
 
 
@@ -229,13 +229,13 @@ def detectable(n: int, paired: bool = False, power: float = POWER, alpha: float 
 
 def noncentrality(freedom: float, power: float = POWER, alpha: float = 0.05) -> float:
     """The smallest true effect that a two-sided t test finds with ``power``, in standard errors."""
-    critical = stats.t.ppf(1 - alpha / 2, freedom)
+    critical = scipy.stats.t.ppf(1 - alpha / 2, freedom)
 
     def missing(shift: float) -> float:
-        found = np.nan_to_num(stats.nct.sf(critical, freedom, shift), nan=1.0)
-        return found + np.nan_to_num(stats.nct.cdf(-critical, freedom, shift)) - power
+        found = np.nan_to_num(scipy.stats.nct.sf(critical, freedom, shift), nan=1.0)
+        return found + np.nan_to_num(scipy.stats.nct.cdf(-critical, freedom, shift)) - power
 
-    return float(optimize.brentq(missing, 1e-3, 25.0 + critical))
+    return float(scipy.optimize.brentq(missing, 1e-3, 25.0 + critical))
 
 
 def deviation_range(n: int, confidence: float = CONFIDENCE) -> tuple[float, float]:
@@ -247,7 +247,7 @@ def deviation_range(n: int, confidence: float = CONFIDENCE) -> tuple[float, floa
     if n < 2:
         return math.nan, math.nan
     tails = (1 + confidence) / 2, (1 - confidence) / 2
-    low, high = (math.sqrt((n - 1) / stats.chi2.ppf(tail, n - 1)) for tail in tails)
+    low, high = (math.sqrt((n - 1) / scipy.stats.chi2.ppf(tail, n - 1)) for tail in tails)
     return low, high
 
 
@@ -265,7 +265,7 @@ def sign_chance(successes: int, trials: int) -> float:
     """Two-sided probability of a count at least as lopsided from fair coins."""
     if trials < 1:
         return math.nan
-    return float(stats.binomtest(successes, trials).pvalue)
+    return float(scipy.stats.binomtest(successes, trials).pvalue)
 
 
 def _finite(values: Values) -> np.ndarray:
