@@ -47,17 +47,26 @@ def ceilings(device: str, clock: str) -> dict[str, float]:
     }
 
 
-def works(device: str) -> Iterator[tuple[str, str, Callable[[], object]]]:
-    """Case, rival and one execution."""
+def steps(device: str) -> Iterator[tuple[str, str, Callable[[], object]]]:
+    """Case, rival and one execution of training steps."""
     for name in bench_models.NETWORKS:
         for rival in bench_models.RIVALS:
             step = bench_models.training_step(name, rival, 8, 1024, device)
             yield bench_models.case_of(name, 8, 1024), rival, step
+
+
+def products(device: str) -> Iterator[tuple[str, str, Callable[[], object]]]:
+    """The same of Hessian products."""
     with tempfile.TemporaryDirectory() as folder:
         for name in bench_landscape.NETWORKS:
             trained = bench_landscape.trained(name, Path(folder), device)
             for rival, product in bench_landscape.products(*trained, device).items():
                 yield f"Hessian product, {name}", rival, partial(product, 0)
+
+
+def points(device: str) -> Iterator[tuple[str, str, Callable[[], object]]]:
+    """The same of a point of a slice."""
+    with tempfile.TemporaryDirectory() as folder:
         for size, (_, samples, batch_size, _) in bench_slices.SIZES.items():
             for name in bench_slices.DEMO:
                 task, model = bench_slices.task_of(name, size, Path(folder), device)
@@ -67,12 +76,17 @@ def works(device: str) -> Iterator[tuple[str, str, Callable[[], object]]]:
                 yield f"slice, a point, {name}, {size}", "ours", point
 
 
-def measure(device: str = "cpu", clock: str = "wall", repetitions: int = 3) -> Iterator[Row]:
-    """Rows of the ceilings, then of every piece of work."""
+WORKS = {"steps": steps, "products": products, "points": points}
+
+
+def measure(
+    topic: str, device: str = "cpu", clock: str = "wall", repetitions: int = 3
+) -> Iterator[Row]:
+    """Rows of the ceilings, then of every piece of work of a topic."""
     found = ceilings(device, clock)
     for what, value in found.items():
         yield row("ceiling", "this machine", what, value)
-    for case, rival, work in works(device):
+    for case, rival, work in WORKS[topic](device):
         case = f"bounds of {case}"
         times = [seconds(work, device)[CLOCKS.index(clock)] for _ in range(repetitions + 1)][1:]
         count, taken = operations(work), statistics.median(times)
@@ -128,6 +142,7 @@ if __name__ == "__main__":
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--clock", default="wall", choices=CLOCKS)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("topic", choices=WORKS)
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
-    show(measure(arguments.device, arguments.clock))
+    show(measure(arguments.topic, arguments.device, arguments.clock))

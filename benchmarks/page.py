@@ -34,7 +34,9 @@ def report(folder: Path, titles: dict[str, str]) -> str:
     for part in [name for name in titles if name in parts.index]:
         rows = frame[frame.part == part]
         lines += ["", f"## {part}", "", titles[part], "", condition(parts.loc[part]), ""]
-        lines += [table(bounds(rows) if part == "bounds" else of_clock(rows, clocks[part]))]
+        lines += [
+            table(bounds(rows) if part.startswith("bounds") else of_clock(rows, clocks[part]))
+        ]
     return "\n".join(lines) + "\n"
 
 

@@ -121,9 +121,19 @@ def overheads(given: argparse.Namespace) -> Iterable[Row]:
         yield from bench_resume.measure(folder)
 
 
-def bounds(given: argparse.Namespace) -> Iterable[Row]:
-    """How near steps, products and slices come to what this machine's matrix products allow."""
-    return bench_bounds.measure(given.device, given.clock)
+def bounds_steps(given: argparse.Namespace) -> Iterable[Row]:
+    """How near training steps come to what this machine's matrix products allow."""
+    return bench_bounds.measure("steps", given.device, given.clock)
+
+
+def bounds_products(given: argparse.Namespace) -> Iterable[Row]:
+    """The same of Hessian products."""
+    return bench_bounds.measure("products", given.device, given.clock)
+
+
+def bounds_slices(given: argparse.Namespace) -> Iterable[Row]:
+    """The same of a point of a slice."""
+    return bench_bounds.measure("points", given.device, given.clock)
 
 
 PARTS: dict[str, Part] = {
@@ -140,7 +150,9 @@ PARTS: dict[str, Part] = {
     "epochs": epochs,
     "memory": memory,
     "overheads": overheads,
-    "bounds": bounds,
+    "bounds-steps": bounds_steps,
+    "bounds-products": bounds_products,
+    "bounds-slices": bounds_slices,
 }
 
 
