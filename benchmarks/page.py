@@ -7,7 +7,7 @@ from targets import ELSEWHERE, is_rate, judged
 from timing import CLOCKS, OURS
 
 COLUMNS = ("part", "case", "rival", "quantity", "median", "low", "high")
-CONDITIONS = ("part", "date", "commit", "threads", "clock", "device", "torch")
+CONDITIONS = ("part", "date", "commit", "threads", "clock", "device", "torch", "repetitions")
 OPERATION = "% of the time in "
 NOTES = """\
 Judged by the median on the clock of each part: CPU seconds are those of user and kernel of one
@@ -45,7 +45,7 @@ def condition(row: pd.Series) -> str:
     threads = f"{row['threads']} thread" + ("s" if row["threads"] != "1" else "")
     return (
         f"{row['date']}, commit {row['commit']}, {threads}, judged by {row['clock']} time, "
-        f"{row['device']}, torch {row['torch']}."
+        f"{row['device']}, torch {row['torch']}, {row['repetitions']} repetitions."
     )
 
 

@@ -172,6 +172,7 @@ def conditions(given: argparse.Namespace) -> dict[str, str]:
         "clock": given.clock,
         "device": torch.cuda.get_device_name() if cuda else platform.machine(),
         "torch": torch.__version__.split("+")[0],
+        "repetitions": "few" if given.quick else "all",
     }
 
 

@@ -54,8 +54,7 @@ FORWARD = (
     "slower"
 )
 PRODUCTS = (
-    "the same products as power iteration where both need as many; on top of each come the "
-    "orthogonalization and a small eigenproblem"
+    "where both need as many products, the orthogonalization and a small eigenproblem come on top"
 )
 TARGETS = (
     # 1 slices
@@ -159,7 +158,7 @@ TARGETS = (
     ),
     # 6 around the work
     faster("memory kept, ", "memory given back", 1, quantity="CPU ms"),
-    Target("first step", "wall s", most=4.0),
+    Target("first step", "{clock} s", most=4.0),
     Target(
         "dry run, config.yaml",
         "CPU s",
@@ -230,5 +229,5 @@ def _verdict(target: Target, rows: pd.DataFrame) -> tuple[str, str, float, str, 
     goal: Any = target.least if target.most is None else target.most
     if value >= goal if target.most is None else value <= goal:
         return what, aim, value, "met", ""
-    size = f"{value / goal:.0%} of it" if target.most is None else f"{value / goal:.2f} times it"
+    size = f"{value / goal:.1%} of it" if target.most is None else f"{value / goal:.2f} times it"
     return what, aim, value, f"missed, {size}", target.cause

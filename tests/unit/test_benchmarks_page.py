@@ -33,7 +33,9 @@ def test_a_part_replaces_its_own_rows_and_keeps_the_others(tmp_path):
     ]
 
 
-@pytest.mark.parametrize(("clock", "measured", "verdict"), [("CPU", 4, "met"), ("wall", 2, "67%")])
+@pytest.mark.parametrize(
+    ("clock", "measured", "verdict"), [("CPU", 4, "met"), ("wall", 2, "66.7%")]
+)
 def test_targets_go_by_the_clock_of_their_part(clock, measured, verdict):
     case = "training step, egnn, 8 x 1024"
     given = frame(rows(case, "CPU s", ours=1, stock=4), rows(case, "wall s", ours=1, stock=2))
