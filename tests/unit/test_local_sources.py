@@ -95,3 +95,9 @@ def test_a_folder_that_may_not_be_read_is_never_passed_over(clouds, monkeypatch)
     assert said.endswith("h5 cannot be read (Permission denied); make it readable.")
     os.rename(clouds, clouds.parent / "lost+found")
     assert archives.files_below(clouds.parent) == []
+
+
+def test_a_pipe_is_refused_and_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(ConfigError, match="pipe is neither a file nor a folder"):
+        refusal(tmp_path / "pipe")

@@ -111,6 +111,7 @@ TOP = [
     ("pathvars", {"results": "{a}"}, "holds '{', which Snakemake reads as wildcards"),
     ("pathvars", {"results": "a\tb"}, "a control character or a space at an end; leave it out"),
     ("pathvars", {"results": "x "}, "a space at an end; leave it out"),
+    ("pathvars", {"results": "-x"}, "results: '-x' begins like an option of a command; give an"),
     ("pathvars", {"results": "s3://a/b"}, "is an address; give a folder of this machine"),
     ("pathvars", {"results": "README.md"}, "results: .*README.md is not a folder; give another"),
     ("pathvars", {"results": "/proc/x"}, "results: /proc cannot be written .*; give another"),

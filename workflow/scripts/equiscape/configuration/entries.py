@@ -105,7 +105,10 @@ def _check_local(path: Path, key: str) -> None:
     """Refuse a source on this machine that is neither a file nor a folder, or cannot be read."""
     try:
         kind = path.stat().st_mode
-        (next(path.iterdir(), None) if stat.S_ISDIR(kind) else path.open("rb").close())
+        if stat.S_ISDIR(kind):
+            next(path.iterdir(), None)
+        elif stat.S_ISREG(kind):  # opening a pipe would wait for its writer
+            path.open("rb").close()
     except (FileNotFoundError, NotADirectoryError):
         raise ConfigError(
             f"{key}: {path} does not exist; give a URL, an archive or a folder."

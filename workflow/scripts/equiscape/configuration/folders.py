@@ -42,6 +42,10 @@ def check_folder(path: str, key: str) -> None:
         )
     if "://" in path:
         raise ConfigError(f"{key}: {spelled(path)} is an address; give a folder of this machine.")
+    if path.startswith("-"):
+        raise ConfigError(
+            f"{key}: {spelled(path)} begins like an option of a command; give another name."
+        )
     if path.startswith("~"):
         home = os.path.expanduser(path)
         remedy = f"write {spelled(home)}" if home != path else "leave that out"
