@@ -5,7 +5,8 @@
 runs the command and adds what its jobs took to NOTES.jsonl, so that a study may be measured in
 parts; without a command it prints the table. A hook (``sitecustomize``) lets each Python process of
 the run note its processor seconds when it ends; a job's log says how many of them went by before
-its work began (interpreter and imports).
+its work began (interpreter and imports). What its interpreter spends on its own end is not seen
+from within: it is what Snakemake waited for beyond what the jobs noted.
 """
 
 import json
@@ -54,13 +55,15 @@ def measure(command: list[str], notes: Path) -> int:
 def table(entries: list[dict]) -> str:
     """Markdown: for each rule, its jobs, and CPU seconds before, in and after their work."""
     rules = defaultdict(lambda: [0, 0.0, 0.0, 0.0])
-    snakemake = 0.0
+    snakemake = waited = noted = 0.0
     for entry in entries:
         if entry["rule"] is None:
             snakemake += entry["own"]
+            waited += entry["children"]
             continue
         row = rules[entry["rule"]]
         total = entry["own"] + entry["children"]
+        noted += total
         rest = max(total - entry["work"] - entry["start"], 0.0)
         for i, value in enumerate((1, entry["start"], entry["work"], rest)):
             row[i] += value
@@ -72,6 +75,7 @@ def table(entries: list[dict]) -> str:
     total = [sum(row[i] for row in rules.values()) for i in range(4)]
     for name, row in [*order, ("all jobs", total)]:
         lines.append(f"| {name} | {row[0]} | {row[1]:.1f} | {row[2]:.1f} | {row[3]:.1f} |")
+    lines.append(f"| interpreters that end | | | | {max(waited - noted, 0.0):.1f} |")
     lines.append(f"| Snakemake itself | | | {snakemake:.1f} | |")
     return "\n".join(lines)
 
