@@ -84,7 +84,7 @@ def test_snapshots_of_cells_trained_together_are_those_of_each_alone(cells):
 def test_dynamics_finds_the_same_and_what_the_whole_hessian_says(cells):
     task, optimizer, *_ = cells
     found = {way: dynamics.measure(subject(cells, way), SETTINGS) for way in ("alone", "together")}
-    one, two = (found[way].frame() for way in ("alone", "together"))
+    one, two = (found[way].frame for way in ("alone", "together"))
     keys = ["epoch", "quantity", "layer"]
     pd.testing.assert_frame_equal(one[keys], two[keys])
     curved = {}
