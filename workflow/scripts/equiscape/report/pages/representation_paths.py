@@ -27,7 +27,8 @@ PAGE = Page(
             "Barrier of the training loss between two networks, one point per pair, for each "
             "teacher (panel) and the representations at both ends (rows): on the straight line as "
             "trained, on the line after the hidden units of one were reordered and flipped, and on "
-            "a learned Bezier curve between the aligned ends."
+            "a learned Bezier curve between the aligned ends. Pairs of which neither network "
+            "solved its task are left out where any did; the table has them."
         ),
     },
 )
@@ -102,7 +103,12 @@ TABLES = {"representation_paths": (table, text)}
 
 
 def barriers(manifest: Manifest, frame: pd.DataFrame) -> Figure:
-    """A panel a teacher, a row for each two classes; ``frame`` from :func:`load`."""
+    """A panel a teacher, a row for each two classes; ``frame`` from :func:`load`.
+
+    Pairs of which neither network solved its task are left out where any did.
+    """
+    solved = frame["first_solved"].astype(bool) | frame["second_solved"].astype(bool)
+    frame = frame[solved] if solved.any() else frame
     frame = frame.assign(ends=[ends_title(row) for _, row in frame.iterrows()])
     figure, panels = panels_of_cases(frame, ["ends"])
     for axis, _, group, labels in panels:
