@@ -85,7 +85,8 @@ def test_a_run_says_one_line_a_job_with_its_result(finished):
         ("prepare shapes", "48 train"),
         ("train_grid_cell egnn adam lr 1e-3 wd 1e-2 seed 0", "accuracy .* on validation"),
         ("train_final_cell pointnet muon seed 2", "accuracy .* on validation"),
-        ("select egnn muon", "lr 1e-3, wd 1e-2 of 1 cells"),
+        ("select egnn adam", "lr [13]e-3, wd 1e-2 of 2 cells"),
+        ("only_setting egnn muon", "lr 1e-3, wd 1e-2, the only candidate"),
         ("hessian egnn adam", "largest eigenvalue"),
     ):
         [line] = [line for line in said if re.match(rf"{rule}\b", line)]
