@@ -71,8 +71,8 @@ class Saboteur:
             self.restarts[job] = max(self.restarts[job], int(fields["Restarts"]))
 
     def disturb(self, training: Training, attempt: int) -> None:
-        if "epoch 2 of" not in training.said and "resuming at" not in training.said:
-            return  # the first resume point follows the first step
+        if "epoch 1 of" not in training.said and "resuming at" not in training.said:
+            return  # the first resume point follows the first step; later lines wait two seconds
         cell = training.cell
         if attempt == 1 and not training.held and cell not in self.done:
             training.send(signal.SIGSTOP)  # a cell of seconds must not finish under our hands
