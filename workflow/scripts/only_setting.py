@@ -1,11 +1,9 @@
 """Write the selection of a grid of one setting, which is taken without training."""
 
-import time
 from typing import TYPE_CHECKING
 
-from equiscape import io
 from equiscape.runtime import conclude, job
-from equiscape.selection import untried
+from equiscape.selection import untried, write_selection
 
 if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake
@@ -17,9 +15,7 @@ def main(
     """Write the selection and its choice alone, as ``select_cell.py`` does of a searched grid."""
     lr, wd = setting
     selection = untried(task, optimizer, lr, wd)
-    io.write_json(choice, {"lr": lr, "wd": wd})
-    seconds = time.monotonic() - started
-    io.write_json(output, {**selection, "provenance": io.provenance(selection, "cpu", seconds)})
+    write_selection(selection, selection, output, choice, started)
     conclude(f"lr {lr}, wd {wd}, the only candidate")
 
 

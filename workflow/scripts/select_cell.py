@@ -1,27 +1,20 @@
 """Choose the learning rate and weight decay of a task and an optimizer from its grid cells."""
 
-import time
 from typing import TYPE_CHECKING
 
 from equiscape import io
 from equiscape.runtime import conclude, job
-from equiscape.selection import select
+from equiscape.selection import select, write_selection
 
 if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake
 
 
 def main(paths: list[str], output: str, choice: str, started: float) -> None:
-    """Read the grid cells' metrics and write the selection, and its choice alone.
-
-    The choice is the same file, byte for byte, as long as lr and wd are the same; so a grid that
-    grew without a better cell leaves the final cells as they are.
-    """
+    """Read the grid cells' metrics and write the selection, and its choice alone."""
     cells = [io.read_json(path, "metrics") for path in paths]
     selection = select(cells, paths)
-    io.write_json(choice, {"lr": selection["lr"], "wd": selection["wd"]})
-    seconds = time.monotonic() - started
-    io.write_json(output, {**selection, "provenance": io.provenance(cells, "cpu", seconds)})
+    write_selection(selection, cells, output, choice, started)
     if selection["lr"] is None:
         conclude("every cell of the grid diverged")
     else:

@@ -134,6 +134,7 @@ Width = Annotated[int, AtLeast(1), AtMost(65536)]  # of a layer
 Depth = Annotated[int, AtLeast(1), AtMost(1000)]  # of a network
 Side = Annotated[int, AtLeast(1), AtMost(65536), Names("sides")]  # the smaller one of a matrix
 Matrices = Annotated[list[str], Distinct(), Names("matrices")]
+Blocks = Annotated[Mapping[str, PositiveInt], Names("matrices")]  # a matrix' equal parts
 NonNegativeInt = Annotated[int, AtLeast(0)]
 Positive = Annotated[float, Above(0)]
 NonNegative = Annotated[float, AtLeast(0)]
@@ -153,7 +154,7 @@ NAMES: dict[str, Any] = {
         for word in ("AtLeast", "AtMost", "Above", "Below", "Odd", "Distinct", "Names")
     },
     **{word: globals()[word] for word in ("PositiveInt", "NonNegativeInt", "Seed", "Positive")},
-    **{word: globals()[word] for word in ("Count", "Width", "Depth", "Side", "Matrices")},
+    **{word: globals()[word] for word in ("Count", "Width", "Depth", "Side", "Matrices", "Blocks")},
     **{word: globals()[word] for word in ("NonNegative", "Fraction", "Probability")},
 }
 WHOLE = re.compile(r"[+-]?[0-9]{1,10}")

@@ -3,10 +3,12 @@
 import logging
 import re
 import statistics
+import time
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from equiscape import io
 from equiscape.errors import DataError
 from equiscape.metric import Metric
 
@@ -108,6 +110,29 @@ def untried(task: str, optimizer: str, lr: str, wd: str) -> dict[str, Any]:
         "edges": grid_edges([(lr, wd)], (lr, wd)),
         "grid": [],
     }
+
+
+def write_selection(
+    selection: Mapping[str, Any],
+    inputs: Any,
+    output: str | Path,
+    choice: str | Path,
+    started: float,
+) -> None:
+    """Write a selection with its provenance, and its choice alone.
+
+    The choice is the same file, byte for byte, as long as lr and wd are the same; so a grid that
+    grew without a better cell leaves the final cells as they are.
+
+    Args:
+        selection: of :func:`select` or :func:`untried`.
+        inputs: what it was made from, for the provenance.
+        output, choice: paths.
+        started: by the monotonic clock.
+    """
+    io.write_json(choice, {"lr": selection["lr"], "wd": selection["wd"]})
+    provenance = io.provenance(inputs, "cpu", time.monotonic() - started)
+    io.write_json(output, {**selection, "provenance": provenance})
 
 
 def grid_edges(

@@ -81,9 +81,7 @@ class Plan:
 
     def _check_top(self) -> None:
         """What belongs to no entry: folders, names, the baseline."""
-        folders.check_plugins(self.config.get("plugins") or [], self.root)
-        resume = self.config.get("resume", "resources/resume")
-        folders.check_folders(self.config.get("pathvars") or {}, resume, PATHVARS, self.root)
+        folders.check_folders(self.config, PATHVARS, self.root)
         naming.check_lengths(self.config)
         naming.check_names(self.config, {*FOLDERS, *RULES, *MORE_RULES})
         baseline = self.config["report"]["baseline"]

@@ -4,6 +4,7 @@ import os
 import tempfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 from equiscape.errors import ConfigError
 from equiscape.hints import spelled
@@ -11,6 +12,7 @@ from equiscape.registry import unknown
 
 LONGEST = 200  # bytes of a part of a path; file systems take 255, and temporary files are longer
 USUAL = {"results": "results", "resources": "resources"}
+RESUME = "resources/resume"
 WORKFLOW = Path(__file__).resolve().parents[4]
 SOURCES = ("workflow", "config", "envs", "profiles", "docs", "tests", "benchmarks")  # of it
 TOOLS = (".git", ".github", ".ci", ".snakemake", ".venv")
@@ -56,20 +58,21 @@ def check_folder(path: str, key: str) -> None:
         )
 
 
-def check_folders(
-    pathvars: Mapping[str, str], resume: str, known: Iterable[str], root: Path
-) -> None:
-    """Refuse folders to write to that are unknown, no plain folders, or lie where others are.
+def check_folders(config: Mapping[str, Any], known: Iterable[str], root: Path) -> None:
+    """Refuse folders of modules that cannot be read, and folders to write to.
+
+    These must be plain folders, of known names, that lie apart and where nothing else does.
 
     Args:
-        pathvars: of the configuration.
-        resume: the folder of resume points.
+        config: the configuration; ``plugins``, ``pathvars`` and ``resume`` are read.
         known: names of the path variables.
         root: the folder that relative ones are relative to.
 
     Raises:
         ConfigError: naming the key.
     """
+    check_plugins(config.get("plugins") or [], root)
+    pathvars, resume = config.get("pathvars") or {}, config.get("resume", RESUME)
     known = list(known)
     for name, path in pathvars.items():
         if name not in known:

@@ -4,7 +4,7 @@ After Jordan et al. 2024 (https://kellerjordan.github.io/posts/muon), with the s
 2025 (arXiv 2502.16982, section 2.2), under which one learning rate serves Muon and AdamW alike.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Annotated, Literal, cast
 
 import torch
@@ -12,16 +12,7 @@ from torch import Tensor
 
 from equiscape.optim.matrices import MatrixOptimizer, parts, polar_defaults, polar_steps
 from equiscape.optim.newton_schulz import COEFFICIENTS
-from equiscape.settings import (
-    AtLeast,
-    AtMost,
-    Matrices,
-    Names,
-    NonNegative,
-    PositiveInt,
-    Probability,
-    Side,
-)
+from equiscape.settings import AtLeast, AtMost, Blocks, Matrices, NonNegative, Probability, Side
 
 VARIANTS = ("muon", "normuon", "adamuon")
 ORDERS = ("momentum-first", "polar-first")
@@ -98,7 +89,7 @@ class Muon(MatrixOptimizer):
         adamw_eps: NonNegative = 1e-8,
         min_side: Side = 8,
         orthogonalize: Matrices | None = None,
-        blocks: Annotated[Mapping[str, PositiveInt], Names("matrices")] | None = None,
+        blocks: Blocks | None = None,
     ):
         if not 0 <= momentum < 1:
             raise ValueError(f"momentum {momentum} must lie in [0, 1)")

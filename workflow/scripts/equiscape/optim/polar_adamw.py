@@ -1,6 +1,5 @@
 """PolarAdamW: the polar step on Adam's preconditioned direction (Zhang 2026, arXiv 2605.07067)."""
 
-from collections.abc import Mapping
 from typing import Annotated, Literal, cast
 
 from torch import Tensor
@@ -8,16 +7,7 @@ from torch import Tensor
 from equiscape.optim.adamw import check
 from equiscape.optim.matrices import MatrixOptimizer, parts, polar_defaults, polar_steps
 from equiscape.optim.newton_schulz import COEFFICIENTS
-from equiscape.settings import (
-    AtLeast,
-    AtMost,
-    Matrices,
-    Names,
-    NonNegative,
-    PositiveInt,
-    Probability,
-    Side,
-)
+from equiscape.settings import AtLeast, AtMost, Blocks, Matrices, NonNegative, Probability, Side
 
 
 class PolarAdamW(MatrixOptimizer):
@@ -63,7 +53,7 @@ class PolarAdamW(MatrixOptimizer):
         adamw_eps: NonNegative = 1e-8,
         min_side: Side = 8,
         orthogonalize: Matrices | None = None,
-        blocks: Annotated[Mapping[str, PositiveInt], Names("matrices")] | None = None,
+        blocks: Blocks | None = None,
     ):
         check(lr, weight_decay, matrix_betas, matrix_eps)
         defaults = {

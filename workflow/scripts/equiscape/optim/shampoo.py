@@ -1,7 +1,6 @@
 """Shampoo: roots of Kronecker factors as preconditioners (Gupta et al. 2018, arXiv 1802.09568)."""
 
-from collections.abc import Mapping
-from typing import Annotated, Literal, cast
+from typing import Literal, cast
 
 import torch
 from torch import Tensor
@@ -12,8 +11,8 @@ from equiscape.optim.kronecker import SIDES, accumulate, inverse_root, stacked
 from equiscape.optim.matrices import MatrixOptimizer
 from equiscape.optim.soap import check_factors
 from equiscape.settings import (
+    Blocks,
     Matrices,
-    Names,
     NonNegative,
     Positive,
     PositiveInt,
@@ -79,7 +78,7 @@ class Shampoo(MatrixOptimizer):
         adamw_eps: NonNegative = 1e-8,
         min_side: Side = 8,
         orthogonalize: Matrices | None = None,
-        blocks: Annotated[Mapping[str, PositiveInt], Names("matrices")] | None = None,
+        blocks: Blocks | None = None,
     ):
         check(lr, weight_decay, matrix_betas, matrix_eps)
         check_factors(factor_beta, every)

@@ -1,7 +1,6 @@
 """SOAP: Adam in the eigenbasis of Shampoo's preconditioner (Vyas et al. 2024, arXiv 2409.11321)."""
 
-from collections.abc import Mapping
-from typing import Annotated, cast
+from typing import cast
 
 from torch import Tensor
 
@@ -9,7 +8,7 @@ from equiscape.optim.adamw import check
 from equiscape.optim.frozen import Frozen, average, threshold
 from equiscape.optim.kronecker import rotate, rotate_back, soap_direction, stacked
 from equiscape.optim.matrices import MatrixOptimizer
-from equiscape.settings import Matrices, Names, NonNegative, PositiveInt, Probability, Side
+from equiscape.settings import Blocks, Matrices, NonNegative, PositiveInt, Probability, Side
 
 
 class SOAP(MatrixOptimizer):
@@ -56,7 +55,7 @@ class SOAP(MatrixOptimizer):
         adamw_eps: NonNegative = 1e-8,
         min_side: Side = 8,
         orthogonalize: Matrices | None = None,
-        blocks: Annotated[Mapping[str, PositiveInt], Names("matrices")] | None = None,
+        blocks: Blocks | None = None,
     ):
         check(lr, weight_decay, matrix_betas, matrix_eps)
         check_factors(factor_beta, every)

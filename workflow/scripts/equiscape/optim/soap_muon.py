@@ -1,6 +1,5 @@
 """SOAP and Muon in one: the polar step on SOAP's direction (after arXiv 2607.02499)."""
 
-from collections.abc import Mapping
 from typing import Annotated, Literal, cast
 
 from torch import Tensor
@@ -13,8 +12,8 @@ from equiscape.optim.soap import check_factors
 from equiscape.settings import (
     AtLeast,
     AtMost,
+    Blocks,
     Matrices,
-    Names,
     NonNegative,
     PositiveInt,
     Probability,
@@ -68,7 +67,7 @@ class SOAPMuon(MatrixOptimizer):
         adamw_eps: NonNegative = 1e-8,
         min_side: Side = 8,
         orthogonalize: Matrices | None = None,
-        blocks: Annotated[Mapping[str, PositiveInt], Names("matrices")] | None = None,
+        blocks: Blocks | None = None,
     ):
         check(lr, weight_decay, matrix_betas, matrix_eps)
         check_factors(factor_beta, every)

@@ -299,7 +299,5 @@ def _shown(manifest: Manifest, mine: dict[str, np.ndarray]) -> dict[str, np.ndar
     """The matrices of at most :data:`PANELS` optimizers, in the study's order."""
     others = [optimizer for optimizer in mine if optimizer != manifest.baseline]
     others.sort(key=lambda optimizer: np.trace(mine[optimizer]) / mine[optimizer].sum())
-    best = others[::-1][: PANELS - (manifest.baseline in mine)]
-    kept = {manifest.baseline, *best}
-    return {optimizer: mine[optimizer] for optimizer in manifest.optimizers if optimizer in mine
-            and optimizer in kept}  # fmt: skip
+    kept = {manifest.baseline, *others[::-1][: PANELS - (manifest.baseline in mine)]} & set(mine)
+    return {name: mine[name] for name in manifest.optimizers if name in kept}
