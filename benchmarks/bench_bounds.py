@@ -19,8 +19,8 @@ import bench_models
 import bench_slices
 import torch
 from timing import CLOCKS, Row, row, seconds, show
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils.flop_counter import flop_registry
+
+from equiscape.training.products import Counter
 
 EDGES, CHANNELS = 1024 * 20, 64  # of a cloud: points x k
 LARGE = 2**26  # values of the copied tensor, 256 MB
@@ -99,30 +99,9 @@ def measure(
 
 def operations(work: Callable[[], object]) -> float:
     """Billions of multiplications and additions in the matrix products of ``work()``."""
-    with _Products() as counter:
+    with Counter() as counter:
         work()
-    return counter.operations / 1e9
-
-
-class _Products(TorchDispatchMode):
-    """Counts by torch's own formulas.
-
-    Not its ``FlopCounterMode``, which cannot watch ``torch.autograd.grad`` with a leaf and does not
-    know the in-place form of ``addmm``.
-    """
-
-    def __init__(self):
-        super().__init__()
-        self.operations = 0
-
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        out = func(*args, **(kwargs or {}))
-        packet = func.overloadpacket
-        if packet is torch.ops.aten.addmm_:
-            packet = torch.ops.aten.addmm
-        if packet in flop_registry:
-            self.operations += flop_registry[packet](*args, **(kwargs or {}), out_val=out)
-        return out
+    return counter.total / 1e9
 
 
 def shares(work: Callable[[], object], device: str, largest: int = 3) -> list[tuple[str, float]]:

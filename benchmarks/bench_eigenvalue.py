@@ -7,14 +7,13 @@ method cannot know, when to stop, is so left out for both: Lanczos's bound of th
 its recurrence, power iteration's from the product that it has made, so neither pays for it.
 """
 
-import argparse
 import tempfile
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 
 import torch
-from timing import Row, quartiles, row, show, take_turns, timed_rows
+from timing import Row, command, quartiles, row, show, take_turns, timed_rows
 from torch import nn
 
 from equiscape.data import KINDS
@@ -120,10 +119,5 @@ def measure(names: tuple[str, ...] = tuple(NETWORKS), repetitions: int = 7) -> I
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--repetitions", type=int, default=7)
-    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
-    parser.add_argument("names", nargs="*", default=list(NETWORKS), metavar="network")
-    arguments = parser.parse_args()
-    torch.set_num_threads(arguments.threads)
-    show(measure(tuple(arguments.names), arguments.repetitions))
+    given = command(__doc__, 7, NETWORKS, device=False)
+    show(measure(tuple(given.names), given.repetitions))

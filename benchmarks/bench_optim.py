@@ -7,11 +7,10 @@ torch's always multiplies in bfloat16. AdamW: ours against ``torch.optim.AdamW``
 Gradients are fixed, so that only the step is timed; the rivals take turns in each repetition.
 """
 
-import argparse
 from collections.abc import Callable, Iterator
 
 import torch
-from timing import Row, show, take_turns, timed_rows
+from timing import Row, command, show, take_turns, timed_rows
 from torch import nn
 
 from equiscape import models
@@ -107,11 +106,5 @@ def measure(
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--device", default="cpu")
-    parser.add_argument("--repetitions", type=int, default=15)
-    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
-    parser.add_argument("names", nargs="*", default=list(NETWORKS), metavar="network")
-    arguments = parser.parse_args()
-    torch.set_num_threads(arguments.threads)
-    show(measure(tuple(arguments.names), arguments.repetitions, arguments.device))
+    given = command(__doc__, 15, NETWORKS)
+    show(measure(tuple(given.names), given.repetitions, given.device))

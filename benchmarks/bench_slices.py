@@ -10,7 +10,6 @@ at 1,024 points a cloud with the networks' published widths. The rivals take tur
   would write it: copy the weights of a point, evaluate, go on.
 """
 
-import argparse
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
@@ -20,7 +19,7 @@ from unittest import mock
 
 import torch
 from rivals import stock
-from timing import Row, show, take_turns, timed_rows
+from timing import Row, command, show, take_turns, timed_rows
 from torch import nn
 
 from equiscape.data import procedural
@@ -125,11 +124,5 @@ def measure(
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--device", default="cpu")
-    parser.add_argument("--repetitions", type=int, default=5)
-    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
-    parser.add_argument("names", nargs="*", default=list(DEMO), metavar="network")
-    arguments = parser.parse_args()
-    torch.set_num_threads(arguments.threads)
-    show(measure(tuple(arguments.names), arguments.repetitions, arguments.device))
+    given = command(__doc__, 5, DEMO)
+    show(measure(tuple(given.names), given.repetitions, given.device))

@@ -36,10 +36,8 @@ from timing import CLOCKS, NUMBERS, Row
 from equiscape.runtime import keep_freed_memory
 
 HERE = Path(__file__).parent
-GIVEN_BACK = (
-    "models",
-    "models-32",
-)  # parts in a process that gives freed memory back; they run first
+GIVEN_BACK = ("models", "models-32")
+"""Parts in a process that gives freed memory back; they run first."""
 Part = Callable[[argparse.Namespace], Iterable[Row]]
 
 

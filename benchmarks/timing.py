@@ -5,6 +5,7 @@ or one value that does not vary. On a shared machine CPU seconds (user and kerne
 tell what a program needs; wall seconds tell what the others left it.
 """
 
+import argparse
 import statistics
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -87,6 +88,21 @@ def rate_rows(case: str, rates: dict[str, list[tuple[float, float]]], what: str)
         for rival, found in rates.items()
         for clock, values in zip(CLOCKS, zip(*found))
     ]
+
+
+def command(
+    description: str, repetitions: int, networks: Iterable[str], device: bool = True
+) -> argparse.Namespace:
+    """The arguments of a script about some networks; its threads are set."""
+    parser = argparse.ArgumentParser(description=description.splitlines()[0])
+    if device:
+        parser.add_argument("--device", default="cpu")
+    parser.add_argument("--repetitions", type=int, default=repetitions)
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("names", nargs="*", default=list(networks), metavar="network")
+    given = parser.parse_args()
+    torch.set_num_threads(given.threads)
+    return given
 
 
 def show(rows: Iterable[Row]) -> None:
