@@ -62,6 +62,11 @@ def optimizer_title(name: str) -> str:
     return f"{OPTIMIZERS[stem].split(' ')[0]} {rest}" if stem in OPTIMIZERS and rest else name
 
 
+def short_title(name: str) -> str:
+    """``adam`` -> Adam: :func:`optimizer_title` without what stands in brackets."""
+    return optimizer_title(name).split(" (")[0]
+
+
 def dataset_title(name: str) -> str:
     """``modelnet40`` -> ModelNet40; an unknown name stays as it is."""
     return DATASETS.get(name, name)

@@ -21,7 +21,7 @@ from equiscape.report.tables import (
     with_task,
 )
 from equiscape.report.text import diverged, elsewhere, gain, join, markdown, task_title
-from equiscape.report.titles import metric_title, optimizer_title, task_titles
+from equiscape.report.titles import metric_title, optimizer_title, short_title, task_titles
 
 PAGE = Page(
     title="Does the optimizer change the test score?",
@@ -269,7 +269,9 @@ def scores(
     """
     finals = finals[finals["protocol"] == protocol]
     table = table[table["protocol"] == protocol]
-    figure, axes = style.panels(len(manifest.tasks), height=1.5)
+    slanted = len(manifest.optimizers) > 3
+    letters = max(len(short_title(name)) for name in manifest.optimizers)
+    figure, axes = style.panels(len(manifest.tasks), height=1.5 + 0.036 * letters * slanted)
     names = task_titles(manifest)
     for axis, task in zip(axes, manifest.tasks):
         row = table[table["task"] == task].iloc[0]
@@ -318,7 +320,7 @@ def _scores(manifest: Manifest, axis: Axes, finals: pd.DataFrame, table: pd.Data
         if row["diverged"]:  # at the bottom of the axis, since they have no score
             axis.plot([x], [0.02], "x", color="black", markersize=4.5, clip_on=False,
                       transform=axis.get_xaxis_transform())  # fmt: skip
-    names = [optimizer_title(name).split(" (")[0] for name in manifest.optimizers]
+    names = [short_title(name) for name in manifest.optimizers]
     axis.set_xticks(range(len(names)), names)
     if len(names) > 3:
         axis.tick_params(axis="x", labelrotation=45, labelsize=6.5)

@@ -16,7 +16,7 @@ from equiscape.report.manifest import Manifest
 from equiscape.report.numbers import significant
 from equiscape.report.page import Page
 from equiscape.report.text import join, markdown
-from equiscape.report.titles import optimizer_title, task_title, task_titles
+from equiscape.report.titles import optimizer_title, short_title, task_title, task_titles
 
 PAGE = Page(
     title="Are the solutions connected?",
@@ -223,7 +223,7 @@ def legend_of_paths(figure: Figure) -> None:
 
 def _tick(first: str, second: str, kind: str) -> str:
     """``Adam–Muon, same seed``: short enough for an axis or a panel's title."""
-    names = "–".join(optimizer_title(name).split(" (")[0] for name in (first, second))
+    names = "–".join(short_title(name) for name in (first, second))
     return f"{names}, {kind}"
 
 
